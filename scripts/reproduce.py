@@ -3,12 +3,17 @@
 A table and a figure.
 
     python scripts/reproduce.py loss --budget 20000 --out runs/reproduction
+    python scripts/reproduce.py figures --biosr BioSR --recipe imcsr-ccp-mt-er-paper
+
+The second makes the comparisons of IMC-SR's figures 2 to 4 on BioSR's real images (or any folder
+with a folder of images of each structure) instead of simulated ones.
 
 Trains every variant of the comparison on the same pairs for the same number of steps from the same
-seed, exports it, evaluates it as `livesr evaluate` does, and writes OUT/COMPARISON/table.md,
-table.json and figure.png. What is finished is kept, and shared by the comparisons that need it: the
-same command goes on where it was interrupted; with --slice it stops after so many minutes by itself
-and ends with 75.
+seed, none from the weights of another network, exports it, evaluates it as `livesr evaluate` does,
+tests the differences on the same cells, and writes OUT/COMPARISON/table.md, table.json and
+figure.png. What is finished is kept, and shared by the comparisons that need it: the same command
+goes on where it was interrupted; with --slice it stops after so many minutes by itself and ends
+with 75.
 """
 
 from __future__ import annotations
@@ -24,12 +29,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from livesr.base.errors import ConfigError, LiveSRError
 from livesr.evaluation.engines import SEEDS, diagnose_engine, evaluate_engine
+from livesr.evaluation.paired import PairedTest, paired_table, paired_tests
 from livesr.evaluation.pairs import evaluate_pairs, upscale_table
 from livesr.evaluation.summary import interval_text
 from livesr.export.engine import export_engine
-from livesr.simulation.domain import CALIBRATED, SNR
-from livesr.training.composites import CoarsePairs
+from livesr.simulation.domain import CALIBRATED, SNR, Domain
+from livesr.training.composites import CoarsePairs, CompositePairs
+from livesr.training.images import OwnImages
 from livesr.training.pair_folder import write_pairs
 from livesr.training.recipes import Recipe, load_recipe
 from livesr.training.scores import TrainingCollapsedError
@@ -37,6 +45,10 @@ from livesr.training.sources import CachedPairs
 from livesr.training.trainer import Trainer
 
 GO_ON = 75  # what a call ends with that has to be made again
+FIGURES = ("all-single", "loss", "snr")  # of IMC-SR that still images can show
+BIOSR_FOLDERS = {"Microtubules": ("Microtubules", "MTs"), "CCPs": ("CCPs",), "ER": ("ER",)}
+BIOSR_PIXEL_NM = 31.3
+TRAINED_PHOTONS = (50.0, 2000.0)  # of bright parts, for images that are clean: all three levels
 
 Variants = dict[str, Callable[[Recipe], Recipe]]
 
@@ -123,7 +135,7 @@ class Reproduction:
         if self._given.comparison == "upscale":
             found = {f"x{scale}": self._upscaled(scale) for scale in (2, 3, 4)}
         else:
-            recipe = self._budgeted(load_recipe(self._given.recipe))
+            recipe = self._budgeted(self._with_data(load_recipe(self._given.recipe)))
             found = {
                 name: self._separated(name, change(recipe)) for name, change in variants.items()
             }
@@ -138,10 +150,16 @@ class Reproduction:
             "pairs": self._given.pairs,
             "sequences": self._given.sequences,
         }
+        tests = {} if upscaling else _tests(found)
         text = f"# {title}\n\n{table}\n{self._settings()}\n"
+        if tests:
+            text += f"\nOn the same cells:\n\n{paired_table(tests)}"
         (self._folder / "table.md").write_text(text, encoding="utf-8")
         (self._folder / "table.json").write_text(
-            json.dumps({"settings": settings, **found}, separators=(",", ":")), encoding="utf-8"
+            json.dumps(
+                {"settings": settings, "paired": _as_json(tests), **found}, separators=(",", ":")
+            ),
+            encoding="utf-8",
         )
         (_draw_upscale if upscaling else _draw)(title, found, self._folder / "figure.png")
         print(text)
@@ -151,14 +169,30 @@ class Reproduction:
         if self._given.comparison == "upscale" and not self._given.budget:
             return f"The shipped engines, on {self._given.sequences} images of each kind."
         budget = f"{self._given.budget} steps" if self._given.budget else "the recipe's budget"
+        pairs, cells = ("BioSR", "images") if self._given.biosr else ("simulated", "sequences")
         data = (
-            f"the same {self._given.pairs} simulated pairs, seed 1; {self._given.sequences} unseen"
-            " sequences"
+            f"the same {self._given.pairs} {pairs} pairs, seed 1; {self._given.sequences} unseen"
+            f" {cells}"
         )
         return f"Each variant: {budget} on {data}."
 
+    def _with_data(self, recipe: Recipe) -> Recipe:
+        """Learn from the images of `--biosr`, if they are given."""
+        if not self._given.biosr:
+            return recipe
+        names = [channel["name"] for channel in recipe.engine["channels"]]
+        images = OwnImages(
+            folders={name: str(_biosr(self._given.biosr, name)) for name in names},
+            pixel_size_nm=BIOSR_PIXEL_NM,
+            modality="sim",
+            photons=TRAINED_PHOTONS,
+        )
+        data = recipe.data.model_copy(update={"images": images, "recombined": 0.0})
+        return recipe.model_copy(update={"data": data})
+
     def _budgeted(self, recipe: Recipe) -> Recipe:
-        changes: dict[str, Any] = {"seed": 1}
+        # All variants begin with chance: one that began elsewhere would be ahead of the others.
+        changes: dict[str, Any] = {"seed": 1, "start": None}
         if self._given.budget:
             changes |= {"steps": self._given.budget, "minutes": None}
             changes["warmup_steps"] = min(recipe.train.warmup_steps, self._given.budget // 10)
@@ -173,9 +207,7 @@ class Reproduction:
     def _engine(self, name: str, recipe: Recipe, data: Path) -> Path | None:
         """Train and export one variant; None if the slice was over before."""
         # Two comparisons may have a variant in common: it is trained once.
-        digest = hashlib.sha256(
-            recipe.model_dump_json(exclude={"train": {"threads"}}).encode()
-        ).hexdigest()[:12]
+        digest = _digest(recipe, exclude={"train": {"threads"}})
         run = self._given.out / "trained" / f"{recipe.train.architecture}-{digest}"
         engine = run / "engine"
         if (engine / "manifest.yaml").exists():
@@ -205,33 +237,53 @@ class Reproduction:
 
     def _separated(self, name: str, recipe: Recipe) -> dict[str, Any] | None:
         try:
-            engine = self._engine(name, recipe, self._given.out / "pairs")
+            engine = self._engine(name, recipe, self._given.out / f"pairs-{_digest(recipe.data)}")
         except TrainingCollapsedError as e:
             return {"collapsed": str(e)}
         if engine is None:
             return None
         conditions = SNR if self._given.comparison == "snr" else {"calibrated": CALIBRATED}
         return {
-            level: self._evaluated(engine, level, domain) for level, domain in conditions.items()
+            level: self._evaluated(engine, level, domain, recipe)
+            for level, domain in conditions.items()
         }
 
-    def _evaluated(self, engine: Path, level: str, domain: Any) -> dict[str, Any]:
+    def _evaluated(
+        self, engine: Path, level: str, domain: Domain, recipe: Recipe
+    ) -> dict[str, Any]:
         path = engine.parent / f"evaluation-{level.replace(' ', '-')}.json"
         if not path.exists():
-            seeds = range(SEEDS.start, SEEDS.start + self._given.sequences)
-            threads = self._given.threads or 0
-            common: dict[str, Any] = {
-                "size": self._given.size,
-                "conditions": domain,
-                "threads": threads,
-            }
-            result = evaluate_engine(engine, seeds=seeds, **common)
-            result["diagnostics"] = diagnose_engine(
-                engine, seeds=seeds[: self._given.diagnosed], **common
+            images = recipe.data.images
+            result = (
+                self._on_cells(engine, domain, recipe)
+                if images is None
+                else self._on_images(engine, images, domain.photons)
             )
             path.write_text(json.dumps(result), encoding="utf-8")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
+
+    def _on_cells(self, engine: Path, domain: Domain, recipe: Recipe) -> dict[str, Any]:
+        """Evaluate on simulated cells that hold the structures of the recipe."""
+        seeds = range(SEEDS.start, SEEDS.start + self._given.sequences)
+        common: dict[str, Any] = {
+            "size": self._given.size,
+            "conditions": domain.model_copy(update={"structures": recipe.data.domain.structures}),
+            "threads": self._given.threads or 0,
+        }
+        result = evaluate_engine(engine, seeds=seeds, **common)
+        scenes = seeds[: self._given.diagnosed]
+        return result | {"diagnostics": diagnose_engine(engine, seeds=scenes, **common)}
+
+    def _on_images(
+        self, engine: Path, images: OwnImages, photons: tuple[float, float]
+    ) -> dict[str, Any]:
+        """Evaluate on composites of the images that validate, with the noise of one level."""
+        lit = images.model_copy(update={"photons": photons})
+        maker = CompositePairs.find(lit, self._given.size, "validation")
+        pairs = (maker.make((SEEDS.start, i)) for i in range(self._given.sequences))
+        threads = self._given.threads or 0
+        return evaluate_pairs(engine, pairs, list(images.folders), "real images", threads=threads)
 
     def _upscaled(self, scale: int) -> dict[str, Any] | None:
         """Evaluate the shipped engine or, with a budget, one that is trained from chance for as
@@ -263,7 +315,40 @@ class Reproduction:
         return found
 
 
-# -- tables and figures ----------------------------------------------------------------------------
+def _biosr(folder: Path, structure: str) -> Path:
+    """Return the folder of a structure, as BioSR names it or as the engine does."""
+    here = {path.name.casefold(): path for path in folder.iterdir() if path.is_dir()}
+    for name in (*BIOSR_FOLDERS.get(structure, ()), structure):
+        if name.casefold() in here:
+            return here[name.casefold()]
+    raise ConfigError(
+        f"{folder} has no folder of {structure}, only {', '.join(sorted(here)) or 'nothing'}. BioSR"
+        " has CCPs, ER, F-actin and Microtubules: take --recipe imcsr-ccp-mt-er or"
+        " imcsr-ccp-mt-er-paper, or add the folder."
+    )
+
+
+def _digest(model: Any, **options: Any) -> str:
+    return hashlib.sha256(model.model_dump_json(**options).encode()).hexdigest()[:12]
+
+
+# -- tests, tables and figures --------------------------------------------------------------------
+
+
+def _tests(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[PairedTest]]:
+    """Test every variant, or level of light, against the first, on the cells that both saw."""
+    results = {
+        name if len(levels) == 1 else level: result
+        for name, levels in found.items()
+        if "collapsed" not in levels
+        for level, result in levels.items()
+    }
+    (first, base), *others = results.items() if results else [("", {})]
+    return {f"{name} minus {first}": paired_tests(base, result) for name, result in others}
+
+
+def _as_json(tests: Mapping[str, list[PairedTest]]) -> dict[str, Any]:
+    return {label: [test.to_json() for test in several] for label, several in tests.items()}
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -282,7 +367,8 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
                     interval_text(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")
                 ]
                 cells.append(interval_text(result["false_positive"][structure]))
-                cells.append(interval_text(result["diagnostics"]["flicker"][structure]))
+                still = result.get("diagnostics", {}).get("flicker")  # no real image is a series
+                cells.append(interval_text(still[structure]) if still else "")
                 lines.append(f"| {name} | {level} | {structure} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -348,12 +434,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("comparison", choices=list(COMPARISONS))
+    parser.add_argument("comparison", choices=[*COMPARISONS, "figures"])
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument(
         "--recipe",
         default=Path(__file__).with_name("reproduction.yaml"),
         help="of the network that is varied",
+    )
+    parser.add_argument(
+        "--biosr", type=Path, help="folder with BioSR's CCPs, ER and Microtubules, instead of cells"
     )
     parser.add_argument("--budget", type=int, help="steps of each variant; without, the recipe's")
     parser.add_argument(
@@ -372,7 +461,18 @@ def main() -> int:
     parser.add_argument(
         "--slice", type=float, help="minutes after which training stops, to be called again"
     )
-    return Reproduction(parser.parse_args()).run()
+    given = parser.parse_args()
+    names = FIGURES if given.comparison == "figures" else (given.comparison,)
+    if given.biosr and (unable := {"continuity", "upscale"} & set(names)):
+        parser.error(f"BioSR's images are stills of SIM: they show no {unable.pop()}")
+    try:
+        codes = [
+            Reproduction(argparse.Namespace(**vars(given) | {"comparison": n})).run() for n in names
+        ]
+    except LiveSRError as e:
+        print(e, file=sys.stderr)
+        return 2
+    return max(codes)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import livesr
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src" / "livesr" / "__init__.py"
-QT = {"SRPreview"}  # needs the extra `viewer`
+QT = {"LiveSRWidget", "SRPreview"}  # need the extras `gui` and `viewer`
 
 
 def imported(code: str) -> Iterator[tuple[str, str]]:

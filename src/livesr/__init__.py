@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.config import Section as Section
     from livesr.base.config import TriggerConfig as TriggerConfig
     from livesr.base.config import load_rig as load_rig
+    from livesr.base.error_bars import ErrorBars as ErrorBars
     from livesr.base.errors import BackendError as BackendError
     from livesr.base.errors import BacklogError as BacklogError
     from livesr.base.errors import BindError as BindError
@@ -34,15 +35,20 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.errors import StoreError as StoreError
     from livesr.base.errors import UsageError as UsageError
     from livesr.base.frames import CameraFrame as CameraFrame
+    from livesr.base.frames import FrameErrors as FrameErrors
     from livesr.base.frames import FrameQuality as FrameQuality
     from livesr.base.frames import MulticolorFrame as MulticolorFrame
     from livesr.base.frames import RawStack as RawStack
     from livesr.base.frames import SRFrame as SRFrame
     from livesr.base.frames import Stream as Stream
     from livesr.base.geometry import Geometry as Geometry
+    from livesr.base.quality import Judgement as Judgement
+    from livesr.base.quality import Quality as Quality
+    from livesr.base.quality import Verdict as Verdict
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
+    from livesr.gui.widget import LiveSRWidget as LiveSRWidget
     from livesr.live.inference.runtime import Runtime as Runtime
     from livesr.live.inference.session import InferenceSession as InferenceSession
     from livesr.live.plugin import LiveSR as LiveSR
@@ -60,6 +66,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
     from livesr.simulation.blinking_rig import find_blinking_camera as find_blinking_camera
     from livesr.store.backfill import backfill as backfill
+    from livesr.store.completion import complete as complete
     from livesr.store.process import process as process
     from livesr.store.raw_input import RawInput as RawInput
     from livesr.store.raw_input import ReadAs as ReadAs
@@ -70,6 +77,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
 _PUBLIC = {
     "livesr.base.compute": ("ComputeConfig",),
     "livesr.base.config": ("ChannelSection", "RigConfig", "Section", "TriggerConfig", "load_rig"),
+    "livesr.base.error_bars": ("ErrorBars",),
     "livesr.base.errors": (
         "BackendError",
         "BacklogError",
@@ -88,6 +96,7 @@ _PUBLIC = {
     ),
     "livesr.base.frames": (
         "CameraFrame",
+        "FrameErrors",
         "FrameQuality",
         "MulticolorFrame",
         "RawStack",
@@ -95,8 +104,10 @@ _PUBLIC = {
         "Stream",
     ),
     "livesr.base.geometry": ("Geometry",),
+    "livesr.base.quality": ("Judgement", "Quality", "Verdict"),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
+    "livesr.gui.widget": ("LiveSRWidget",),
     "livesr.live.inference.runtime": ("Runtime",),
     "livesr.live.inference.session": ("InferenceSession",),
     "livesr.live.plugin": ("LiveSR",),
@@ -112,6 +123,7 @@ _PUBLIC = {
     "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
     "livesr.simulation.blinking_rig": ("find_blinking_camera",),
     "livesr.store.backfill": ("backfill",),
+    "livesr.store.completion": ("complete",),
     "livesr.store.process": ("process",),
     "livesr.store.raw_input": ("RawInput", "ReadAs", "raw_input"),
     "livesr.store.replay": ("Replay",),

@@ -110,9 +110,10 @@ def test_the_table_shows_what_was_missed() -> None:
         Result("a.missed", 7.0, "SR frames/s", targets=(Target(8, "least"),), note="why"),
     ]
     shown = io.StringIO()
-    Console(width=160, file=shown).print(table(results), *notes(results))
+    Console(width=160, file=shown).print(*table(results, 160), *notes(results), sep="\n")
     text = shown.getvalue()
-    assert "2.00 (1.90 to 2.10)" in text
+    assert "2.00" in text
+    assert "a.met: ratio (1.90 to 2.10) to plain, 3.5 ms" in text
     assert "not met" in text
     assert "why" in text
     assert to_json(Measured(results))["met"] is False

@@ -255,6 +255,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
         "virtual_fluctuation",
         "virtual_sim",
         "virtual_storm",
+        "virtual_storm_3d",
     ]
 
 
@@ -434,11 +435,12 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(
             "--store",
             "c.ome.zarr",
             "--json",
+            "--progress",
         ],
         tmp_path,
     )
     log = tmp_path / "c.ome.zarr" / "livesr" / "frames.jsonl"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
     for n, each in enumerate(ending):
@@ -446,6 +448,11 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(
         process.send_signal(getattr(signal, each))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
+    assert "pymmcore-plus" not in err, "a cancelled acquisition is told by the report"
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert lines, "progress comes at least once"
+    assert {line["progress"] for line in lines} == {"SR frames"}
+    assert {line["total"] for line in lines} == {2000}
     report = json.loads(out)
     assert report["interrupted"]
     stored = zarr.open_group(tmp_path / "c.ome.zarr", mode="r")["raw/0"]

@@ -289,3 +289,25 @@ def test_every_shipped_recipe_parses(name: str) -> None:
     assert len(recipe.engine["channels"]) == network.channels
     assert network.frames == recipe.engine["window"]
     assert recipe.data.scale == network.scale
+
+
+@pytest.mark.parametrize(
+    ("recipe", "code", "said"),
+    [("no-such-recipe", 2, "No recipe"), ("edsr-x2", 2, "Training needs matplotlib")],
+)
+def test_a_typo_is_named_before_a_package_is_asked_for(
+    recipe: str, code: int, said: str, tmp_path: Path
+) -> None:
+    without = "import sys; sys.modules.update(torch=None, matplotlib=None)\n"
+    call = f"from livesr import cli; sys.exit(cli._run(['train', '--recipe', {recipe!r}]))"
+    done = subprocess.run(
+        [sys.executable, "-c", without + call],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())

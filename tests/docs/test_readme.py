@@ -54,29 +54,23 @@ def test_the_public_host_runs_what_ci_runs() -> None:
     linters = script.rstrip().rpartition("\n\n")[2].splitlines()
     assert len(linters) >= 4
     assert set(linters) <= set(steps)
-    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
 
 
 def test_the_snippet_runs(tmp_path: Path) -> None:
     (snippet,) = blocks("python")
-    plan = (
-        "import useq\nsequence = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0,"
-        " loops=2), channels=['488'])\n"
-    )
-    (tmp_path / "hardware_configs").symlink_to(
-        REPOSITORY / "hardware_configs", target_is_directory=True
-    )
-    script = plan + snippet.replace(":5555", ":*")
+    script = snippet.replace(":5555", ":*").replace("run.ome.zarr", str(tmp_path / "run.ome.zarr"))
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "'raw_frames': 2" in done.stdout
+    *frames, last = done.stdout.splitlines()
+    assert last.endswith("frames separated")
+    assert len(frames) == int(last.split()[0]) > 0, "it emits frames"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))

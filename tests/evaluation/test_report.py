@@ -129,6 +129,7 @@ def test_an_upscaling_engine_is_compared_with_the_cubic_spline(tmp_path: Path) -
         1000 * np.mean([mean_gradient(m[1][0]) for m in made])
     )
     assert found["mean_gradient"]["spline"]["mean"] < found["mean_gradient"]["input"]["mean"]
+    assert found["mean_gradient"]["mosaic"]["mean"] < 0.7 * found["mean_gradient"]["input"]["mean"]
 
 
 # -- null tests ------------------------------------------------------------------------------------
@@ -147,6 +148,8 @@ def test_null_tests_of_an_engine_that_does_nothing() -> None:
             found["frc_nm"]["input"]["mean"], rel=0.05
         )
         assert found["flicker"][name]["mean"] > 0, "the camera's noise goes through"
+        (value,) = found["flicker"][name]["values"]
+        assert value == pytest.approx(found["flicker"][name]["mean"], abs=1e-4)
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ ARGUMENTS = {
     "demo_camera.py": (["run.ome.zarr"], "24 frames in"),
     "live_mode.py": (["run.ome.zarr", "2"], "exposures, 0 missing"),
     "inside_a_gui.py": (["gui.ome.zarr"], "20 frames in"),
+    "widget_in_qt.py": (["run.ome.zarr", "12"], "24 exposures, 0 missing"),
     "superposition_test.py": (["run.ome.zarr", "3"], "Lysosomes: PCC 0."),
     "arm_then_trigger.py": (["run.ome.zarr"], "36 exposures, 4 groups"),
     "closed_loop.py": (["4"], "4 super-resolution frames, 0 incomplete"),

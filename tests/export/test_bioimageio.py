@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from scipy.ndimage import uniform_filter
 from typer.testing import CliRunner
 
 from livesr import LiveSR
-from livesr.base.errors import EngineError
+from livesr.base.errors import BackendError, EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.cli import app
 from livesr.export.imported import import_model
@@ -333,6 +334,16 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(EngineError, match=sentence):
             import_model(tmp_path / name, tmp_path / "engine")
+
+
+def test_importing_needs_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(tmp_path / "blur", package(tmp_path / "blur"))
+    for name in ("torch", "nncf", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert import_model(folder, tmp_path / "engine").pcc > 0.9999
+    monkeypatch.setattr("livesr.export.imported.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="needs onnx: pip install onnx"):
+        import_model(folder, tmp_path / "another")
 
 
 def test_an_engine_is_not_overwritten(tmp_path: Path) -> None:

@@ -125,6 +125,25 @@ def test_peek_and_a_preview_both_get_frames(
     assert stored.shape[0] >= report["raw_frames"]
 
 
+def test_a_preview_can_draw_what_livesr_took(demo_core: CMMCorePlus) -> None:
+    seen = []
+    with LiveSR(demo_core, rig="demo", engine="none", live="own") as session:
+        assert session.camera_pixels is None
+        demo_core.startContinuousSequenceAcquisition()
+        deadline = time.monotonic() + 60
+        while len(seen) < 3 and time.monotonic() < deadline:
+            pixels = session.camera_pixels
+            if pixels is not None and not any(pixels is one for one in seen):
+                seen.append(pixels)
+            time.sleep(0.005)
+        assert session.status()["raw_missing"] == 0
+        demo_core.stopSequenceAcquisition()
+        report = session.wait()
+        assert session.camera_pixels is None
+    assert [pixels.shape for pixels in seen] == [(SIZE, SIZE)] * 3
+    assert report["raw_missing"] == 0
+
+
 @pytest.mark.parametrize("asks", [False, True])
 def test_an_mda_loses_nothing_to_a_preview(demo_core: CMMCorePlus, asks: bool) -> None:
     preview = Preview(demo_core, asks)

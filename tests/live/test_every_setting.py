@@ -39,7 +39,9 @@ HONOURED = {
     "threads": 3,
     "tile": 96,
     "uncertainty": "flips",
+    "error_map": "numbers",
 }
+NOT_IN_PLACE = {"uncertainty", "error_map"}
 N_T = 4
 
 
@@ -152,7 +154,10 @@ class Ways:
         return ComputeConfig(**settings)
 
     def _command(self, *words: Any, stored: bool = True, **settings: Any) -> dict[str, Any]:
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        flags = [
+            f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+            for name, value in settings.items()
+        ]
         flags += ["--store", str(self.store)] if stored else []
         flags += ["--policy", "complete"] if words[0] in ("run", "demo") else []
         out = self._folder / "out.json"
@@ -178,7 +183,7 @@ def ways(core: CMMCorePlus, recorded: Path, tmp_path: Path) -> Ways:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_asked_for_is_what_computes(ways: Ways, way: str) -> None:
-    asked = {k: v for k, v in HONOURED.items() if k != "uncertainty" or way not in IN_PLACE}
+    asked = {k: v for k, v in HONOURED.items() if k not in NOT_IN_PLACE or way not in IN_PLACE}
     report = getattr(ways, way)(**asked)
     assert torch.get_num_threads() == 3
     said = " ".join(report["warnings"])
@@ -196,6 +201,7 @@ def test_what_is_asked_for_is_what_computes(ways: Ways, way: str) -> None:
     }
     assert runtime["device"] == "CPU, 3 threads" or why_no_gpu() is None
     assert made.uncertainty("488") == "flips"
+    assert report["error_map"]["488"]["prediction"]["frames"] >= 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -269,6 +275,18 @@ def test_a_store_is_completed_as_it_was_begun(ways: Ways, way: str) -> None:
         getattr(ways, way)(uncertainty="flips")
 
 
+@pytest.mark.parametrize("way", IN_PLACE)
+def test_a_backfill_compares_nothing_with_widefield(ways: Ways, way: str) -> None:
+    with pytest.raises(UsageError, match=r"livesr process .* --error-map numbers"):
+        getattr(ways, way)(error_map="numbers")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_error_bars_are_refused_where_none_were_calibrated(ways: Ways, way: str) -> None:
+    with pytest.raises(UsageError, match="calibrate-errors"):
+        getattr(ways, way)(error_bars=True)
+
+
 def test_a_gpu_is_refused_where_nothing_computes_on_one() -> None:
     rig, asked = load_rig("demo").with_engine("none"), ComputeConfig(device="cuda")
     path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), asked)
@@ -281,7 +299,7 @@ def test_a_gpu_is_refused_where_nothing_computes_on_one() -> None:
 
 
 def test_every_field_is_walked() -> None:
-    walked = {*HONOURED, "device", "residual_plane", "endpoint"}
+    walked = {*HONOURED, "device", "residual_plane", "endpoint", "error_bars"}
     assert walked == set(ComputeConfig.model_fields)
     assert set(_COMPUTE) == walked - {"residual_plane"}
     defaults = {name: field.default for name, field in ComputeConfig.model_fields.items()}

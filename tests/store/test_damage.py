@@ -173,7 +173,8 @@ OFTEN = [
         d,
         marks=(
             ()
-            if d.name.endswith(("empty", "attributes", "data", "index", "less"))
+            if d.name.endswith(("attributes", "raw data", "raw index", "less", "log empty"))
+            or d.name in {"zarr.json empty", "raw/0/zarr.json empty", "a shard of sr empty"}
             else pytest.mark.slow
         ),
     )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -125,13 +125,19 @@ class Live:
         shape: tuple[int, int] = (SIZE, SIZE),
         dtype: str = "uint16",
         uncertainty: Augmentation | None = None,
+        error_map: Literal["numbers", "planes"] | None = None,
         network: Callable[[Any], Any] = lambda session: session,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
         compute = ComputeConfig(
-            backend=backend, precision="f32", device="cpu", threads=1, uncertainty=uncertainty
+            backend=backend,
+            precision="f32",
+            device="cpu",
+            threads=1,
+            uncertainty=uncertainty,
+            error_map=error_map,
         )
         paths = {name: build_path(rig, name, camera, compute) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}

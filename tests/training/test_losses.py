@@ -113,3 +113,22 @@ def test_a_dim_structure_counts_more_in_a_balanced_loss_and_an_absent_one_as_bef
     assert loss(1, 1.0) == pytest.approx(16 * loss(1, 0), rel=0.03)
     assert loss(0, 0.5) == pytest.approx(loss(0, 0), rel=0.03)
     assert loss(2, 0.5) == pytest.approx(loss(2, 0))
+
+
+def test_the_sum_is_compared_with_the_structures_or_with_the_frame_as_it_came() -> None:
+    prediction, target = pair()
+    frames = torch.randn(2, 3, 40, 52)
+    settings = {"structure": 0.0, "summation": 1.0}
+    to_truth = CombinationLoss(**settings)(prediction, target, frames)  # type: ignore[arg-type]
+    to_input = CombinationLoss(**settings, summation_with="input")  # type: ignore[arg-type]
+    wanted = torch.mean((prediction.sum(1) - frames[:, 1]) ** 2)
+    assert float(to_input(prediction, target, frames).parts["summation"]) == pytest.approx(
+        float(wanted), rel=1e-5
+    )
+    assert float(to_truth.parts["summation"]) == pytest.approx(
+        float(torch.mean((prediction.sum(1) - target.sum(1)) ** 2)), rel=1e-5
+    )
+    with pytest.raises(ValueError, match="summation_with: structures"):
+        to_input(prediction, target)
+    with pytest.raises(ValueError, match="of another size"):
+        to_input(prediction, target, frames[..., ::2])

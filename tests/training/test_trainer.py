@@ -292,6 +292,20 @@ def test_another_config_does_not_resume_here(tmp_path: Path) -> None:
         trainer(tmp_path, lr=1e-4).run()
 
 
+def test_a_checkpoint_of_before_there_was_a_choice_of_sums_still_resumes() -> None:
+    assert "summation_with" not in config().identity()
+    assert "summation_with" in config(loss={"summation_with": "input"}).identity()
+
+
+def test_the_papers_own_settings_train(tmp_path: Path) -> None:
+    """The sum compared with the input, no average, no clipping."""
+    loss = {"summation_with": "input", "ssim_constants": (0.01**2, 0.03**2)}
+    run = trainer(tmp_path, steps=3, ema_decay=0, clip_norm=None, loss=loss)
+    run.run()
+    last, average = run.network.state_dict(), run.average.state_dict()
+    assert all(torch.equal(average[name], last[name]) for name in last)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     trainer(tmp_path, steps=2).run()
     path = tmp_path / "checkpoint.pt"

@@ -610,6 +610,20 @@ def store(tmp_path):
     return sink.path
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its pipes
+def test_the_film_of_a_store_is_saved(open_page, store):
+    pytest.importorskip("imageio_ffmpeg", reason="pip install 'livesr[export]'")
+    with PreviewServer(StoreSource(store)) as server:
+        page = open_page(server.url)
+        wait_for_text(page, "#moment", "of 5")
+        with page.expect_download(timeout=PATIENCE_MS) as saved:
+            page.click("#movie")
+        assert saved.value.suggested_filename.endswith(".mp4")
+        with open(saved.value.path(), "rb") as film:
+            assert film.read(8)[4:] == b"ftyp"
+        sync_api.expect(page.locator("#movie")).to_be_enabled()
+
+
 def test_a_store_plays_pauses_and_is_scrubbed(open_page, store):
     with PreviewServer(StoreSource(store)) as server:
         page = open_page(server.url)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts import code, describe, feed
+from contracts import code, describe, feed, multicolor_frame
 from livesr.base.frames import Stream
 from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.store.levels import build_levels
 
 pytest.importorskip("ome_zarr", reason="ome-zarr is not installed: pip install ome-zarr")
 
@@ -102,10 +103,56 @@ def test_the_whole_store_is_described_as_ome_xml(tmp_path: Path) -> None:
     ]
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A store of pictures that have a smaller level."""
+    sink = OMEZarrSink(tmp_path / "large.ome.zarr")
+    sink.open(describe(interval_s=0.5, size=150))
+    for t in range(2):
+        sink.separated(multicolor_frame(t, size=150))
+    sink.close({})
+    assert build_levels(sink.path)[-1] == "sr"
+    return sink.path
+
+
+def test_bioio_reads_names_scale_and_levels(large: Path) -> None:
+    bioio_ome_zarr = pytest.importorskip(
+        "bioio_ome_zarr", reason="bioio-ome-zarr is not installed: pip install bioio-ome-zarr"
+    )
+    reader = bioio_ome_zarr.Reader(str(large / "sr"))
+    assert reader.channel_names == ["SR Microtubules", "SR ER", "SR Lysosomes"]
+    assert reader.physical_pixel_sizes.X == 0.0325
+    assert reader.resolution_levels == (0, 1)
+    reader.set_resolution_level(1)
+    assert reader.shape[-2:] == (150, 150)
+
+
+def test_ome_zarr_models_knows_the_levels(large: Path) -> None:
+    pytest.importorskip("ome_zarr_models", reason="ome-zarr-models is not installed")
+    import zarr
+    from ome_zarr_models.v05.image import Image
+    from pydantic.errors import PydanticUserError
+
+    try:
+        image = Image.from_zarr(zarr.open_group(large / "sr", mode="r"))
+    except PydanticUserError:
+        pytest.skip("this version of ome-zarr-models does not work with this pydantic")
+    assert len(image.attributes.ome.multiscales[0].datasets) == 2
+
+
+def test_ndv_takes_a_level(large: Path) -> None:
+    models = pytest.importorskip("ndv.models", reason="ndv is not installed: pip install ndv")
+    import zarr
+
+    wrapper = models.DataWrapper.create(zarr.open_array(large / "sr" / "1", mode="r"))
+    assert tuple(wrapper.sizes().values()) == (2, 3, 150, 150)
+
+
 def test_napari_opens_the_whole_store(store: Path) -> None:
     reader = pytest.importorskip(
         "napari_ome_zarr", reason="napari-ome-zarr is not installed: pip install napari-ome-zarr"
     )
     layers = reader.napari_get_reader(str(store))(str(store))
     names = [name for _, about, *_ in layers for name in np.atleast_1d(about["name"])]
-    assert {"SR Microtubules", "SR ER", "SR Lysosomes"} <= set(map(str, names))
+    # since 0.10 the image's name stands before it: "SR prediction (AI) - not raw data: SR ER"
+    assert {"SR Microtubules", "SR ER", "SR Lysosomes"} <= {str(n).split(": ")[-1] for n in names}

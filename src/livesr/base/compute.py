@@ -28,6 +28,8 @@ Augmentation = Literal["flips", "d4"]
 """Sides from which a network sees its input: 4, or of square frames the eight symmetries of the
 square.
 """
+ErrorMaps = Literal["numbers", "planes"]
+"""What is kept of the comparison with widefield."""
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Tile = Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)]
 
@@ -61,6 +63,14 @@ class ComputeConfig(Model):
     uncertainty: Annotated[Augmentation | None, BeforeValidator(augmentation_named)] = None
     """Estimate how uncertain every prediction is, from 4 (flips) or, of square frames, 8 (d4) views
     of its input: the network then takes as many times as long.
+    """
+    error_map: ErrorMaps | None = None
+    """Compare every picture with the widefield mean of its exposures, as time allows: numbers for
+    frames.jsonl and report, or an image of the store as well (planes).
+    """
+    error_bars: bool = False
+    """Store lower and upper images of every prediction, by the error bars that lie beside the rig
+    (`livesr calibrate-errors`).
     """
     residual_plane: bool = False
     """Keep what the predicted channels leave unexplained of the measurement as one more plane."""

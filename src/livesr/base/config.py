@@ -433,6 +433,8 @@ class ChannelConfig(Model):
     """Of an unbinned pixel, in the sample."""
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     """As `optics.damping`."""
+    power_mw: Positive | None = None
+    """Power of the light at the specimen while a raw frame is exposed, for the dose."""
     section: SerializeAsAny[ChannelSection] = ChannelSection()
     """Its keys that only its modality knows."""
 
@@ -473,6 +475,19 @@ class SuperposeConfig(Model):
         return "+".join(self.channels)
 
 
+class AuditConfig(Model):
+    """When the true channels of a superposition are taken beside the channel that is separated, so
+    that its predictions are scored.
+    """
+
+    every_s: Annotated[float, Field(gt=0, le=1e6)] = 300.0
+    """Seconds from one audit to the next."""
+    when_doubtful: bool = True
+    """Also as soon as a prediction has a warning that the last audit did not know; not more often
+    than ten times in `every_s`.
+    """
+
+
 class RigConfig(Model):
     """rig.yaml: a microscope, and what is computed of what its camera sees."""
 
@@ -502,6 +517,8 @@ class RigConfig(Model):
     """Between the starts of two time points; 0 is as fast as the camera can."""
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
     """By the names of their presets in `channel_group`."""
+    audit: AuditConfig | None = None
+    """Take the channels of `superpose` now and then only, and score the others with them."""
     superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
     """Channels that are added, to test an engine on their sum; a list is of the channels alone."""
     channel_group: str = "Channel"
@@ -545,6 +562,15 @@ class RigConfig(Model):
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
                 f"{suggestion(name, list(self.channels))}".rstrip(".?")
             )
+        if self.audit and not self.superpose:
+            raise ValueError(
+                "audit needs superpose: its channels are the truth that predictions are scored with"
+            )
+        if self.audit and self.superpose and set(self.channels) <= set(self.superpose.channels):
+            raise ValueError(
+                "audit needs a channel beside those of superpose, which shows all structures at"
+                " once and is separated"
+            )
         for name in self.superpose.channels if self.superpose else ():
             if name not in self.channels:
                 raise ValueError(
@@ -561,7 +587,8 @@ class RigConfig(Model):
     def files(self) -> dict[str, Path]:
         """Everything that describes the rig and exists, by the name that a store keeps it under."""
         maps = {name: self.folder / name for name in self.corrections.maps().values()}
-        files = {"rig.yaml": self.folder / "rig.yaml", "rig.cfg": self.cfg_path, **maps}
+        own = {name: self.folder / name for name in ("rig.yaml", "error_bars.yaml")}
+        files = {**own, "rig.cfg": self.cfg_path, **maps}
         return {name: file for name, file in files.items() if file.is_file()}
 
     def channel(self, name: str) -> ChannelConfig:
@@ -610,6 +637,11 @@ class RigConfig(Model):
         for name in channels:
             self.channel(name)  # a typo
         return self.model_copy(update={"superpose": asked})
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Names of what no plan acquires, because it is made of channels that it does."""
+        return (self.superpose.name,) if self.superpose and not self.audit else ()
 
     @property
     def superposed(self) -> ChannelConfig:

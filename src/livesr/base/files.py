@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -110,3 +111,35 @@ def next_free_path(path: Path) -> Path:
         number += 1
         path = path.with_name(f"{stem}_{number}{suffix}")
     return path
+
+
+class NewPlace:
+    """A file or folder that is made beside its place, and takes it when it is whole.
+
+    A context manager. What is there already stays: then the next free number is the place. Where
+    the block is left by an error, or by Ctrl-C, nothing is left of it.
+
+    Attributes
+    ----------
+    part : where to write; nothing is there yet
+    path : where it is, once the block has been left
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+        self.part = self.path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}.{self.path.name}")
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.part
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.path = next_free_path(self.path)
+                replace_file(self.part, self.path)
+        finally:
+            if self.part.is_dir():
+                shutil.rmtree(self.part, ignore_errors=True)
+            elif self.part.exists():
+                remove(self.part)

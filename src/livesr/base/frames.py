@@ -20,10 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from livesr.base.quality import UNJUDGED, ChannelPixels, Judgement, Quality
+
+if TYPE_CHECKING:  # it imports the models of files
+    from livesr.base.error_bars import ErrorBars
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 
@@ -39,6 +44,16 @@ LOCALISATION = np.dtype(
     ]
 )
 """One emitter in one frame, as a record of `SRFrame.localisations`."""
+
+LOCALISATION_3D = np.dtype(
+    [
+        *((name, LOCALISATION[name]) for name in LOCALISATION.names or ()),
+        ("sigma_y_nm", np.float32),  # width along y; `sigma_nm` is that along x
+        ("z_nm", np.float32),  # in the specimen, from where its calibration counts
+        ("z_uncertainty_nm", np.float32),  # axial standard deviation
+    ]
+)
+"""The same, where the optics show how high an emitter is."""
 
 
 class Stream(NamedTuple):
@@ -200,9 +215,9 @@ class SRFrame:
         reconstruction may be slightly negative
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
-    localisations : records of `LOCALISATION`, what this group added, as measured; None where
-        nothing is localised
-    drift_nm : (y, x) that the group was moved back by before it was drawn
+    localisations : records of `LOCALISATION` or `LOCALISATION_3D`, what this group added, as
+        measured; None where no emitters are looked for
+    drift_nm : (y, x), or (y, x, z), that the group was moved back by before it was drawn
     jump_nm : (y, x) by which the specimen jumped between the group before and this one; else None
     quality : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there
@@ -221,7 +236,7 @@ class SRFrame:
     saturated: int = 0
     t_camera_ms: float | None = None
     localisations: NDArray[np.void] | None = None
-    drift_nm: tuple[float, float] | None = None
+    drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
     quality: FrameQuality | None = None
     resident: Any = field(default=None, compare=False)
@@ -233,6 +248,49 @@ class SRFrame:
         found = "" if self.localisations is None else f", {len(self.localisations)} localisations"
         doubt = f", doubtful: {self.quality.doubt}" if self.quality and self.quality.doubt else ""
         return f"<SRFrame {self.stream} t={self.t}: {_size(self.image)}, {what}{found}{doubt}>"
+
+
+class Discrepancy(NamedTuple):
+    """How far a picture is from the widefield picture of its exposures (SQUIRREL).
+
+    Attributes
+    ----------
+    rsp : resolution-scaled Pearson correlation, 1 at best
+    rse : resolution-scaled error, root mean square, in ADU of the exposures
+    rsf_nm : standard deviation of the blur between the two
+    span : of the widefield picture, from its 1st to its 99.8th percentile, ADU
+    groups : raw groups that the widefield picture is the mean of
+    """
+
+    rsp: float
+    rse: float
+    rsf_nm: float
+    span: float
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FrameErrors:
+    """Where the pictures of one time point contradict the widefield mean of its exposures.
+
+    Attributes
+    ----------
+    planes : float32 (n, y, x), ADU of the exposures, on the pixels of the reconstruction; 0 at the
+        edges, which are not compared
+    labels : what each plane is the error of: "reconstruction", then "prediction" (the sum of its
+        channels)
+    numbers : of each label that could be compared
+    source : the measurement
+    """
+
+    planes: NDArray[np.float32]
+    labels: tuple[str, ...]
+    numbers: Mapping[str, Discrepancy]
+    source: SRFrame
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{label} RSP {n.rsp:.3f}" for label, n in self.numbers.items())
+        return f"<FrameErrors {self.source.stream} t={self.source.t}: {said or 'no contrast'}>"
 
 
 class ChannelScore(NamedTuple):
@@ -248,6 +306,18 @@ class ChannelScore(NamedTuple):
     ssim: float
     nrmse: float
     input_pcc: float
+
+
+class MixingRatio(NamedTuple):
+    """How bright a structure is: its bright parts over those of the brightest other one.
+
+    `low` and `high` are the limits of the 90 % interval.
+    """
+
+    label: str
+    ratio: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +350,7 @@ class MulticolorFrame:
     channels : uint16 (c, y, x), ADU of the reconstruction plus `offset_adu`; background belongs to
         no channel
     labels : what each channel shows, as the engine calls it
-    residual : sum |sum of channels - x| / sum |x| over pixels above noise (IMC-SR's summation
+    residual : ``sum |sum of channels - x| / sum |x|`` over pixels above noise (IMC-SR's summation
         constraint as a live check)
     residual_plane : float32 (y, x), sum of channels - x in ADU; only when asked for
     display : (low, high) in stored ADU for each channel
@@ -294,6 +364,10 @@ class MulticolorFrame:
         that is usual there; None where the engine does not say
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
+    error_bars : what `limits` follows from; None where nothing was calibrated
+    judgement : what the frame and each channel is worth, and why
+    mixing : how bright each structure is beside the others, over the stream so far; () where the
+        engine does not say
     """
 
     channels: NDArray[np.uint16]
@@ -311,9 +385,31 @@ class MulticolorFrame:
     warnings: tuple[str, ...] = field(default=())
     score: tuple[ChannelScore, ...] = ()
     labels: tuple[str, ...] = ()
+    judgement: Judgement = UNJUDGED
+    mixing: tuple[MixingRatio, ...] = ()
+    error_bars: ErrorBars | None = None
 
-    def __getitem__(self, label: str) -> NDArray[np.uint16]:
+    @property
+    def limits(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]] | None:
+        """Lower and upper image of every channel, uint16 (c, y, x) in the unit of `channels`.
+
+        Computed each time that they are asked for. The true light is between them in as many pixels
+        as `error_bars` says; None where nothing was calibrated (`livesr calibrate-errors`).
+        """
+        if self.error_bars is None:
+            return None
+        scale = self.source.normalisation.scale
+        return self.error_bars.limits(self.channels, self.labels, scale, self.offset_adu)
+
+    @property
+    def quality(self) -> Quality:
+        """One word for the frame; `judgement` has the reasons."""
+        return self.judgement.word
+
+    def __getitem__(self, label: str) -> ChannelPixels:
         """Return the channel called `label`, uint16 (y, x) in ADU: a view of `channels`.
+
+        It says what it is worth: ``frame["ER"].quality``, and why: ``frame["ER"].reasons``.
 
         Raises
         ------
@@ -321,19 +417,22 @@ class MulticolorFrame:
             If the frame has no such channel, with the names that it has.
         """
         try:
-            channel: NDArray[np.uint16] = self.channels[self.labels.index(label)]
+            channel: ChannelPixels = self.channels[self.labels.index(label)].view(ChannelPixels)
         except ValueError:
             known = ", ".join(map(repr, self.labels)) or "channels without names"
             raise KeyError(
                 f"The frame has no channel {label!r}, it has {known}: use one of them, or channels"
                 " by index."
             ) from None
+        if verdict := self.judgement.channels.get(label):
+            channel.quality, channel.reasons = verdict
         return channel
 
     def __repr__(self) -> str:
         names = ", ".join(self.labels) or "channels without names"
         said = ["provisional prediction" if self.provisional else "prediction"]
         said += ["edge of a series"] if self.edge else []
+        said += [str(self.quality)] if self.quality is not Quality.GOOD else []
         said += [f"{len(self.warnings)} warnings"] if self.warnings else []
         return (
             f"<MulticolorFrame {self.stream} t={self.t}: {_size(self.channels)} ({names}),"

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from livesr.base.error_bars import ErrorBars
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,10 @@ class ChannelDescription:
     pictures itself. `raw_along_t` says that the exposures of a group are a film rather than
     channels of one picture, `localises` that emitters are looked for in them. A reconstruction
     counts `recon_unit_scale` `recon_unit`. A superposition has no raw frames: it is the sum of the
-    frames of channels `parts`, made equally bright and multiplied by `weights`.
+    frames of channels `parts`, made equally bright and multiplied by `weights`. `error_map` says
+    that pictures are compared with widefield ("numbers"), and that the maps are stored ("planes").
+    `error_bars` are those of its predictions, `limits_stored` whether lower and upper images are
+    kept. `power_mw` is that of the light at the specimen, None where nobody said.
     """
 
     name: str
@@ -53,6 +59,17 @@ class ChannelDescription:
     recon_unit_scale: float = 1.0
     parts: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    error_map: str = ""
+    error_bars: ErrorBars | None = None
+    limits_stored: bool = False
+    power_mw: float | None = None
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What is compared with widefield; () where nothing is."""
+        if not self.error_map:
+            return ()
+        return ("reconstruction", "prediction") if self.labels else ("reconstruction",)
 
 
 class Stack(NamedTuple):

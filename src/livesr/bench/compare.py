@@ -10,13 +10,12 @@ together would show by chance once in a hundred comparisons (Bonferroni), and by
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from rich.table import Table
-
 from livesr.base.errors import UsageError
+from livesr.bench.report import columns
 from livesr.bench.result import Environment, Result
 
 MIN_CHANGE = 0.05
@@ -110,16 +109,16 @@ def compare(
     )
 
 
-def change_table(compared: Compared) -> Table:
-    """Return one row per figure, those that moved first."""
-    shown = Table(title="Ratios then and now")
-    for heading in ("measurement", "then", "now", "change", "noise", ""):
-        shown.add_column(heading, justify="left" if heading in ("measurement", "") else "right")
+def change_table(compared: Compared, width: int = 80) -> Iterator[str]:
+    """Yield the lines of a table, one per figure, those that moved first, as rich's markup."""
+    rows = []
     for c in sorted(compared.changes, key=lambda c: not c.moved):
         verdict = ("[red]worse[/red]" if c.worse else "[green]better[/green]") if c.moved else ""
         noise = f"{max(c.noise, MIN_CHANGE):.1%}" if math.isfinite(c.noise) else "any"
-        shown.add_row(c.name, f"{c.old:.3g}", f"{c.new:.3g}", f"{c.relative:+.1%}", noise, verdict)
-    return shown
+        change = f"{c.relative:+.1%}"
+        rows.append((c.name, f"{c.old:.3g}", f"{c.new:.3g}", change, noise, verdict))
+    yield "[bold]Ratios then and now[/bold]"
+    yield from columns(("measurement", "then", "now", "change", "noise", ""), rows, width)
 
 
 def _change(old: Result, new: Result, figures: int) -> Change:

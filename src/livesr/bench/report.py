@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.cells import cell_len
+from rich.text import Text
 
 from livesr.base import documents
 from livesr.base.errors import UsageError
@@ -21,20 +22,45 @@ from livesr.bench.result import Environment, LeftOut, Measured, Result
 FORMAT = 1
 
 
-_COLUMNS = ("measurement", "median", "p99", "spread", "reference", "ratio", "target", "")
+_COLUMNS = ("measurement", "median", "p99", "spread", "ratio", "target")
+_LEFT = ("measurement", "target", "")
+_GAP = "  "
 
 
-def table(results: Sequence[Result]) -> Table:
-    """Return one row per result; a column that would be empty is left out."""
-    shown = Table(title=_title(results))
-    rows = [_row(r) for r in results]
-    kept = [i for i in range(len(_COLUMNS)) if any(row[i] for row in rows)]
-    for i in kept:
-        left = _COLUMNS[i] in ("measurement", "target", "")
-        shown.add_column(_COLUMNS[i], justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*(row[i] for i in kept))
-    return shown
+def table(results: Sequence[Result], width: int = 80) -> Iterator[str]:
+    """Yield title and lines of one result each, as rich's markup.
+
+    A column that would be empty is left out. What each ratio is to, `notes` says.
+    """
+    yield f"[bold]{_title(results)}[/bold]"
+    yield from columns(_COLUMNS, [_row(r) for r in results], width)
+
+
+def columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80
+) -> Iterator[str]:
+    """Yield the lines of a table whose first column is never cut, as rich's markup.
+
+    Names that leave no room for the rest have a line to themselves.
+    """
+    kept = [i for i in range(len(headings)) if any(row[i] for row in rows)]
+    shown = [tuple(row[i] for i in kept) for row in rows]
+    heads = tuple(headings[i] for i in kept)
+    wide = [max(cell_len(Text.from_markup(row[i]).plain) for row in (heads, *shown))
+            for i in range(len(kept))]  # fmt: skip
+    stacked = sum(wide) + len(_GAP) * (len(wide) - 1) > width
+    if stacked:
+        wide[0] = min(wide[0], max(width - sum(wide[1:]) - len(_GAP) * len(wide[1:]), 4))
+    for line, style in ((heads, "[dim]"), *((row, "") for row in shown)):
+        name, *rest = line
+        if stacked and cell_len(name) > wide[0]:
+            yield f"{style}{name}"
+            name = ""
+        cells = [name.ljust(wide[0])]
+        for heading, cell, space in zip(heads[1:], rest, wide[1:], strict=True):
+            padding = " " * (space - cell_len(Text.from_markup(cell).plain))
+            cells.append(cell + padding if heading in _LEFT else padding + cell)
+        yield f"{style}{_GAP.join(cells)}".rstrip()
 
 
 def _title(results: Sequence[Result]) -> str:
@@ -43,7 +69,15 @@ def _title(results: Sequence[Result]) -> str:
 
 
 def notes(results: Sequence[Result]) -> Iterator[str]:
-    """Yield what the numbers mean, each note once, behind the names that it is for."""
+    """Yield what each ratio is to, and what the numbers mean, each note once, behind the names that
+    it is for.
+    """
+    for r in results:
+        if r.reference is not None:
+            interval = "" if r.ratio_interval is None else f" ({_interval(r)})"
+            yield (
+                f"{r.name}: ratio{interval} to {r.reference_name}, {_number(r.reference)} {r.unit}"
+            )
     names: dict[str, list[str]] = {}
     for r in results:
         if r.note:
@@ -53,17 +87,14 @@ def notes(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _row(r: Result) -> tuple[str, ...]:
-    reference = (
-        f"{_number(r.reference)}\n[dim]{r.reference_name}[/dim]" if r.reference is not None else ""
-    )
+    met = {True: " [green]met[/green]", False: " [red]not met[/red]", None: ""}[r.met]
+    ratio = "" if r.ratio is None else f"{r.ratio:.2f}"
     return (
         r.name,
         f"{_number(r.value)} {r.unit}",
         *_distribution(r),
-        reference,
-        _ratio(r),
-        ", ".join(map(str, r.targets)),
-        {True: "[green]met[/green]", False: "[red]not met[/red]", None: ""}[r.met],
+        ratio,
+        ", ".join(map(str, r.targets)) + met,
     )
 
 
@@ -168,8 +199,13 @@ def _ratio(result: Result) -> str:
         return ""
     if result.ratio_interval is None:
         return f"{result.ratio:.2f}"
+    return f"{result.ratio:.2f} ({_interval(result)})"
+
+
+def _interval(result: Result) -> str:
+    assert result.ratio_interval is not None
     low, high = result.ratio_interval
-    return f"{result.ratio:.2f} ({low:.2f} to {high:.2f})"
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from livesr.base import documents
 from livesr.base.errors import ConfigError, LiveSRError, UsageError, suggestion
@@ -157,9 +159,13 @@ def _show(known: Measured, console: Console) -> None:
         console.print(where(environment), style="dim", markup=False, highlight=False)
     for suite in dict.fromkeys(r.suite for r in known.results):
         results = [r for r in known.results if r.suite == suite]
-        console.print(table(results))
+        console.print()
+        for line in table(results, console.width):
+            console.print(line, highlight=False, soft_wrap=True)
         for note in notes(results):
-            console.print(note, style="dim", markup=False, highlight=False)
+            console.print(
+                Padding(Text(note, style="dim"), (0, 0, 0, 2)), markup=False, highlight=False
+            )
     for entry in known.left_out:
         console.print(f"Left out, {entry.name}: {entry.reason}", markup=False, highlight=False)
 

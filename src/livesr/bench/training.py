@@ -80,7 +80,8 @@ class _Plain:
             frames, targets = (torch.from_numpy(images) for images in pairs)
             self._optimiser.zero_grad()
             self._loss(self._network(frames), targets).total.backward()
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip_norm)
+            if self._config.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip_norm)
             self._optimiser.step()
             with torch.no_grad():
                 for slow, fast in zip(

@@ -22,6 +22,7 @@ from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.ome_xml import names_images
 from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
+from livesr.store.levels import damaged_levels, levels_fit
 from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, rebuild_root
 from livesr.store.shard_inspection import ImageInspection
@@ -217,6 +218,16 @@ class _Check:
                 " images that are there: napari does not open the store as a whole."
             )
             yield Finding("note", "ome-xml", says, "'livesr repair' writes it.", self._path)
+        for image in self._images:
+            of = image.image
+            if not levels_fit(of) or damaged_levels(of):
+                yield Finding(
+                    "warning",
+                    "levels",
+                    f"The smaller levels of {of.name} do not show what it holds.",
+                    f"{_REPAIR} It takes them away, and 'livesr backfill' makes them again.",
+                    of.folder,
+                )
         if not wrong and (invalid := _invalid(self._path)):
             yield Finding(
                 "error",

@@ -26,16 +26,19 @@ from livesr.cli import (
     bench,
     build,
     calibrate,
+    calibrate_errors,
     characterise,
     check,
     demo,
     engine,
     evaluate,
     export,
+    gui,
     info,
     keys,
     limits,
     listen,
+    new,
     process,
     quantise,
     repair,
@@ -44,6 +47,7 @@ from livesr.cli import (
     train,
     view,
 )
+from livesr.cli.help import Application, Commands
 from livesr.cli.output import errors_console, print_json
 
 INTERRUPTED = 130
@@ -55,8 +59,9 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
+app = Application(
     name="livesr",
+    cls=Commands,
     help="Live multicolour super-resolution for Micro-Manager microscopes.",
     no_args_is_help=True,
     add_completion=False,
@@ -76,30 +81,18 @@ def _options(
 ) -> None: ...
 
 
-for module in (
-    demo,
-    run,
-    view,
-    process,
-    backfill,
-    repair,
-    listen,
-    keys,
-    info,
-    calibrate,
-    characterise,
-    check,
-    train,
-    export,
-    build,
-    quantise,
-    serve,
-    evaluate,
-    limits,
-    engine,
-    bench,
-):
-    module.register(app)
+_PANELS = {
+    "Start here": (demo, info),
+    "A rig": (new, check, characterise, calibrate, calibrate_errors, run),
+    "While it runs": (view, gui, listen, keys),
+    "Stores and recordings": (process, backfill, repair, export),
+    "Engines": (train, limits, evaluate, quantise, build, engine, serve),
+    "This computer": (bench,),
+}
+
+for app.panel, modules in _PANELS.items():
+    for module in modules:
+        module.register(app)
 
 
 def main() -> NoReturn:

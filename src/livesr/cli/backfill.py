@@ -9,8 +9,7 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
-from livesr.cli.process import progress
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
@@ -32,6 +31,7 @@ def backfill(
     ] = None,
     *,
     compute: ComputeConfig,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Compute the skipped predictions of a store, and both neighbours of a gap, from its raw
@@ -42,9 +42,11 @@ def backfill(
     [dim]Example:[/] livesr backfill run.ome.zarr
     """
     from livesr.store.backfill import backfill as complete
+    from livesr.store.completion import tell_where_pictures_are
+    from livesr.store.levels import build_levels
 
     out = console(quiet=as_json)
-    with progress(out, "frames") as show:
+    with progress(out, "frames", lines=lines) as show:
         report = complete(
             store,
             engine=str(engine) if engine else None,
@@ -52,6 +54,9 @@ def backfill(
             compute=compute,
             on_progress=show,
         )
+    with progress(out, "files of smaller levels") as show:
+        report["levels"] = build_levels(store, on_progress=show)
+    tell_where_pictures_are(store)
     for warning in report["warnings"]:
         out.print(f"[yellow]{escape(warning)}[/]")
     done = (

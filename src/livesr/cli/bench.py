@@ -88,7 +88,8 @@ def bench(
     if compare:
         found = compared_with(old, results, other_machine=other_machine)
         worse = found.losses_beyond(compare_fail) if compare_fail is not None else []
-        shown.print(change_table(found))
+        for line in change_table(found, shown.width):
+            shown.print(line, soft_wrap=True)
         for sentence in (*(f"Not compared: {s}" for s in found.left_out), *found.versions):
             shown.print(sentence, style="dim", markup=False)
         object_["moved"] = {c.name: c.relative for c in found.changes if c.moved}

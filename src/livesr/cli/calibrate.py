@@ -1,5 +1,5 @@
-"""`livesr calibrate RIG|RAW`: find the patterns of a SIM rig in raw frames, and write them into
-rig.yaml.
+"""`livesr calibrate RIG|RAW`: measure what a rig's modality needs to know of its optics in raw
+frames, and write it into rig.yaml.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from livesr.store.raw_input import ReadAs
 
 _PICTURE = "calibration.png"
+_LARGEST_BEAD_NM = 1e5
 
 
 def register(app: typer.Typer) -> None:
@@ -60,13 +61,21 @@ def calibrate(
         bool, typer.Option("--keep-otf", help="Do not estimate the OTF's damping.")
     ] = False,
     beads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NM|STACK",
+            help="SIM: the sample is beads of this diameter, take the OTF from them. STORM: a stack"
+            " of beads behind the cylindrical lens, with --z-step.",
+        ),
+    ] = None,
+    z_step: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            max=1e5,
+            min=0.1,
+            max=1e4,
             callback=options.finite,
             metavar="NM",
-            help="The sample is beads of this diameter: take the OTF from them.",
+            help="Between the planes of a stack of beads.",
         ),
     ] = None,
     picture: Annotated[
@@ -77,25 +86,41 @@ def calibrate(
     ] = False,
     as_json: JSON = False,
 ) -> None:
-    """Find order, vectors, phases and modulation of the SIM patterns and the OTF.
+    """Measure what rig.yaml says of the optics, and write it there; comments stay.
 
-    Write them into rig.yaml.
-
-    Use a bright, thin, still sample with detail everywhere, on the whole chip. Comments in rig.yaml
-    stay.
+    SIM: order, vectors, phases and modulation of the patterns, and the OTF; use a bright, thin,
+    still sample with detail everywhere, on the whole chip. STORM: the cylindrical lens, from a
+    stack of beads. Fluctuations: radius and sensitivity of eSRRF.
 
     [dim]Example:[/] livesr calibrate my_rig --channel 488
     """
+    from livesr.base.errors import ConfigError
     from livesr.modalities.calibrator import CalibrationSettings
     from livesr.store.raw_input import ReadAs
 
     out = console(quiet=as_json)
-    taken = (
-        _acquired(source, channel, groups, exposure)
-        if _is_rig(source)
-        else _read(Path(source), rig, channel, groups, ReadAs(axes, channel, pixel_size, origin))
+    diameter_nm, stack = _beads(beads)
+    how = ReadAs(axes, channel, pixel_size, origin)
+    if z_step is not None:
+        stack = stack or (None if _is_rig(source) else Path(source))
+        rig = source if _is_rig(source) else rig
+        if stack is None or rig is None:
+            raise ConfigError(
+                "--z-step is of a stack of beads: livesr calibrate RIG --beads STACK.tif --z-step"
+                " 25."
+            )
+        taken = _read_stack(stack, rig, channel, how)
+    elif stack is not None:
+        raise ConfigError(
+            f"--beads {beads} names a stack: give --z-step, the nm between its planes."
+        )
+    elif _is_rig(source):
+        taken = _acquired(source, channel, groups, exposure)
+    else:
+        taken = _read(Path(source), rig, channel, groups, how)
+    settings = CalibrationSettings(
+        keep_order, keep_otf, diameter_nm, z_step, taken.state, taken.plane
     )
-    settings = CalibrationSettings(keep_order, keep_otf, beads, taken.state, taken.plane)
     with out.status("measuring") if not as_json else nullcontext():
         found = taken.calibrator.calibrate(taken.channel, taken.camera, taken.raw, settings)
     report = {**found.report(), "files": []}
@@ -111,6 +136,27 @@ def calibrate(
     _print(out, found.table(), report)
     if as_json:
         print_json(report)
+
+
+def _beads(given: str | None) -> tuple[float | None, Path | None]:
+    """Return diameter in nm or a stack, whichever `given` is."""
+    from livesr.base.errors import ConfigError
+
+    if given is None:
+        return None, None
+    try:
+        diameter_nm = float(given)
+    except ValueError:
+        if not Path(given).exists():
+            raise ConfigError(
+                f"--beads {given} is neither a diameter in nm nor a stack of beads that is there."
+            ) from None
+        return None, Path(given)
+    if not 0 <= diameter_nm <= _LARGEST_BEAD_NM:
+        raise ConfigError(
+            f"--beads {given}: expected a diameter from 0 to {_LARGEST_BEAD_NM:g} nm."
+        )
+    return diameter_nm, None
 
 
 def _is_rig(source: str) -> bool:
@@ -229,6 +275,26 @@ def _read(path: Path, rig: str | None, channel: str | None, groups: int, how: Re
             plane=(z or 0, planes),
             notes=notes,
         )
+
+
+def _read_stack(path: Path, rig: str, channel: str | None, how: ReadAs) -> _Taken:
+    """Read every plane of a recording, in order."""
+    import numpy as np
+
+    from livesr.base.config import load_rig
+    from livesr.base.errors import CalibrationError
+    from livesr.store.raw_input import raw_input
+
+    config = load_rig(rig)
+    name, calibrator = _channel(config, channel)
+    with closing(raw_input(path, calibrator.uncalibrated(), how=how)) as source:
+        frames = [frame for frame in source.frames() if frame.stream.channel == name]
+        if not frames:
+            raise CalibrationError(f"{path} has no frame of channel {name!r}.")
+        frames.sort(key=lambda frame: (frame.t, frame.stream.z, frame.raw))
+        raw = np.stack([frame.pixels for frame in frames])[:, None]
+        camera = source.cameras[name]
+        return _Taken(config, name, camera, calibrator, raw, notes=tuple(source.notes))
 
 
 def _print(out: Any, shown: CalibrationTable, report: dict[str, Any]) -> None:

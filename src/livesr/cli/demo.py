@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json, run_table, score_table
+from livesr.cli.output import JSON, ProgressLines, console, print_json, run_table, score_table
 
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
@@ -25,7 +25,9 @@ def demo(
     ] = 60,
     size: Annotated[
         int,
-        typer.Option(min=64, max=1024, help="Camera pixels a side; SR frames have twice as many."),
+        typer.Option(
+            min=64, max=1024, help="Camera pixels a side, 64 to 1024; SR frames have twice as many."
+        ),
     ] = 256,
     engine: options.Engine = None,
     store: options.Store = Path("livesr-demo.ome.zarr"),
@@ -38,13 +40,20 @@ def demo(
     exposure: options.Exposure = None,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
-    seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of the cell.")] = 7,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=(1 << 63) - 1, rich_help_panel=options.ACQUIRED, help="Seed of the cell."
+        ),
+    ] = 7,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")
     ] = None,
     view: options.View = False,
+    complete: options.Complete = "auto",
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = None,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Watch a simulated cell being separated into microtubules, ER and lysosomes.
@@ -52,6 +61,7 @@ def demo(
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
+    from livesr.cli.completion import completed, seconds_of
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
@@ -60,7 +70,7 @@ def demo(
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
 
-    after = command_of(on_finish, on_finish_timeout)
+    after, complete_s = command_of(on_finish, on_finish_timeout), seconds_of(complete)
     out = console(quiet=as_json)
     rig = load_rig(simulating_rig())
     kind = modality(rig.modality)
@@ -83,6 +93,7 @@ def demo(
         ),
         exposure_ms=exposure,
         page=page,
+        progress_lines=lines,
         on_frame=score.keep,
         properties={"Seed": str(seed), "SensorSize": str(size), "TimePoints": str(min(frames, 40))},
     )
@@ -93,6 +104,7 @@ def demo(
             with out.status(f"Simulating a living cell under a {kind.title} microscope"):
                 core = load_core(request)
             report = acquire(request, core, out)
+        report = completed(report, complete_s, out, compute=compute, engine=engine)
         with out.status("Comparing with the simulated truth, validating the store"):
             (channel,) = report["channels"].values()
             report["score"] = score.compute(core, channel["labels"])

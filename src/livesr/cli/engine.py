@@ -7,17 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from livesr.cli.help import Application, Commands
 from livesr.cli.output import JSON, console, print_json
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    group = typer.Typer(
-        help="Engines to and from bioimage.io.", no_args_is_help=True, rich_markup_mode="rich"
+    group = Application(
+        cls=Commands,
+        help="Engines to and from bioimage.io.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
     )
     group.command("export-rdf")(export_rdf)
     group.command("import")(import_)
-    app.add_typer(group, name="engine")
+    app.add_typer(group, name="engine", rich_help_panel=getattr(app, "panel", None))
 
 
 def export_rdf(

@@ -1,4 +1,4 @@
-"""`livesr export RUN`: an engine from a training run."""
+"""`livesr export`: what a run left for other programs, or an engine from a training run."""
 
 from __future__ import annotations
 
@@ -21,27 +21,104 @@ def register(app: typer.Typer) -> None:
     app.command()(export)
 
 
+_STORE, _RUN = "Of a store", "Of a training run"
+
+
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    out: Annotated[Path, typer.Option(help="Folder of the engine.")],
-    weights: Annotated[str, typer.Option(help="best (of the validations) or final.")] = "best",
+    source: Annotated[
+        Path, typer.Argument(help="OME-Zarr that a run left, or folder of a training run.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="What to write; of a store beside it, if not given. Nothing is replaced."
+        ),
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "tiff (OME-BigTIFF), imagej (hyperstack), ome-zarr-0.4, mp4, csv, picasso (HDF5 of"
+                " localisations); a number is the last time point."
+            ),
+            rich_help_panel=_STORE,
+        ),
+    ] = None,
+    movie: Annotated[
+        Path | None, typer.Option(help="As --to mp4, to this file.", rich_help_panel=_STORE)
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Images: raw,recon,sr,uncertainty; all without.", rich_help_panel=_STORE),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Acquisition channels or structures: 488,ER.", rich_help_panel=_STORE),
+    ] = None,
+    positions: Annotated[
+        str | None, typer.Option(help="Names of positions.", rich_help_panel=_STORE)
+    ] = None,
+    first: Annotated[
+        int, typer.Option("--from", min=0, help="First time point.", rich_help_panel=_STORE)
+    ] = 0,
+    until: Annotated[
+        int | None, typer.Option(min=0, help="Last time point.", rich_help_panel=_STORE)
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="x,y,width,height in um from the upper left corner.", rich_help_panel=_STORE
+        ),
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=1e6,
+            callback=options.finite,
+            help="Of a film: so many times faster than it was; else 10 moments a second.",
+            rich_help_panel=_STORE,
+        ),
+    ] = None,
+    show: Annotated[
+        str,
+        typer.Option(
+            help="Of a film: beside, split, channels, prediction or measurement.",
+            rich_help_panel=_STORE,
+        ),
+    ] = "beside",
+    weights: Annotated[
+        str,
+        typer.Option(help="best (of the validations) or final.", rich_help_panel=_RUN),
+    ] = "best",
     sequences: Annotated[
         int,
         typer.Option(
-            min=0, max=100_000, help="Unseen simulated sequences to evaluate on; 0: none."
+            min=0,
+            max=100_000,
+            help="Unseen simulated sequences to evaluate on; 0: none.",
+            rich_help_panel=_RUN,
         ),
     ] = 24,
     limits: Annotated[
         bool,
         typer.Option(
-            "--limits", help="Measure its limits too, as 'livesr limits' does: 200 more sequences."
+            "--limits",
+            help="Measure its limits too, as 'livesr limits' does: 200 more sequences.",
+            rich_help_panel=_RUN,
         ),
     ] = False,
-    time_points: Annotated[int, typer.Option(min=3, max=100_000, help="Time points of each.")] = 5,
+    time_points: Annotated[
+        int,
+        typer.Option(min=3, max=100_000, help="Time points of each.", rich_help_panel=_RUN),
+    ] = 5,
     threads: options.Threads = 0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pairs, where training had one; own images and upscaling."),
+        typer.Option(
+            help="Folder of the pairs, where training had one; own images and upscaling.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     images: Annotated[
         Path | None,
@@ -49,15 +126,52 @@ def export(
             help=(
                 "Real images to score an engine that upscales on as well: a folder or file that no"
                 " training saw."
-            )
+            ),
+            rich_help_panel=_RUN,
         ),
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Write model.onnx (FP16 weights), manifest, metrics on unseen data, and the model card.
+    """Write a store, or a part of it, for other programs; of a training run, its engine.
+
+    A prediction is called one in every format. Ctrl-C leaves nothing half written.
+
+    [dim]Example:[/] livesr export run.ome.zarr --to imagej --series recon,sr
+
+    [dim]Example:[/] livesr export run.ome.zarr --movie talk.mp4 --from 10 --until 80 --speed 4
 
     [dim]Example:[/] livesr export runs/light --out engines/imcsr-mt-er-lyso-light
     """
+    from livesr.formats.store import is_store
+
+    if to or movie or is_store(source):
+        from livesr.cli.export_store import Wanted, export_store
+
+        wanted = Wanted(
+            to or (), out, movie, series, channels, positions, first, until, region, speed, show
+        )
+        export_store(source, wanted, as_json=as_json)
+        return
+    if out is None:
+        raise typer.BadParameter("An engine needs a folder to be written to: --out FOLDER.")
+    _export_engine(
+        source, out, weights, sequences, limits, time_points, threads, data, images, as_json
+    )
+
+
+def _export_engine(
+    run: Path,
+    out: Path,
+    weights: str,
+    sequences: int,
+    limits: bool,
+    time_points: int,
+    threads: int,
+    data: Path | None,
+    images: Path | None,
+    as_json: bool,
+) -> None:
+    """Write model.onnx (FP16 weights), manifest, metrics on unseen data, and the model card."""
     from livesr.base.errors import BackendError, ConfigError
 
     try:

@@ -19,6 +19,16 @@ MAX_EXPOSURE_MS = 3.6e6  # an hour
 MAX_SECONDS = 1e9  # 30 years
 MAX_WAIT_S = 1e6  # what every system can wait for at once
 
+# Panels of the help texts: what has none is common, and comes first.
+ACQUIRED = "What is acquired"
+KEPT = "What is kept"
+SENT = "Who receives it"
+COMPUTED = "How it is computed"
+RECORDING = "How a recording is read"
+AFTER = "When it is over"
+PANELS = ("Options", ACQUIRED, RECORDING, KEPT, SENT, COMPUTED, AFTER)
+"""In the order in which they are shown."""
+
 
 def finite(value: Any) -> Any:
     """Refuse what is no number, which no range refuses.
@@ -39,29 +49,42 @@ def finite(value: Any) -> Any:
 Engine = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         help=(
             "Engine that separates, instead of rig.yaml's: a name, a folder, or none; 488=NAME for"
             " one channel of several."
-        )
+        ),
     ),
 ]
 Upscale = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
+        rich_help_panel=COMPUTED,
         help=(
             "Engine that enlarges before, instead of rig.yaml's: a name, a folder, or none;"
             " 488=NAME for one channel."
-        )
+        ),
     ),
 ]
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
+]
+Complete = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "What was skipped is computed when the run is over: auto (5 minutes at most; Ctrl-C"
+            " ends it), so many seconds at most, or off."
+        )
+    ),
 ]
 Sinks = Annotated[
     list[str] | None,
     typer.Option(
         "--sink",
         metavar="NAME",
+        rich_help_panel=SENT,
         help=(
             "Where frames go as well: a sink that an installed package brings ('livesr info' lists"
             " them); may be given several times."
@@ -71,7 +94,9 @@ Sinks = Annotated[
 SpareDisk = Annotated[
     Path | None,
     typer.Option(
-        help="Folder on another disk, where the store goes on when its own disk is full or fails."
+        metavar="FOLDER",
+        rich_help_panel=KEPT,
+        help="Folder on another disk, where the store goes on when its own disk is full or fails.",
     ),
 ]
 Flush = Annotated[
@@ -81,6 +106,7 @@ Flush = Annotated[
         max=86_400.0,
         callback=finite,
         metavar="SECONDS",
+        rich_help_panel=KEPT,
         help=(
             "Write all that was recorded through to the disk so often, for what a power cut must"
             " not take; costs speed."
@@ -88,55 +114,76 @@ Flush = Annotated[
     ),
 ]
 Publish = Annotated[
-    str | None, typer.Option(help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.")
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=SENT,
+        help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.",
+    ),
 ]
 Keys = Annotated[
     Path | None,
     typer.Option(
+        metavar="FOLDER",
+        rich_help_panel=SENT,
         help=(
             "Folder made by 'livesr keys': the stream is encrypted, and only its viewers"
             " receive it."
-        )
+        ),
     ),
 ]
 ViewerKeysFolder = Annotated[
     Path | None,
-    typer.Option("--keys", help="Folder that 'livesr keys' made for this viewer at the rig."),
+    typer.Option(
+        "--keys",
+        metavar="FOLDER",
+        help="Folder that 'livesr keys' made for this viewer at the rig.",
+    ),
 ]
 Insecure = Annotated[
     bool,
     typer.Option(
-        "--insecure", help="Publish unencrypted on an address that other computers can reach."
+        "--insecure",
+        rich_help_panel=SENT,
+        help="Publish unencrypted on an address that other computers can reach.",
     ),
 ]
 Frames = Annotated[
-    int | None, typer.Option(min=1, max=MAX_FRAMES, help="Super-resolution frames to acquire.")
+    int | None,
+    typer.Option(min=1, max=MAX_FRAMES, metavar="N", help="Super-resolution frames to acquire."),
 ]
 Duration = Annotated[
     float | None,
     typer.Option(
-        min=0.1, max=MAX_SECONDS, callback=finite, help="Seconds to acquire, instead of --frames."
+        min=0.1,
+        max=MAX_SECONDS,
+        callback=finite,
+        metavar="SECONDS",
+        help="Seconds to acquire, instead of --frames.",
     ),
 ]
 Policy = Annotated[
     Literal["latest", "complete"],
     typer.Option(
-        help="latest: skip centre frames when the network is slow; complete: skip nothing."
+        rich_help_panel=COMPUTED,
+        help="latest: skip centre frames when the network is slow; complete: skip nothing.",
     ),
 ]
 Provisional = Annotated[
     Literal["auto", "off"],
     typer.Option(
+        rich_help_panel=COMPUTED,
         help=(
             "auto: with --policy latest, show frames before their successor came when there is"
             " time; or off."
-        )
+        ),
     ),
 ]
 OnFinish = Annotated[
     str | None,
     typer.Option(
         metavar="COMMAND",
+        rich_help_panel=AFTER,
         help=(
             "Command to run when the run is over, also after a failure or Ctrl-C; the report comes"
             " on its stdin. {store}, {report} and {exit_code} are filled in."
@@ -149,13 +196,22 @@ OnFinishTimeout = Annotated[
         min=0,
         max=MAX_WAIT_S,
         callback=finite,
+        metavar="SECONDS",
+        rich_help_panel=AFTER,
         help="Seconds after which the command of --on-finish is ended; 0: never; 3600 without.",
     ),
 ]
-NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
-NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
+NoRaw = Annotated[
+    bool, typer.Option("--no-raw", rich_help_panel=KEPT, help="Do not record raw frames.")
+]
+NoRecon = Annotated[
+    bool, typer.Option("--no-recon", rich_help_panel=KEPT, help="Do not record reconstructions.")
+]
 Seed = Annotated[
-    int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of a virtual rig's specimen.")
+    int | None,
+    typer.Option(
+        min=0, max=(1 << 63) - 1, rich_help_panel=ACQUIRED, help="Seed of a virtual rig's specimen."
+    ),
 ]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Exposure = Annotated[
@@ -164,6 +220,8 @@ Exposure = Annotated[
         min=0.01,
         max=MAX_EXPOSURE_MS,
         callback=finite,
+        metavar="MS",
+        rich_help_panel=ACQUIRED,
         help="Exposure of one raw frame in ms, instead of rig.yaml's.",
     ),
 ]
@@ -173,6 +231,8 @@ Interval = Annotated[
         min=0.0,
         max=1e6,
         callback=finite,
+        metavar="SECONDS",
+        rich_help_panel=ACQUIRED,
         help=(
             "Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no"
             " pause."
@@ -182,14 +242,21 @@ Interval = Annotated[
 Axes = Annotated[
     str | None,
     typer.Option(
+        metavar="AXES",
+        rich_help_panel=RECORDING,
         help=(
             "Recording: its axes where it does not name them, as in tcyx or t,raw,y,x; raw counts"
             " raw frames."
-        )
+        ),
     ),
 ]
 Channel = Annotated[
-    str | None, typer.Option(help="Recording: its channel, if rig.yaml has several.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=RECORDING,
+        help="Recording: its channel, if rig.yaml has several.",
+    ),
 ]
 PixelSize = Annotated[
     float | None,
@@ -197,13 +264,19 @@ PixelSize = Annotated[
         min=1.0,
         max=1e6,
         callback=finite,
+        metavar="NM",
+        rich_help_panel=RECORDING,
         help="Recording: camera pixel in the sample in nm, instead of rig.yaml's.",
     ),
 ]
 Origin = Annotated[
     tuple[float, float] | None,
     typer.Option(
-        callback=finite, help="Recording: y and x of its corner on the chip.", show_default=False
+        callback=finite,
+        metavar="Y X",
+        rich_help_panel=RECORDING,
+        help="Recording: y and x of its corner on the chip.",
+        show_default=False,
     ),
 ]
 
@@ -216,12 +289,18 @@ def said(flags: Mapping[str, object]) -> str:
 # -- how it is computed ----------------------------------------------------------------------------
 
 Backend = Annotated[
-    str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch; kserve for a server.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=COMPUTED,
+        help="Runtime: auto, tensorrt, openvino or torch; kserve for a server.",
+    ),
 ]
 Endpoint = Annotated[
     str | None,
     typer.Option(
         metavar="GRPC://HOST:PORT",
+        rich_help_panel=COMPUTED,
         help=(
             "Server of --backend kserve, instead of rig.yaml's or LIVESR_ENDPOINT; grpcs:// for"
             " TLS."
@@ -231,26 +310,35 @@ Endpoint = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
+        rich_help_panel=COMPUTED,
         help=(
             "Arithmetic of the engines: int8, f8, bf16, f16, f32, or auto, which offline is that of"
             " the live run."
-        )
+        ),
     ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(
-        help="Where SIM frames are computed: auto takes an NVIDIA GPU if there is one, and CuPy."
+        rich_help_panel=COMPUTED,
+        help="Where SIM frames are computed: auto takes an NVIDIA GPU if there is one, and CuPy.",
     ),
 ]
 Threads = Annotated[
     int,
-    typer.Option(min=0, max=MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."),
+    typer.Option(
+        min=0,
+        max=MAX_THREADS,
+        rich_help_panel=COMPUTED,
+        help="Threads of the runtime; 0 leaves it the choice.",
+    ),
 ]
 Tile = Annotated[
     str,
     typer.Option(
         metavar="PIXELS",
+        rich_help_panel=COMPUTED,
         help=(
             "Side of the tiles in which a network sees larger frames; auto takes tiles where a"
             " frame does not fit the memory, off takes none."
@@ -260,11 +348,32 @@ Tile = Annotated[
 Uncertainty = Annotated[
     Literal["flips", "d4", "turns"] | None,
     typer.Option(
+        metavar="flips|d4",
+        rich_help_panel=COMPUTED,
         help=(
             "Estimate how uncertain every prediction is, from 4 (flips) or 8 views (d4; square"
             " frames) of its input: the network takes as many times as long. turns is the old name"
             " of d4."
+        ),
+    ),
+]
+ErrorMap = Annotated[
+    Literal["numbers", "planes"] | None,
+    typer.Option(
+        help=(
+            "Compare pictures with the widefield mean of their exposures: numbers for frames.jsonl"
+            " and report, or an image of the store as well (planes)."
         )
+    ),
+]
+ErrorBarImages = Annotated[
+    bool,
+    typer.Option(
+        "--error-bars",
+        help=(
+            "Store lower and upper images of every prediction, by the error bars beside the rig"
+            " (livesr calibrate-errors)."
+        ),
     ),
 ]
 _COMPUTE: dict[str, tuple[Any, Any]] = {
@@ -275,6 +384,8 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "threads": (Threads, 0),
     "tile": (Tile, "auto"),
     "uncertainty": (Uncertainty, None),
+    "error_map": (ErrorMap, None),
+    "error_bars": (ErrorBarImages, False),
 }
 """Fields of `ComputeConfig`; the residual plane is for scripts, which receive it."""
 

@@ -6,7 +6,9 @@ Owns the rendering of reports. Computes nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,12 @@ from rich.text import Text
 
 JSON = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
+]
+ProgressLines = Annotated[
+    bool,
+    typer.Option(
+        "--progress", help="For scripts: print one JSON object a line on stderr, one a second."
+    ),
 ]
 
 
@@ -54,6 +62,50 @@ def print_json(data: Mapping[str, Any]) -> None:
 
     sys.stdout.write(to_json(data) + "\n")
     sys.stdout.flush()
+
+
+class Lines:
+    """Progress for scripts: one JSON object a line on stderr, at most one a second, and the last.
+
+    Every line has ``done`` and ``total`` (null where it is not known) and what the command adds.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._due = what, 0.0
+
+    def show(self, done: float, total: float | None, **facts: Any) -> None:
+        """Write a line if one is due."""
+        now = time.monotonic()
+        if now < self._due and done != total:
+            return
+        self._due = now + 1.0
+        from livesr.base.documents import to_json
+
+        line = {"progress": self._what, "done": done, "total": total, **facts}
+        sys.stderr.write(to_json(line) + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def progress(
+    out: Console, what: str, *, lines: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar, or `Lines`; give the function that moves it, (done, total)."""
+    if lines:
+        yield Lines(what).show
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def run_table(report: Mapping[str, Any]) -> Table:
@@ -109,6 +161,41 @@ def _superposition(report: Mapping[str, Any]) -> list[tuple[str, str]]:
                 " own moment"
             ),
         )
+    ]
+
+
+def _dose(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("dose", escape(line))] if (line := report.get("dose_line")) else []
+
+
+def _audits(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say how trust went along the run: the first, the worst and the last audit."""
+    if not (audits := report.get("audits")):
+        return []
+
+    def mean(audit: Mapping[str, Any]) -> float:
+        pccs = [pcc for pcc in audit["pcc"].values() if pcc is not None and pcc == pcc]
+        return sum(pccs) / len(pccs) if pccs else 0.0
+
+    chosen = {"first": audits[0], "worst": min(audits, key=mean), "last": audits[-1]}
+    said = ", ".join(
+        f"{name} {mean(audit):.2f} at t={audit['t']}" for name, audit in chosen.items()
+    )
+    return [("audits", escape(f"{len(audits)} frames beside their true channels: PCC {said}"))]
+
+
+def _compared(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say of each channel how its pictures compare with widefield."""
+    return [
+        (
+            "widefield",
+            escape(
+                f"{name or 'default'}, {what}: RSP {n['rsp']:.3f}, lowest {n['rsp_lowest']:.3f},"
+                f" RSE {n['rse']:.3g} ADU in {n['frames']} frames"
+            ),
+        )
+        for name, of in report.get("error_map", {}).items()
+        for what, n in of.items()
     ]
 
 
@@ -174,6 +261,9 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_missing(report),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
+        *_dose(report),
+        *_audits(report),
+        *_compared(report),
         ("steps", f"{steps} ms" if steps else "none"),
         (
             "engine",

@@ -4,8 +4,6 @@ recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +11,9 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from livesr.base.compute import ComputeConfig
 
 
@@ -50,6 +46,7 @@ def process(
     compute: ComputeConfig,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Reconstruct and separate raw frames from a disk, nothing skipped, into a new store.
@@ -69,7 +66,7 @@ def process(
         source, config, engine, upscale, how=ReadAs(axes, channel, pixel_size, origin, interval)
     )
     target = store or source.with_name(f"{source.name.partition('.')[0]}_processed.ome.zarr")
-    with progress(out, "frames") as show:
+    with progress(out, "frames", lines=lines) as show:
         report = process_raw(
             raw,
             target,
@@ -89,20 +86,3 @@ def process(
     )
     if as_json:
         print_json(report)
-
-
-@contextmanager
-def progress(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar; give the function that moves it, (done, total)."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True) as shown:
-        task = shown.add_task("", total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

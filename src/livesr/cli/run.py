@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json, run_table, score_table
+from livesr.cli.output import JSON, ProgressLines, console, print_json, run_table, score_table
 
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
@@ -19,55 +19,78 @@ if TYPE_CHECKING:
 Positions = Annotated[
     str | None,
     typer.Option(
-        help='Stage positions "x,y[,z[,name]];..." in um, or a text file with one a line.'
+        metavar="PLACES",
+        rich_help_panel=options.ACQUIRED,
+        help='Stage positions "x,y[,z[,name]];..." in um, or a text file with one a line.',
     ),
 ]
 Z = Annotated[
     str | None,
     typer.Option(
         "--z",
+        metavar="PLANES",
+        rich_help_panel=options.ACQUIRED,
         help=(
             "Planes in um: range:step around each position, or first..last:step of the focus drive."
         ),
     ),
 ]
 Channels = Annotated[
-    str | None, typer.Option(help="Channels of rig.yaml to acquire, as 488,561; all without.")
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        rich_help_panel=options.ACQUIRED,
+        help="Channels of rig.yaml to acquire, as 488,561; all without.",
+    ),
 ]
 Superpose = Annotated[
     str | None,
     typer.Option(
+        metavar="NAMES",
+        rich_help_panel=options.ACQUIRED,
         help=(
             "Channels to acquire one after the other, add, separate again and score, as 488,561,640"
             " or 488=1,561=0.5,640=1 (brightness in the sum); in the order of the engine's"
             " structures."
-        )
+        ),
     ),
 ]
 Pairs = Annotated[
     Path | None,
-    typer.Option(help="Folder that keeps the superposed channels as livesr train reads them."),
+    typer.Option(
+        metavar="FOLDER",
+        rich_help_panel=options.KEPT,
+        help="Folder that keeps the superposed channels as livesr train reads them.",
+    ),
 ]
 Plan = Annotated[
     Path | None,
-    typer.Option(help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM."),
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=options.ACQUIRED,
+        help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM.",
+    ),
 ]
 Replay = Annotated[
     Path | None,
     typer.Option(
+        metavar="PATH",
+        rich_help_panel=options.RECORDING,
         help=(
             "Store, TIFF, OME-Zarr, MRC or NDTiff whose raw frames are run as if RIG's camera"
             " exposed them now."
-        )
+        ),
     ),
 ]
 Rate = Annotated[
     str | None,
     typer.Option(
+        metavar="RATE",
+        rich_help_panel=options.RECORDING,
         help=(
             "Of a replay: recorded (as without it), max (as fast as frames can be taken), or"
             " exposures a second."
-        )
+        ),
     ),
 ]
 
@@ -108,6 +131,7 @@ def run(
     pairs: Pairs = None,
     seed: options.Seed = None,
     view: options.View = False,
+    complete: options.Complete = "auto",
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = None,
     replay: Replay = None,
@@ -116,6 +140,7 @@ def run(
     channel: options.Channel = None,
     pixel_size: options.PixelSize = None,
     origin: options.Origin = None,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Acquire on a rig: reconstruct, separate, store and publish live.
@@ -132,12 +157,13 @@ def run(
     """
     from livesr.base.config import load_rig
     from livesr.cli import session
+    from livesr.cli.completion import completed, seconds_of
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
     from livesr.cli.view import RunPreview
     from livesr.store.raw_input import ReadAs
 
-    after = command_of(on_finish, on_finish_timeout)
+    after, complete_s = command_of(on_finish, on_finish_timeout), seconds_of(complete)
     config = load_rig(rig)
     if superpose is not None:
         config = config.superposing(*_superposed(superpose))
@@ -179,6 +205,7 @@ def run(
         ),
         exposure_ms=exposure_ms,
         page=page,
+        progress_lines=lines,
         properties={} if seed is None else {"Seed": str(seed)},
     )
     with page:
@@ -190,6 +217,7 @@ def run(
         out.print(run_table(report))
         if report.get("score"):
             out.print(score_table(report["score"], "Against the true channels"))
+        report = completed(report, complete_s, out, compute=compute, engine=engine, upscale=upscale)
         report = after.run(report, out)
         if as_json:
             print_json(report)

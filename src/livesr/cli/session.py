@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
+from livesr.cli.output import Lines
 from livesr.live.run_state import Status
 from livesr.live.sinks.capacity import free_bytes
 
@@ -48,6 +49,7 @@ class Request:
     sinks : names of sinks of other packages
     exposure_ms : of one raw frame, instead of rig.yaml's
     page : the preview, which outlives the run; None without one
+    progress_lines : whether progress is JSON on stderr instead of a bar
     on_frame : called with every final frame
     properties : of devices, set before they are initialised
     """
@@ -60,6 +62,7 @@ class Request:
     sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
     page: RunPreview | None = None
+    progress_lines: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
 
@@ -100,8 +103,10 @@ def load_core(request: Request) -> CMMCorePlus:
     # Importing pymmcore-plus sets the root logger to DEBUG: every library would then build records
     # that nobody reads.
     logging.getLogger().setLevel(logging.WARNING)
+    _leave_out_what_is_said_here()
     try:
         core = Core()
+        _check_adapters(core, request.rig.cfg_path)
         with _configuration(request) as cfg:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
@@ -109,13 +114,72 @@ def load_core(request: Request) -> CMMCorePlus:
     except (LiveSRError, MemoryError):
         raise
     except Exception as e:  # whatever a device adapter raises while it starts
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        reason = " ".join(str(e).split()) or type(e).__name__
         raise ConfigError(
-            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} Check that the hardware is"
-            " on, or install the demo adapters with pip install 'livesr[demo]'."
+            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} Check that the device it"
+            " names is on and connected, its maker's driver installed, and that no other program"
+            " has it."
         ) from e
     _check_devices(core)
     return core
+
+
+def _leave_out_what_is_said_here() -> None:
+    """Keep pymmcore-plus's line about a cancelled acquisition, which the report tells, out of the
+    terminal; its log file keeps it.
+    """
+    for handler in logging.getLogger("pymmcore-plus").handlers:
+        if not isinstance(handler, logging.FileHandler) and not handler.filters:
+            handler.addFilter(lambda record: not str(record.msg).startswith("MDA Canceled"))
+
+
+def _check_adapters(core: CMMCorePlus, cfg: Path) -> None:
+    """Refuse a rig.cfg that names libraries which this Micro-Manager does not have.
+
+    Raises
+    ------
+    ConfigError
+        With every such library, the devices that need it, where it was looked for, and what to do.
+    """
+    here = set(core.getDeviceAdapterNames())
+    wanted: dict[str, list[str]] = {}
+    for line in read_text(cfg, errors="surrogateescape").splitlines():
+        command, *parts = (part.strip() for part in line.split(","))
+        if command == "Device" and len(parts) == 3 and parts[1] not in here:
+            wanted.setdefault(parts[1], []).append(f"{parts[0]} ({parts[2]})")
+    if not wanted:
+        return
+    folders = ", ".join(core.getDeviceAdapterSearchPaths()) or "no folder"
+    named = "; ".join(f"{name!r}, for {', '.join(devices)}" for name, devices in wanted.items())
+    plural = len(wanted) > 1
+    raise ConfigError(
+        f"{cfg} needs {'libraries' if plural else 'a library'} that"
+        f" {'are' if plural else 'is'} not in this Micro-Manager: {named}."
+        f" Looked in {folders}, which has {len(here)}; {core.getAPIVersionInfo()}."
+        f" {_where_adapters_come_from()} 'mmcore list' shows what is here, 'mmcore use' chooses."
+        f"{_test_adapters(wanted)}"
+    )
+
+
+def _where_adapters_come_from() -> str:
+    import platform
+
+    if platform.system() == "Windows" or (platform.system(), platform.machine()) == (
+        "Darwin",
+        "x86_64",
+    ):
+        return "'mmcore install' fetches what Micro-Manager publishes for this system."
+    return (
+        "Micro-Manager publishes adapters for Windows and Intel Macs alone, where 'mmcore install'"
+        " fetches them; here 'mmcore build-dev' compiles those whose source is open."
+    )
+
+
+def _test_adapters(wanted: Mapping[str, object]) -> str:
+    demo = {"DemoCamera", "Utilities", "SequenceTester", "NotificationTester"}
+    if not demo & wanted.keys():
+        return ""
+    return " The demo devices come with pip install 'livesr[demo]'."
 
 
 def _check_devices(core: CMMCorePlus) -> None:
@@ -152,9 +216,7 @@ def _check_files(request: Request) -> None:
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
-    used = [rig.channel(name) for name in rig.channels] + (
-        [rig.superposed] if rig.superpose else []
-    )
+    used = [rig.channel(name) for name in rig.channels] + ([rig.superposed] if rig.sums else [])
     for channel in used:
         for engine in (channel.upscale, channel.separate):
             if engine:
@@ -223,7 +285,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         lambda: core.mda.run(plan),
         core.mda.cancel,
         lambda: _announce(planned, session, console),
-        planned.groups // planned.channels if request.rig.superpose else planned.groups,
+        planned.groups // planned.channels if request.rig.sums else planned.groups,
     )
     return _conduct(session, request, console, work)
 
@@ -284,7 +346,7 @@ def _conduct(
             if request.page:
                 request.page.begin(session.endpoint, request.settings.keys)
             work.announce()
-            interrupted = _work_and_watch(work, session, console)
+            interrupted = _work_and_watch(work, session, console, request.progress_lines)
     except RunError as e:
         console.print(escape(str(e)), style="red")
     except KeyboardInterrupt:  # the second: what came is stored, and said
@@ -313,7 +375,7 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
         )
 
 
-def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> bool:
+def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console, lines: bool) -> bool:
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
     over = threading.Event()
@@ -329,12 +391,12 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> 
     acquisition = threading.Thread(target=guarded, name="acquisition", daemon=True)
     acquisition.start()
     interrupted = False
-    with _progress(console) as progress:
-        task = progress.add_task("", total=work.frames, pace="")
+    with _lines(work.frames) if lines else _bar(console, work.frames) as show:
         while not over.is_set():
             try:
                 over.wait(0.2)
-                _show(progress, task, session.status())
+                if status := session.status():
+                    show(status)
             except KeyboardInterrupt:
                 if interrupted:
                     raise
@@ -350,22 +412,44 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> 
     return interrupted
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
+@contextmanager
+def _lines(frames: int) -> Iterator[Callable[[Status], None]]:
+    """Give what writes a status as JSON on stderr."""
+    lines = Lines("SR frames")
+    lines.show(0, frames)  # before the first status, that a script knows it has begun
+    facts = ("raw_frames", "sr_frames", "sr_skipped", "groups_dropped", "sr_fps")
+    yield lambda status: lines.show(
+        _done(status),
+        frames,
+        latency_ms=status["latency_ms"]["p50"],
+        **{name: status[name] for name in facts},  # type: ignore[literal-required]
+    )
+
+
+@contextmanager
+def _bar(console: Console, frames: int) -> Iterator[Callable[[Status], None]]:
+    """Give what moves a bar."""
+    columns = (
         SpinnerColumn(),
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.total:.0f} SR frames"),
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=frames, pace="")
+        yield lambda status: progress.update(task, completed=_done(status), pace=_pace(status))
+
+
+def _done(status: Status) -> int:
+    return (
+        status["sr_frames"] + status["sr_skipped"] if status["engine"] else status["recon_frames"]
     )
 
 
-def _show(progress: Progress, task: Any, status: Status) -> None:
-    if status and status["engine"]:
-        done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
-        age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
-        progress.update(task, completed=done, pace=f"{status['sr_fps']:.1f} frames/s{age}")
-    elif status:
-        progress.update(task, completed=status["recon_frames"], pace="measured, not separated")
+def _pace(status: Status) -> str:
+    if not status["engine"]:
+        return "measured, not separated"
+    latency_ms = status["latency_ms"]["p50"]
+    age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
+    return f"{status['sr_fps']:.1f} frames/s{age}"

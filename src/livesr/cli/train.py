@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, Lines, ProgressLines, console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,19 +87,14 @@ def train(
     threads: Annotated[
         int | None, typer.Option(min=1, max=options.MAX_THREADS, help="Threads that train.")
     ] = None,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Make training pairs, train a network, validate it; resumes where it was interrupted.
 
     [dim]Example:[/] livesr train --recipe imcsr-mt-er-lyso-light --out runs/light
     """
-    from livesr.base.errors import BackendError, ConfigError
-
-    try:
-        import matplotlib  # noqa: F401 - the curves
-        import torch  # noqa: F401
-    except ImportError as e:
-        raise BackendError(f"Training needs {e.name}: pip install 'livesr[train]'.") from e
+    from livesr.base.errors import ConfigError
     from livesr.training.recipes import load_recipe
 
     chosen = load_recipe(recipe)
@@ -127,10 +122,22 @@ def train(
             "train": chosen.train.model_copy(update=budget),
         }
     )
-    session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json))
+    _require_torch()  # behind what can be wrong in a recipe: a typo costs no installation
+    session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json), lines)
     result = session.run(workers)
     if as_json:
         print_json(result)
+
+
+def _require_torch() -> None:
+    """Refuse to train where what trains, or draws the curves, is not installed."""
+    from livesr.base.errors import BackendError
+
+    try:
+        import matplotlib  # noqa: F401 - the curves
+        import torch  # noqa: F401
+    except ImportError as e:
+        raise BackendError(f"Training needs {e.name}: pip install 'livesr[train]'.") from e
 
 
 class _SliceOver(Exception):  # noqa: N818 - no error: the time that the caller gave is used up
@@ -141,11 +148,18 @@ class _Session:
     """One call of the command: pairs first, then training, within the slice."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, data: Path, minutes: float | None, terminal: Console
+        self,
+        recipe: Recipe,
+        out: Path,
+        data: Path,
+        minutes: float | None,
+        terminal: Console,
+        lines: bool,
     ) -> None:
         self._recipe, self._out, self._data, self._terminal = recipe, out, data, terminal
         self._until = time.monotonic() + 60 * minutes if minutes else None
         self._validation: dict[str, float] = {}
+        self._lines, self._steps = lines, Lines("steps")
 
     def run(self, workers: int) -> dict[str, Any]:
         """Return what ``--json`` prints.
@@ -193,6 +207,15 @@ class _Session:
     def _show(self, progress: Progress) -> None:
         if progress.validation:
             self._validation.update(progress.validation)
+        if self._lines:
+            self._steps.show(
+                progress.step,
+                None,
+                minutes_left=progress.minutes_left,
+                **progress.losses,
+                **progress.validation,
+            )
+            return
         numbers = "  ".join(
             f"{k} {v:.4f}" for k, v in {**progress.losses, **progress.validation}.items()
         )
@@ -218,9 +241,12 @@ class _Session:
         with Bars(console=self._terminal, transient=True) as bars:
             for folder, maker, (n, seed) in zip(folders, makers, numbers, strict=True):
                 task = bars.add_task(f"making {folder.name}", total=n)
+                said = Lines(folder.name)
 
-                def step(done: int, total: int, task: Any = task) -> None:
+                def step(done: int, total: int, task: Any = task, said: Lines = said) -> None:
                     bars.update(task, completed=done, total=total)
+                    if self._lines:
+                        said.show(done, total)
                     if self._until is not None and time.monotonic() > self._until and done < total:
                         raise _SliceOver
 

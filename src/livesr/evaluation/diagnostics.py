@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.metrics import bootstrap_interval, flicker
 from livesr.evaluation.resolution import decorrelation_resolution, frc_resolution
+from livesr.evaluation.summary import finite
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION, DrawSequence, SimulatedSequence
@@ -47,7 +48,10 @@ class _Found:
 
     def summary(self) -> dict[str, Any]:
         return {
-            what: {name: bootstrap_interval(values).to_json() for name, values in by_name.items()}
+            what: {
+                name: bootstrap_interval(values).to_json() | {"values": [*map(finite, values)]}
+                for name, values in by_name.items()
+            }
             for what, by_name in self.values.items()
         }
 
@@ -81,7 +85,7 @@ class Diagnostics:
     def run(
         self, seeds: Sequence[int], size: int, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:
-        """Return ``{what: {name: interval}}``.
+        """Return ``{what: {name: interval}}``, each with the `values` of the scenes.
 
         `shuffled_pcc_loss`: PCC with the frames in order minus PCC with their neighbours out of
         order (0 for an engine that looks at one frame). `flicker` of each structure and of the

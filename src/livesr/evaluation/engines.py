@@ -31,7 +31,7 @@ from livesr.evaluation.diagnostics import Diagnostics
 from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
+from livesr.evaluation.summary import about, compared, finite, finite_score, interval_text, leaked
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
@@ -83,6 +83,7 @@ class _Sequence:
             "brightness": {k: round(v, 3) for k, v in self.brightness.items()},
             "network": {k: finite_score(v) for k, v in self.network.items()},
             "input": {k: finite_score(v) for k, v in self.input.items()},
+            "false_positive": {k: finite(v) for k, v in self.false_positive.items()},
         }
 
 

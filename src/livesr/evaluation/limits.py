@@ -20,10 +20,12 @@ from scipy.stats import spearmanr
 
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
-from livesr.base.frames import MulticolorFrame
+from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.evaluation.live_path import separate
-from livesr.live.compose import noise_threshold
+from livesr.live.arrays import HOST
+from livesr.live.compose import Composer, noise_threshold
 from livesr.live.inference.engine import (
+    ChannelMixing,
     Engine,
     Limits,
     Manifest,
@@ -34,6 +36,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
+from livesr.live.mixing import brightness, ratios
 from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
@@ -65,6 +68,13 @@ _ALONE, _ALONE_PX = (
     512,
 )  # in small frames the network sees less around, and confuses more than in those of a camera
 _MARGIN = 16
+_PAIR_ADU = np.float32(1000)  # what x = 1 of a pair is taken for
+# True ratios of brightness: of structures that are alike, at a quarter, and too faint to fit.
+_ALIKE, _QUARTER, _FAINTEST = (0.7, 1.4), (0.15, 0.35), 0.06
+_WEAK = (0.4, 0.55)  # ratios found from which and up to which a structure can be called weak
+_CAUGHT = 0.95
+_LACKING = 4  # one scene in so many is shown without each of its structures in turn
+_FEW = 8  # frames that a quantile needs
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others
 )
@@ -80,6 +90,8 @@ class Seen:
     residual, warnings : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
+    found, true : how bright each structure is beside the others, `livesr.live.mixing.ratios`, in
+        the prediction and in truth; NaN in truth where it is not there
     errors, spread : prediction minus truth, and standard deviation over its views, in x; float32
         (c, y, x)
     """
@@ -92,6 +104,8 @@ class Seen:
     pcc: NDArray[np.float64]
     errors: Image | None = None
     spread: Image | None = None
+    found: NDArray[np.float64] | None = None
+    true: NDArray[np.float64] | None = None
 
 
 class Observer:
@@ -130,6 +144,14 @@ class Observer:
         )
         return seen(frame, truth, with_maps=uncertainty is not None)
 
+    def lacking(self, sequence: SimulatedSequence) -> list[Seen]:
+        """Look at a sequence once without each of its structures."""
+        every = sequence.structures
+        return [
+            self.look(sequence, [other for other in every if other != name], channels=every)
+            for name in every
+        ]
+
 
 def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool = False) -> Seen:
     """Return what is known of `frame`; of its errors, if there is a `truth` (c, y, x) in ADU."""
@@ -138,9 +160,11 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
     noise = noise_threshold(frame.source.image)
     above = np.maximum(frame.source.image - np.float32(background), channels.sum(0)) > noise
     light = channels[:, above].sum(1, dtype=np.float64)
-    scores = true = np.full(len(channels), np.nan)
+    scores = true = bright = np.full(len(channels), np.nan)
     if truth is not None:
         true = truth.sum((1, 2), dtype=np.float64)
+        bright = ratios(brightness(truth))
+        bright[brightness(truth) <= 0] = np.nan
         scores = np.array([_pcc(c, t) for c, t in zip(channels, truth, strict=True)])
     keep = with_maps and truth is not None and frame.uncertainty is not None
     inner = (slice(None), *_inside(channels.shape[1:]))
@@ -151,6 +175,8 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
         shares=light / max(float(light.sum()), 1e-9),
         true_shares=true / max(float(true.sum()), 1e-9),
         pcc=scores,
+        found=ratios(brightness(channels)),
+        true=bright,
         errors=(
             (channels - truth)[inner] / np.float32(scale) if keep and truth is not None else None
         ),
@@ -202,20 +228,24 @@ def measure_limits(
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
         usual, weak = [], []
-        few = min(sequences, _ALONE)
-        total = 2 * sequences + few
+        few, lacking = min(sequences, _ALONE), max(sequences // _LACKING, 1)
+        total = 2 * sequences + few + lacking
         for i in range(sequences):
             usual.append(observer.look(scene_of(draw, domain, i), uncertainty=views))
             _tell(progress, i + 1, total)
         for i in range(sequences):
             weak.append(observer.look(scene_of(draw, weak_domain, sequences + i)))
             _tell(progress, sequences + i + 1, total)
+        missing = []
+        for i in range(lacking):
+            missing += observer.lacking(scene_of(draw, domain, total + i))
+            _tell(progress, 2 * sequences + i + 1, total)
     finally:
         runtime.close()
     alone = []
-    for shares in _alone(loaded, backend, threads, domain, range(2 * sequences, total)):
+    for shares in _alone(loaded, backend, threads, domain, range(2 * sequences, total - lacking)):
         alone.append(shares)
-        _tell(progress, 2 * sequences + len(alone), total)
+        _tell(progress, 2 * sequences + lacking + len(alone), total)
     names = loaded.manifest.channel_names
     limits = Limits(
         data=f"{total} simulated {title} sequences, {SIZE} x {SIZE}, none used in training",
@@ -225,10 +255,57 @@ def measure_limits(
             else None
         ),
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
+        mixing=mixing_of([*usual, *weak, *missing], names),
         confusion=_confusion(alone, domain.structures, names),
         uncertainty=fit_uncertainty(usual, views),
     )
     return {"limits": limits, "resolution_nm": resolution_range(domain)}
+
+
+def measure_on_pairs(
+    engine: str | os.PathLike[str],
+    pairs: Iterable[tuple[Image, Image]],
+    *,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure how bright structures are in predictions, on pairs instead of sequences.
+
+    Parameters
+    ----------
+    engine : a folder or a name
+    pairs : normalised frames (window, y, x) and targets (c, y, x) in the order of the channels,
+        all of one size, as training has them
+
+    Returns
+    -------
+    dict
+        Fields of `Manifest` to update: the engine's limits, with `mixing` anew.
+    """
+    loaded, looked = load_engine(engine), []
+    known = list(pairs)
+    compute = ComputeConfig(threads=threads, tile="off")
+    with open_session(loaded, known[0][0].shape[1:], compute) as session:
+        composer = Composer(loaded.manifest, loaded.output_shape(known[0][0].shape[1:])[1:])
+        arithmetic = composer.arithmetic(HOST)
+        for done, (frames, truth) in enumerate(known, start=1):
+            session.input[...] = frames
+            image = np.asarray(frames[len(frames) // 2], np.float32) * _PAIR_ADU
+            frame = SRFrame(image, Stream(), 0, 0, 0, Normalisation(0.0, float(_PAIR_ADU)))
+            made = arithmetic.compose(session.infer(), image, frame.normalisation)
+            separated = composer.frame(made, Window(frame, frame, frame))
+            looked.append(seen(separated, np.asarray(truth, np.float32) * _PAIR_ADU))
+            _tell(progress, done, len(known))
+    names = loaded.manifest.channel_names
+    limits = loaded.manifest.limits.model_copy(update={"mixing": mixing_of(looked, names)})
+    return {"limits": limits}
+
+
+def mixing_of(frames: Sequence[Seen], names: Sequence[str]) -> dict[str, ChannelMixing]:
+    """Return `Limits.mixing`: of every channel, or of none where too few frames tell."""
+    fitted = {name: fit_mixing(frames, c) for c, name in enumerate(names)}
+    found = {name: one for name, one in fitted.items() if one is not None}
+    return found if len(found) == len(names) > 1 else {}
 
 
 def domain_of(manifest: Manifest) -> Domain:
@@ -302,6 +379,32 @@ def weak_share(frames: Sequence[Seen], channel: int) -> float:
         return 0.0
     most = np.quantile(shares[in_order], _FALSE_ALARMS)
     return float(min(most, shares[lost].max() * 1.01))
+
+
+def fit_mixing(frames: Sequence[Seen], channel: int) -> ChannelMixing | None:
+    """Fit what the brightness of a structure in the prediction says of its true one.
+
+    None where too few frames tell.
+    """
+    told = [f for f in frames if f.found is not None and f.true is not None]
+    found = np.array([f.found[channel] for f in told if f.found is not None])
+    true = np.array([f.true[channel] for f in told if f.true is not None])
+    usable = (true > _FAINTEST) & (true < 1 / _QUARTER[0]) & np.isfinite(found)
+    alike = found[(true > _ALIKE[0]) & (true < _ALIKE[1])]
+    quarter = found[(true > _QUARTER[0]) & (true < _QUARTER[1])]
+    missing = found[np.isnan(true) & np.isfinite(found)]
+    if min(usable.sum(), len(alike), len(quarter), len(missing)) < _FEW:
+        return None
+    x, y = np.log(found[usable]), np.log(true[usable])
+    slope, offset = np.polyfit(x, y, 1)
+    absent = min(np.quantile(missing, _CAUGHT), np.quantile(quarter, 1 - _CAUGHT))
+    return ChannelMixing(
+        slope=round(max(float(slope), 1e-3), 4),
+        offset=round(float(offset), 4),
+        sd=round(max(float(np.std(y - slope * x - offset)), 1e-3), 4),
+        weak=round(float(np.clip(np.quantile(alike, 1 - _CAUGHT), *_WEAK)), 4),
+        absent=round(float(absent), 4),
+    )
 
 
 def is_lost(frames: Sequence[Seen], channel: int) -> NDArray[np.bool_]:

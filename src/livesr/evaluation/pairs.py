@@ -29,7 +29,7 @@ from livesr.evaluation.metrics import (
 )
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.resolution import decorrelation_resolution
-from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
+from livesr.evaluation.summary import about, compared, finite, finite_score, interval_text, leaked
 from livesr.live.inference.engine import Manifest, load_engine
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
@@ -81,8 +81,9 @@ def evaluate_pairs(
     dict
         JSON-able, like that of `evaluate_engine` where it has the same keys; blank is what a frame
         holds besides its structures. `decorrelation_px`, of input, truth and each prediction, is
-        that of the first pairs. For engines that upscale `mean_gradient`, in thousandths, and
-        `frc_px`, down to which distance in fine pixels the truth is met.
+        that of the first pairs. For engines that upscale `mean_gradient`, in thousandths (`mosaic`
+        is the input at full size, every pixel a square, as Hu et al. show it), and `frc_px`, down
+        to which distance in fine pixels the truth is met.
 
     Raises
     ------
@@ -209,6 +210,7 @@ def upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
         (entry,) = result["structures"].values()
         gradient, frc = result["mean_gradient"], result["frc_px"]
         lines.append(f"| {label} | down-sampled | {interval_text(gradient['input'], 1)} | | | | |")
+        lines.append(f"| | its mosaic | {interval_text(gradient['mosaic'], 1)} | | | | |")
         for who, key, drawn in (
             ("cubic spline", "input", "spline"),
             ("EDSR", "network", "network"),
@@ -318,8 +320,11 @@ def _gradients(frames: Image, given: Image, predicted: Image, truth: Image) -> d
     """Mean gradients in thousandths of the normalised range, by the columns of Hu et al.'s
     table.
     """
+    middle = frames[len(frames) // 2]
+    fine = truth.shape[-1] // middle.shape[-1]
     images = {
-        "input": frames[len(frames) // 2],
+        "input": middle,
+        "mosaic": middle.repeat(fine, 0).repeat(fine, 1),
         "spline": given,
         "network": predicted[0],
         "truth": truth[0],
@@ -353,7 +358,8 @@ def _summary(
                 who: {name: finite_score(value) for name, value in by.items()}
                 for who, by in s.items()
             }
-            for s in sequences
+            | {"false_positive": dict(zip(names, map(finite, light), strict=True))}
+            for s, light in zip(sequences, false, strict=True)
         ],
     }
 

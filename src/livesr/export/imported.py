@@ -421,7 +421,7 @@ def _write_adapted(
     network: bytes, steps: tuple[list[_Operation], list[_Operation]], folder: Path, channels: int
 ) -> None:
     if find_spec("onnx") is None:
-        raise BackendError("Importing a model needs onnx: pip install 'livesr[train]'.")
+        raise BackendError("Importing a model needs onnx: pip install onnx.")
     from livesr.export.adapted_graph import Step, adapted
 
     before, after = ([Step(s.id, s.numbers) for s in part] for part in steps)

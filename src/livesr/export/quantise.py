@@ -45,7 +45,6 @@ from livesr.live.inference.engine import (
     Engine,
     Int8Weights,
     Manifest,
-    Weights,
     load_engine,
     sha256_of,
     write_manifest,
@@ -295,5 +294,5 @@ def _score(output: Image, truth: Image) -> float:
 
 
 def _with_int8(manifest: Manifest, **fields: Any) -> Manifest:
-    weights = Weights(onnx=manifest.weights.onnx, int8=Int8Weights(**fields))
+    weights = manifest.weights.model_copy(update={"int8": Int8Weights(**fields)})
     return manifest.model_copy(update={"weights": weights})

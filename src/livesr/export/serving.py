@@ -19,7 +19,7 @@ from livesr.base import contained
 from livesr.base.documents import to_json
 from livesr.base.errors import BackendError, ConfigError
 from livesr.base.version import __version__
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
 from livesr.live.inference.kserve import TOKEN, TOKEN_HEADER
 
 Wire = Literal["f32", "f16"]
@@ -37,9 +37,11 @@ name: "{name}"
 backend: "{by}"
 max_batch_size: 0
 input [ {{ name: "{input}" data_type: {type} dims: [ 1, {window}, -1, -1 ] }} ]
-output [ {{ name: "{output}" data_type: {type} dims: [ 1, {channels}, -1, -1 ] }} ]
+output [ {{ name: "{output}" data_type: {type} dims: [ 1, {channels}, -1, -1 ] }}{features} ]
 instance_group [ {{ count: 1 kind: {kind} }} ]
 {parameters}"""
+_FEATURES = """,
+  {{ name: "{name}" data_type: TYPE_FP32 dims: [ 1, {n}, 1, 1 ] }}"""
 _COMPOSE = """# Written by livesr {livesr}. Start it here with: docker compose up
 services:
   triton:
@@ -196,6 +198,9 @@ def _write_model(engine: Engine, to: Path, wire: Wire, by: By) -> dict[str, Any]
         output=_quoted(ends[1]),
         window=manifest.window,
         channels=len(manifest.channels),
+        features=(
+            _FEATURES.format(name=FEATURES_OUTPUT, n=manifest.features) if manifest.features else ""
+        ),
         parameters="".join(
             f'parameters {{ key: "{k}" value {{ string_value: "{_quoted(v)}" }} }}\n'
             for k, v in said.items()
@@ -225,7 +230,7 @@ def _with_halves(network: bytes) -> bytes:
         import onnx
         from onnx import TensorProto, helper
     except ImportError as e:
-        raise BackendError("Pixels in f16 need onnx to write: pip install 'livesr[train]'.") from e
+        raise BackendError("Pixels in f16 need onnx to write: pip install onnx.") from e
     model = onnx.load_from_string(network)
     graph, inner = model.graph, "livesr_f32_"
     taken, given = graph.input[0].name, graph.output[0].name

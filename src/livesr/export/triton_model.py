@@ -36,9 +36,11 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 "model.onnx is not the file that config.pbtxt names"
             )
-        self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
-        half = config["output"][0]["data_type"] == "TYPE_FP16"
-        self._dtype = np.float16 if half else np.float32
+        self._input = config["input"][0]["name"]
+        self._outputs = [
+            (end["name"], np.float16 if end["data_type"] == "TYPE_FP16" else np.float32)
+            for end in config["output"]
+        ]
         self._run = _loaded(network)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -48,10 +50,14 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         frames = pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
         try:
-            found = self._run(np.ascontiguousarray(frames, np.float32)).astype(self._dtype)
+            found = self._run(np.ascontiguousarray(frames, np.float32))
         except Exception as e:  # whatever the runtime raises; whoever asked is told
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(e)))
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(self._output, found)])
+        tensors = [
+            pb_utils.Tensor(name, pixels.astype(dtype))
+            for (name, dtype), pixels in zip(self._outputs, found)  # noqa: B905 - Python 3.8 serves
+        ]
+        return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
 def _loaded(network: bytes) -> Callable[[Any], Any]:
@@ -61,7 +67,7 @@ def _loaded(network: bytes) -> Callable[[Any], Any]:
         return _loaded_in_openvino(network)
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda frames: session.run(None, {name: frames})[0]
+    return lambda frames: session.run(None, {name: frames})
 
 
 def _loaded_in_openvino(network: bytes) -> Callable[[Any], Any]:
@@ -73,4 +79,4 @@ def _loaded_in_openvino(network: bytes) -> Callable[[Any], Any]:
         ) from None
     core = openvino.Core()
     request = core.compile_model(core.read_model(network), "CPU").create_infer_request()
-    return lambda frames: next(iter(request.infer({0: frames}).values()))
+    return lambda frames: list(request.infer({0: frames}).values())

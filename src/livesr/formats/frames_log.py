@@ -19,6 +19,7 @@ from typing import (
     BinaryIO,
     Literal,
     NamedTuple,
+    NotRequired,
     Required,  # pydantic needs these before Python 3.12
     TypeAlias,
     cast,
@@ -35,7 +36,7 @@ from livesr.base.frames import Stream
 FRAMES_LOG_VERSION = 1
 Event: TypeAlias = dict[str, Any]
 """A line that is understood: `Line`, with keys of later versions."""
-SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
+SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty", "limits", "error"]
 _MAX_LINE_BYTES = 1 << 20
 _MAX_RAW = 100_000  # exposures of a time point, as of `storm.frames`
 _LONGEST_PATH = 1 << 15
@@ -58,6 +59,17 @@ class _NormalisedWith(TypedDict):
 
     background: float
     headroom: Annotated[float, Field(gt=0)]
+
+
+class _Verdict(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    word: _Name
+    reasons: NotRequired[list[str]]
+
+
+class _Judged(_Verdict):
+    channels: dict[_Name, _Verdict]
 
 
 class Line(TypedDict, total=False):
@@ -93,6 +105,8 @@ class Line(TypedDict, total=False):
     clipped: _Count
     residual: float | None
     novelty: float | None
+    judgement: _Judged
+    mixing: dict[_Name, _Numbers]
     latency_ms: float | None
     edge: bool
     true_neighbours: bool
@@ -106,6 +120,7 @@ class Line(TypedDict, total=False):
     y_um: float | None
     z_um: float | None
     repaired: bool
+    compared: dict[str, dict[str, float | None]]
 
 
 _PLACE = {"series", "state", "t", "position", "channel", "z", "stored"}

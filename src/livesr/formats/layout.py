@@ -49,6 +49,17 @@ UNCERTAINTY_WARNING = (
 )
 
 
+LIMITS_TITLE = "SR limits (error bars of a prediction) - not raw data"
+
+ERROR_TITLE = "Error map (comparison with widefield) - neither data nor prediction"
+ERROR_WARNING = (
+    "Difference between a picture, blurred to the resolution of widefield, and the widefield mean"
+    " of its exposures. Errors finer than widefield resolves do not show."
+)
+ERROR_SCALE = 0.1
+"""ADU of the exposures for each number of an error map."""
+
+
 def series_name(kind: SeriesName, run: RunDescription, position: int, channel: str) -> str:
     """Return an image's folder.
 
@@ -79,6 +90,10 @@ def series_specs(
         specs["sr"] = _sr(run, position, channel)
     if channel.uncertainty:
         specs["uncertainty"] = _uncertainty(run, position, channel)
+    if channel.limits_stored and channel.error_bars:
+        specs["limits"] = _limits(run, position, channel)
+    if channel.error_map == "planes":
+        specs["error"] = _error(run, position, channel)
     return specs
 
 
@@ -240,6 +255,48 @@ def _uncertainty(run: RunDescription, position: int, channel: ChannelDescription
         name=series_name("uncertainty", run, position, channel.name),
         title=UNCERTAINTY_TITLE,
         labels=tuple(f"uncertainty of {label}" for label in channel.labels),
+        provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _limits(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    assert channel.error_bars
+    provenance = {
+        **channel.ai,
+        "kind": "limits",
+        "prediction": True,
+        "warning": channel.error_bars.sentence,
+        "error_bars": channel.error_bars.model_dump(
+            mode="json", by_alias=True, exclude={"structures"}
+        ),
+        "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.sr_offset_adu},
+    }
+    sides = [f"{side} limit of {label}" for side in ("lower", "upper") for label in channel.labels]
+    return replace(
+        _sr(run, position, channel),
+        name=series_name("limits", run, position, channel.name),
+        title=LIMITS_TITLE,
+        labels=tuple(sides),
+        colors=channel.colors * 2,
+        provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _error(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    provenance = {
+        "kind": "error",
+        "prediction": False,
+        "measurement": False,
+        "warning": ERROR_WARNING,
+        "intensity": {"unit": "ADU", "scale": ERROR_SCALE, "offset": 0},
+    }
+    return replace(
+        _recon(run, position, channel),
+        name=series_name("error", run, position, channel.name),
+        title=ERROR_TITLE,
+        labels=tuple(f"error of {what}" for what in channel.compared),
+        colors=("FFFFFF",) * len(channel.compared),
+        has_channel_axis=True,
         provenance={**_about(run, position, channel), **provenance},
     )
 

@@ -13,23 +13,40 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.errors import StoreError
-from livesr.base.frames import LOCALISATION
+from livesr.base.frames import LOCALISATION, LOCALISATION_3D
 
 _COLUMNS = {
-    "frame": "frame",
-    "x_nm": "x [nm]",
-    "y_nm": "y [nm]",
-    "sigma_nm": "sigma [nm]",
-    "photons": "intensity [photon]",
-    "background": "offset [photon]",
-    "uncertainty_nm": "uncertainty_xy [nm]",
+    "frame": ("frame", "%d"),
+    "x_nm": ("x [nm]", "%.2f"),
+    "y_nm": ("y [nm]", "%.2f"),
+    "sigma_nm": ("sigma [nm]", "%.1f"),
+    "photons": ("intensity [photon]", "%.1f"),
+    "background": ("offset [photon]", "%.2f"),
+    "uncertainty_nm": ("uncertainty_xy [nm]", "%.2f"),
 }
-HEADER = ",".join(f'"{name}"' for name in _COLUMNS.values()) + "\n"
-_FORMAT = "%d,%.2f,%.2f,%.1f,%.1f,%.2f,%.2f\n"
+_COLUMNS_3D = {
+    **{name: _COLUMNS[name] for name in ("frame", "x_nm", "y_nm")},
+    "z_nm": ("z [nm]", "%.2f"),
+    "sigma_nm": ("sigma1 [nm]", "%.1f"),
+    "sigma_y_nm": ("sigma2 [nm]", "%.1f"),
+    **{name: _COLUMNS[name] for name in ("photons", "background", "uncertainty_nm")},
+    "z_uncertainty_nm": ("uncertainty_z [nm]", "%.2f"),
+}
+_TABLES = {LOCALISATION: _COLUMNS, LOCALISATION_3D: _COLUMNS_3D}
+
+
+def header(records: np.dtype[np.void]) -> str:
+    """Return the first line of a table of `LOCALISATION` or `LOCALISATION_3D`."""
+    return ",".join(f'"{title}"' for title, _ in _TABLES[records].values()) + "\n"
+
+
+HEADER = header(LOCALISATION)
 
 
 def read_localisations(path: Path) -> NDArray[np.void]:
-    """Read a file as records of `LOCALISATION`, frames counted from 0; a torn last row is left out.
+    """Read a file as records of `LOCALISATION`, or of `LOCALISATION_3D` if it has z.
+
+    Frames are counted from 0; a torn last row is left out.
 
     Raises
     ------
@@ -38,27 +55,33 @@ def read_localisations(path: Path) -> NDArray[np.void]:
     """
     try:
         whole, _, _ = contained.read_text(path.parent, path.name).rpartition("\n")
-        header, *rows = whole.split("\n")
-        if header + "\n" != HEADER:
-            raise ValueError(f"its first line is {header!r}")
-        values = np.loadtxt(rows, delimiter=",", ndmin=2) if rows else np.empty((0, len(_COLUMNS)))
-        if values.shape[1] != len(_COLUMNS) or not np.isfinite(values).all():
+        first, *rows = whole.split("\n")
+        records = next((each for each in _TABLES if header(each) == first + "\n"), None)
+        if records is None:
+            raise ValueError(f"its first line is {first!r}")
+        columns = _TABLES[records]
+        values = np.loadtxt(rows, delimiter=",", ndmin=2) if rows else np.empty((0, len(columns)))
+        if values.shape[1] != len(columns) or not np.isfinite(values).all():
             raise ValueError(
-                f"rows have {values.shape[1]} numbers, expected {len(_COLUMNS)}, all of them finite"
+                f"rows have {values.shape[1]} numbers, expected {len(columns)}, all of them finite"
             )
     except (OSError, ValueError) as e:
         raise StoreError(f"{path} cannot be read as localisations: {e}.") from e
-    found = np.empty(len(values), LOCALISATION)
-    for name, column in zip(_COLUMNS, values.T, strict=True):
+    found = np.empty(len(values), records)
+    for name, column in zip(columns, values.T, strict=True):
         found[name] = column
     found["frame"] -= 1
     return found
 
 
 def rows(localisations: NDArray[np.void]) -> str:
-    """Return records of `LOCALISATION`, frames counted from 0, as lines of the file."""
+    """Return records of `LOCALISATION` or `LOCALISATION_3D`, frames counted from 0, as lines of the
+    file.
+    """
+    columns = _TABLES[localisations.dtype]
     numbers = localisations.copy()
     numbers["frame"] += 1
+    line = ",".join(form for _, form in columns.values()) + "\n"
     return "".join(
-        _FORMAT % row for row in zip(*(numbers[name].tolist() for name in _COLUMNS), strict=True)
+        line % row for row in zip(*(numbers[name].tolist() for name in columns), strict=True)
     )

@@ -34,6 +34,8 @@ KINDS: dict[str, SeriesName] = {
     "reconstruction": "recon",
     "prediction": "sr",
     "uncertainty": "uncertainty",
+    "limits": "limits",
+    "error": "error",
 }
 CHUNKS = ("*", "*", "c")
 """Folders of an array's chunks: their links are looked at when they are read or written."""

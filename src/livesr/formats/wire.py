@@ -18,13 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from livesr.base.quality import Judgement, Quality
+
 VERSION: Final = 1
 FRAME: Final = b"sr/frame"
 INPUT: Final = b"sr/input"
 UNCERTAINTY: Final = b"sr/uncertainty"
+LIMITS: Final = b"sr/limits"
+ERROR: Final = b"sr/error"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0
@@ -60,6 +64,19 @@ class WireChannel(_Part):
     label: Annotated[str, Field(max_length=1000)]
     color: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")] = "FFFFFF"
     window: tuple[FiniteFloat, FiniteFloat] | None = None
+
+
+class WireVerdict(_Part):
+    """What a channel is worth: one of the words of `livesr.base.quality`, and why."""
+
+    word: _Name = ""
+    reasons: tuple[str, ...] = ()
+
+
+class WireJudgement(WireVerdict):
+    """What a prediction is worth, and each of its channels by its label."""
+
+    channels: dict[str, WireVerdict] = Field(default_factory=dict)
 
 
 class WireHeader(_Part):
@@ -100,10 +117,13 @@ class WireHeader(_Part):
     resolved: bool = True
     residual: float | None = None
     novelty: float | None = None
+    judgement: WireJudgement | None = None
+    mixing: dict[str, tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     time_shift_ms: float | None = None
+    compared: dict[str, dict[str, float | None]] = Field(default_factory=dict)
 
     status: dict[str, Any] = Field(default_factory=dict)
 
@@ -120,6 +140,18 @@ class Message:
     topic: str
     header: WireHeader
     pixels: NDArray[Any] | None
+
+    @property
+    def quality(self) -> Quality | None:
+        """One word for a prediction; None where nobody judged."""
+        judged = self.judgement
+        return judged and judged.word
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """What a prediction and its channels are worth, and why; None where nobody judged."""
+        said = self.header.judgement
+        return None if said is None else Judgement.read(said.model_dump())
 
     @property
     def key(self) -> tuple[str, str, int, int]:

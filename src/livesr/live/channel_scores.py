@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import ChannelScore, MulticolorFrame
+from livesr.base.frames import ChannelScore, Discrepancy, FrameErrors, MulticolorFrame
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised, ssim
 
 _BORDER = 1 / 12  # a SIM reconstruction fades towards its edges
@@ -37,7 +37,7 @@ def scored(frame: MulticolorFrame, labels: Sequence[str]) -> MulticolorFrame:
     scores = []
     for label, channel, part in zip(labels, frame.channels, parts, strict=True):
         truth = _middle(part.image)
-        scores.append(_score(label, _middle(_on_grid_of(channel, part.image)), truth, summed))
+        scores.append(_score(label, _middle(on_grid_of(channel, part.image)), truth, summed))
     return replace(frame, score=tuple(scores))
 
 
@@ -63,6 +63,46 @@ class MeanScore:
         }
 
 
+class MeanErrors:
+    """What the comparisons with widefield of a run come to."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, _Sums]] = {}
+
+    def add(self, errors: FrameErrors) -> None:
+        """Take those of a frame."""
+        name = errors.source.stream.channel
+        for label, numbers in errors.numbers.items():
+            self._sums.setdefault(name, {}).setdefault(label, _Sums()).add(numbers)
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return ``{channel: {label: {frames, rsp, rsp_lowest, rsp_last, rse}}}``."""
+        return {
+            channel: {label: sums.summary() for label, sums in of.items()}
+            for channel, of in self._sums.items()
+        }
+
+
+class _Sums:
+    def __init__(self) -> None:
+        self._n, self._rsp, self._rse, self._lowest, self._last = 0, 0.0, 0.0, 1.0, 1.0
+
+    def add(self, numbers: Discrepancy) -> None:
+        self._n += 1
+        self._rsp += numbers.rsp
+        self._rse += numbers.rse
+        self._lowest, self._last = min(self._lowest, numbers.rsp), numbers.rsp
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "frames": self._n,
+            "rsp": round(self._rsp / self._n, 4),
+            "rsp_lowest": round(self._lowest, 4),
+            "rsp_last": round(self._last, 4),
+            "rse": round(self._rse / self._n, 4),
+        }
+
+
 def _score(
     label: str, prediction: NDArray[Any], truth: NDArray[Any], summed: NDArray[Any]
 ) -> ChannelScore:
@@ -79,7 +119,7 @@ def _score(
     )
 
 
-def _on_grid_of(channel: NDArray[Any], part: NDArray[np.float32]) -> NDArray[Any]:
+def on_grid_of(channel: NDArray[Any], part: NDArray[np.float32]) -> NDArray[Any]:
     """Return a channel on the pixels of what was measured.
 
     Where the network enlarges, the mean of those that cover one.

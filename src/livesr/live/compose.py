@@ -9,17 +9,22 @@ network and knows no queue or sink.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.error_bars import ErrorBars
+from livesr.base.frames import MixingRatio, MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.quality import Quality, Verdict
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.engine import Manifest, TrainingDistribution
+from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
+from livesr.live.quality import ChannelEvidence, Evidence, judged
+from livesr.live.unlike import Unlike, larger
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -34,7 +39,7 @@ _DARK_PERCENTILES, _DARK_SIGMAS = (
 _BAND_ROWS = 128
 _EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 
-_DISPLAY_PERCENTILES = (1.0, 99.8)
+_PERCENTILES = (1.0, 99.8, BRIGHT_PERCENTILE)  # two for display, and the brightness
 _FOLLOW = 0.1  # share of a new frame in the display window: forgets half in about seven frames
 
 WEAK_BELOW = 0.04
@@ -121,17 +126,21 @@ class Composition(NamedTuple):
     channels : uint16 (c, y, x), ADU; new memory
     light : sums over the pixels above noise
     limits : (c, 2) percentiles of each channel, ADU
+    brightness : (c,) of each channel, ADU, as of `livesr.live.mixing`
     plane : float32 (y, x), sum of channels - x in ADU; None if not asked for
     ood_score : as of `OutOfDistribution`
     uncertainty : uint16 (c, y, x), ADU; None if not asked for
+    features : of the network, as `InferenceSession.features`; a copy
     """
 
     channels: Array
     light: Light
     limits: NDArray[np.float64]
+    brightness: NDArray[np.float64]
     plane: Array | None
     ood_score: float | None = None
     uncertainty: Array | None = None
+    features: NDArray[np.float32] | None = None
 
 
 class Arithmetic:
@@ -171,7 +180,12 @@ class Arithmetic:
         self._display_sample = xp.empty(_sampled(shape), dtype=xp.uint16)
 
     def compose(
-        self, output: Array, image: Array, normalisation: Normalisation, spread: Array | None = None
+        self,
+        output: Array,
+        image: Array,
+        normalisation: Normalisation,
+        spread: Array | None = None,
+        features: Array | None = None,
     ) -> Composition:
         """Compute intensities, residual and display limits.
 
@@ -180,6 +194,7 @@ class Arithmetic:
         output : y^ of the network, float32 (c, y, x); only read
         image, normalisation : what the network saw of the middle frame, ADU
         spread : standard deviation of y^ over its views, in its unit and shape; only read
+        features : of the network, float32 (n,); only read
         """
         xp = self._arrays.xp
         plane = xp.empty(self._input_shape, dtype=xp.float32) if self._with_plane else None
@@ -193,8 +208,16 @@ class Arithmetic:
         uncertainty = None
         if spread is not None:
             uncertainty = self._intensities(spread, normalisation.scale * self._spread_scale)
+        levels = self._levels(channels)
         return Composition(
-            channels, light, self._display_limits(channels), plane, ood_score, uncertainty
+            channels,
+            light,
+            levels[:, :2],
+            levels[:, 2],
+            plane,
+            ood_score,
+            uncertainty,
+            None if features is None else np.array(self._arrays.on_host(features), np.float32),
         )
 
     def _intensities(self, output: Array, scale: float) -> Array:
@@ -254,15 +277,15 @@ class Arithmetic:
         r = self._scale
         return output[channel, rows.start * r + dy : rows.stop * r : r, dx::r]
 
-    def _display_limits(self, channels: Array) -> NDArray[np.float64]:
-        """(c, 2) percentiles of a sample of each channel, ADU."""
+    def _levels(self, channels: Array) -> NDArray[np.float64]:
+        """(c, 3) percentiles of a sample of each channel, ADU: for display, and its brightness."""
         arrays, limits = self._arrays, []
         for i in range(self._n):
             arrays.copy(channels[i, *_EVERY_FOURTH], self._display_sample)
             flat = arrays.sort(arrays.xp.reshape(self._display_sample, (-1,)))
             # Copies: the next channel is sorted in the same place.
-            limits += [flat[round((flat.shape[0] - 1) * p / 100)] + 0 for p in _DISPLAY_PERCENTILES]
-        return arrays.numbers(limits).reshape(self._n, 2)
+            limits += [flat[round((flat.shape[0] - 1) * p / 100)] + 0 for p in _PERCENTILES]
+        return arrays.numbers(limits).reshape(self._n, 3)
 
 
 class Composer:
@@ -276,6 +299,7 @@ class Composer:
     residual_plane : whether every frame carries the plane as well as the number
     spread_scale : standard deviations of the prediction in one of its views
     warnings : sentences that belong to every frame of the run
+    error_bars : those of the engine on this rig, None where nothing was calibrated
 
     Notes
     -----
@@ -294,11 +318,15 @@ class Composer:
         residual_plane: bool = False,
         spread_scale: float = 1.0,
         warnings: Sequence[str] = (),
+        error_bars: ErrorBars | None = None,
     ) -> None:
-        self._sentences = _Sentences(manifest, tuple(warnings))
+        self._said = _Said(warnings)
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
-        self._spread_scale = spread_scale
+        self._spread_scale, self.error_bars = spread_scale, error_bars
+        self.audited: Mapping[str, float] = {}
         self._streams: dict[Stream, _Following] = {}
+        known = manifest.limits.familiarity
+        self._unlike = Unlike(known, len(manifest.channels)) if known else None
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
         """Return what computes the pixels, on `arrays`; each thread needs its own."""
@@ -313,9 +341,12 @@ class Composer:
             arrays=arrays,
         )
 
-    def warn(self, sentence: str) -> None:
-        """Add a sentence to every frame from now on, once; any thread may call it."""
-        self._sentences.add(sentence)
+    def warn(self, sentence: str, word: Quality = Quality.CHECK) -> None:
+        """Add a sentence to every frame from now on, once; any thread may call it.
+
+        `word` is what follows from it: `Quality.GOOD` is said, and speaks against no frame.
+        """
+        self._said.add(sentence, word)
 
     def frame(
         self, made: Composition, window: Window, measured: SRFrame | None = None
@@ -333,11 +364,15 @@ class Composer:
             itself
         """
         centre = window.centre
+        if self._unlike:
+            score = larger((made.ood_score, self._unlike.score(made.features)))
+            made = made._replace(ood_score=score)
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(made.limits, made.light, made.ood_score)
+            following.update(made)
+        judgement = judged(self._evidence(made.light, following, centre))
         return MulticolorFrame(
             channels=made.channels,
             source=measured or centre,
@@ -350,35 +385,80 @@ class Composer:
             residual_plane=made.plane,
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
-            warnings=self._sentences.of(made.light, following, centre),
+            warnings=judgement.reasons,
             labels=self._manifest.channel_names,
+            error_bars=self.error_bars,
+            judgement=judgement,
+            mixing=following.mixing_ratios(),
+        )
+
+    def _numbers(self, label: str) -> dict[str, float]:
+        """Return what the last audit says of a channel."""
+        return {"audit_pcc": self.audited[label]} if label in self.audited else {}
+
+    def _evidence(self, light: Light, following: _Following, centre: SRFrame) -> Evidence:
+        """Gather what the rules ask for."""
+        validated, quality = self._manifest.metrics.residual, centre.quality
+        return Evidence(
+            channels=[
+                ChannelEvidence(name, weak=weak.on, absent=absent.on, numbers=self._numbers(name))
+                for name, weak, absent in zip(
+                    self._manifest.channel_names, following.weak, following.absent, strict=True
+                )
+            ],
+            finite=bool(np.isfinite(light.difference)),
+            residual=light.residual,
+            # A small residual is no fault: well lit frames go below what a validation over many
+            # lights has seen.
+            residual_limit=validated.max if validated else math.inf,
+            unlike=following.novel.on,
+            saturated=centre.saturated > 0,
+            unresolved=quality.cause if quality and not quality.resolved else "",
+            said=self._said.verdicts,
         )
 
 
 class _Following:
     """What follows one stream from frame to frame."""
 
-    __slots__ = ("_limits", "display", "novel", "weak")
+    __slots__ = ("_limits", "_mixing", "absent", "display", "novel", "weak")
 
     def __init__(self, manifest: Manifest) -> None:
-        limits = manifest.limits
+        limits, names = manifest.limits, manifest.channel_names
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
         self.novel = _Alarm(1.0)
-        self.weak = tuple(
-            _Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names
-        )
+        self._mixing: list[Mixing] = mixings(limits.mixing, names)
+        if self._mixing:
+            weak = [limits.mixing[name].weak for name in names]
+            absent = [limits.mixing[name].absent for name in names]
+        else:  # an engine whose limits were measured before: shares of the light
+            weak = [limits.weak.get(name, WEAK_BELOW) for name in names]
+            absent = [0.0] * len(names)
+        self.weak = tuple(_Alarm(limit, below=True) for limit in weak)
+        self.absent = tuple(_Alarm(limit, below=True) for limit in absent)
 
-    def update(self, limits: NDArray[np.float64], light: Light, ood_score: float | None) -> None:
-        """Take in the display limits (c, 2), the light and the ood_score of the next frame."""
+    def update(self, made: Composition) -> None:
+        """Take in the display limits, the light and the scores of the next frame."""
         if self._limits is None:
-            self._limits = limits
+            self._limits = made.limits
         else:
-            self._limits += _FOLLOW * (limits - self._limits)
+            self._limits += _FOLLOW * (made.limits - self._limits)
         self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
-        self.novel.update(ood_score)
-        for alarm, share in zip(self.weak, light.shares, strict=True):
-            alarm.update(share)
+        self.novel.update(made.ood_score)
+        found: Sequence[float | None] = made.light.shares
+        if self._mixing:
+            seen: list[float] = ratios(made.brightness).tolist()
+            for mixing, ratio in zip(self._mixing, seen, strict=True):
+                mixing.update(ratio)
+            found = seen
+        for weak, absent, value in zip(self.weak, self.absent, found, strict=True):
+            weak.update(value)
+            absent.update(value)
+
+    def mixing_ratios(self) -> tuple[MixingRatio, ...]:
+        """Return how bright each structure is beside the others, as far as it is known."""
+        return tuple(one.ratio() for one in self._mixing if one.known)
 
 
 class _Alarm:
@@ -396,7 +476,7 @@ class _Alarm:
 
     def update(self, value: float | None) -> None:
         """Take in the number of the next frame; None tells nothing."""
-        if value is None:
+        if value is None or math.isnan(value):
             return
         self._value = (
             value
@@ -409,63 +489,15 @@ class _Alarm:
             self.on = self._value > self._limit * (_BACK if self.on else 1)
 
 
-class _Sentences:
-    """The warnings, worded once.
+class _Said:
+    """What belongs to every frame from when it was said: a sentence, and what follows from it."""
 
-    The same fact is the same sentence in every frame, so that it can be counted.
-    """
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.verdicts = tuple(Verdict(Quality.CHECK, (sentence,)) for sentence in sentences)
 
-    def __init__(self, manifest: Manifest, constant: tuple[str, ...]) -> None:
-        self._constant = constant
-        # A small residual is no fault: well lit frames go below what a validation over many lights
-        # has seen.
-        self._residual_limit = (
-            manifest.metrics.residual.max if manifest.metrics.residual is not None else math.inf
-        )
-        limit = f"{self._residual_limit:.3g}"
-        self._outside = (
-            f"The residual is above the {limit} of validation: the channels do not account for the"
-            " light."
-        )
-        self._weak = tuple(
-            f"{name} is too weak beside the other structures: what is shown of it may be theirs."
-            for name in manifest.channel_names
-        )
-        self._novel = (
-            "The input is unlike the frames that the engine was trained on: what is shown of it may"
-            " be wrong."
-        )
-        self._no_number = (
-            "The network returned values that are no numbers; they are stored as 0. Try --precision"
-            " f32."
-        )
-        self._saturated = (
-            "The camera saturates: the brightest structures are dimmer than they are. Expose less."
-        )
-
-    def add(self, sentence: str) -> None:
-        """Say `sentence` with every frame."""
-        if sentence not in self._constant:
-            self._constant = (*self._constant, sentence)
-
-    def of(self, light: Light, following: _Following, centre: SRFrame) -> tuple[str, ...]:
-        """Return what must be shown with a frame."""
-        sentences = list(self._constant)
-        if not np.isfinite(light.difference):
-            sentences.append(self._no_number)
-        elif light.total > 0 and light.residual > self._residual_limit:
-            sentences.append(self._outside)
-        sentences += [self._novel] * following.novel.on
-        sentences += [
-            sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on
-        ]
-        if centre.saturated:
-            sentences.append(self._saturated)
-        if centre.quality and not centre.quality.resolved:
-            sentences.append(
-                f"This is predicted from widefield, not from SIM: {centre.quality.cause}."
-            )
-        return tuple(sentences)
+    def add(self, sentence: str, word: Quality) -> None:
+        if all(sentence not in verdict.reasons for verdict in self.verdicts):
+            self.verdicts = (*self.verdicts, Verdict(word, (sentence,)))
 
 
 def _threshold_of(sample: Array, arrays: Arrays) -> Array:

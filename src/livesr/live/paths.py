@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from livesr.base import error_bars
 from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
 from livesr.base.config import RigConfig
+from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels
 from livesr.base.geometry import Geometry
@@ -72,9 +74,9 @@ class ChannelPath:
     made anew for each by `grouping`, `composer`, `monitors`, and the networks' `upscaler` and
     `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
-    frames a superposition adds up; nothing is exposed for it. `watch` makes the monitors of a run,
-    `doubt` says what is wrong with a raw group. `doubts` is what no engine can know of what the
-    camera shows.
+    frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
+    `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
+    what no engine can know of what the camera shows.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ChannelPath:
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
+    centred: bool = False
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
@@ -132,6 +135,7 @@ class ChannelPath:
             residual_plane=self.residual_plane,
             spread_scale=self.description.uncertainty.get("scale", 1.0),
             warnings=self.warnings,
+            error_bars=self.description.error_bars,
         )
 
     @property
@@ -231,9 +235,12 @@ def build_path(
         doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
+        centred=way.centred,
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
-    return _with_networks(plain, engines, way.method, resolution_nm, _with_server(compute, rig))
+    compute = _with_server(compute, rig)
+    made = _with_networks(plain, engines, way.method, resolution_nm, compute)
+    return _with_error_bars(made, rig, compute)
 
 
 class _Raw(NamedTuple):
@@ -273,6 +280,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_method=way.method,
         recon_unit=way.unit,
         recon_unit_scale=way.unit_scale,
+        power_mw=raw.rig.channel(raw.channel).power_mw,
     )
 
 
@@ -352,11 +360,12 @@ def build_superposition(
             dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)
         ),
         parts=tuple(asked.channels),
+        centred=paths[asked.channels[0]].centred,
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
-    return _with_networks(
-        plain, engines, first.recon_method, coarsest_nm, _with_server(compute, rig)
-    )
+    compute = _with_server(compute, rig)
+    made = _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
+    return _with_error_bars(made, rig, compute)
 
 
 def _with_server(compute: ComputeConfig, rig: RigConfig) -> ComputeConfig:
@@ -380,9 +389,36 @@ def _with_networks(
     return replace(
         plain,
         networks=networks,
-        description=networks.described(about, plain.doubts),
+        description=replace(
+            networks.described(about, plain.doubts), error_map=compute.error_map or ""
+        ),
         notes=(*plain.notes, *networks.notes),
     )
+
+
+def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) -> ChannelPath:
+    """Return the path with the error bars that lie beside the rig, if they are of its engine."""
+    file, engine = rig.folder / error_bars.FILE, path.networks.engine
+    if engine is None:
+        return path
+    if not file.is_file():
+        if compute.error_bars:
+            path.close()
+            raise ConfigError(
+                f"Error bars are asked for, and {file} is not there: make it with 'livesr"
+                " calibrate-errors STORE --rig RIG', or leave out error_bars."
+            )
+        return path
+    bars = load_error_bars(file)
+    if (bars.engine, bars.sha256) != (engine.manifest.id, engine.manifest.sha256):
+        other = (
+            f"{file} is of engine {bars.engine!r} as it was, and channel {path.name!r} is separated"
+            f" by {engine.manifest.id!r}: there are no error bars. Run 'livesr calibrate-errors'"
+            " again."
+        )
+        return replace(path, notes=(*path.notes, other))
+    about = replace(path.description, error_bars=bars, limits_stored=compute.error_bars)
+    return replace(path, description=about)
 
 
 def _on_device(

@@ -24,6 +24,7 @@ ends.
           |     of a superposition: its score against the true channels
           |-> sinks.separated, or sinks.skipped for what was given up
     "livesr-<sink>" each    store (lossless), publisher, signals     (sinks/thread.py, sinks)
+    "livesr-errors"         pictures beside their widefield mean     (error_maps.py)
     "livesr-monitor"        once a second: status, warnings          (stages/monitor.py)
 
 A slot is what one of several frames in flight has to itself on a GPU, and a thread; with the CPU's
@@ -47,7 +48,10 @@ from livesr.base.errors import BacklogError, LiveSRError, RecordingError
 from livesr.base.frames import StagePosition
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import wait_for
+from livesr.live.audit import Audits
 from livesr.live.channel import Channel
+from livesr.live.dose import DoseLedger
+from livesr.live.error_maps import ErrorMaps
 from livesr.live.keeping_up import LATEST, KeepingUp, ProvisionalFrames
 from livesr.live.paths import ChannelPath
 from livesr.live.queues import Queues, limit_bytes
@@ -80,6 +84,7 @@ class Pipeline:
     sinks : where what is made goes; each says whether it is lossless, and essential
     keeping_up : what is given up where a step is too slow, and how much may wait
     recorded : what is used instead of being measured, of a run that is computed again
+    audits : scores predictions whose true channels are taken now and then; None does not
     on_stop : called once, from a thread of the pipeline, when the camera must stop
 
     Attributes
@@ -95,6 +100,7 @@ class Pipeline:
         keeping_up: KeepingUp = LATEST,
         *,
         recorded: Recorded = LIVE,
+        audits: Audits | None = None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_stop = on_stop
@@ -113,6 +119,9 @@ class Pipeline:
             dropped=DroppedGroups(),
             provisional=ProvisionalFrames(keeping_up),
             watchdog=Watchdog(),
+            errors=ErrorMaps(paths, state, threads.errors, patient=recorded.offline),
+            dose=DoseLedger(paths),
+            audits=audits or Audits(None, None),
         )
         self.hook = MDAHook(self._run.queues.room_frames, self._cannot_wait)
         self._ingest = Ingest(self._run, self.hook)
@@ -128,6 +137,7 @@ class Pipeline:
                 ("reconstruct", self._reconstruct.work),
                 ("separate", self._separate.work),
                 ("monitor", self._monitor.work),
+                *([("errors", self._run.errors.work)] if self._run.errors.wanted else []),
             )
         }
         self._blas: threadpool_limits | None = None
@@ -173,6 +183,9 @@ class Pipeline:
         wait_for(separate, lambda: self._run.watchdog.overdue)
         if separate.is_alive():
             self._separate.leave_network()
+        self._run.errors.end()
+        if errors := self._threads.get("errors"):
+            wait_for(errors)
         if self._blas:
             self._blas.restore_original_limits()
         self._run.sinks.drain()

@@ -21,7 +21,7 @@ from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.compute import Augmentation, DeviceChoice
+from livesr.base.compute import Augmentation, DeviceChoice, ErrorMaps
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.geometry import Geometry
@@ -29,6 +29,7 @@ from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
+from livesr.live.audit import AuditSchedule
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
 from livesr.live.networks import NO_NETWORKS
@@ -41,7 +42,7 @@ from livesr.live.session import Session
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import DRAINED, Delivery
-from livesr.live.sources.mda import listen
+from livesr.live.sources.mda import listen, unlisten
 from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused
 from livesr.modalities.registry import modalities_of
@@ -97,8 +98,8 @@ class LiveSR(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, endpoint, precision, device, threads, tile, uncertainty, residual_plane : how it is
-        computed, as in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile : how it is computed, as in `ComputeConfig`
+    uncertainty, error_map, error_bars, residual_plane : what is told of its pictures, likewise
 
     Attributes
     ----------
@@ -157,6 +158,8 @@ class LiveSR(Session):
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
         uncertainty: Augmentation | None = None,
+        error_map: ErrorMaps | None = None,
+        error_bars: bool = False,
         residual_plane: bool = False,
     ) -> None:
         settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")
@@ -174,6 +177,7 @@ class LiveSR(Session):
         self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
         self._entered = False
+        self._connected: tuple[tuple[Any, Any], ...] = ()
         self._summary: tuple[Any, PlanSummary] | None = None
 
     # -- life --------------------------------------------------------------------------------------
@@ -206,7 +210,8 @@ class LiveSR(Session):
         # its report.
         _leave_when_the_interpreter_ends()
         _ENTERED[id(self)] = self
-        for signal, listener in self._listeners():
+        self._connected = self._listeners()
+        for signal, listener in self._connected:
             listen(signal, listener)
         return self
 
@@ -220,8 +225,8 @@ class LiveSR(Session):
             return
         _ENTERED.pop(id(self), None)
         self._end_acquisition(kind)
-        for signal, listener in self._listeners():
-            signal.disconnect(listener)
+        for signal, listener in self._connected:
+            unlisten(signal, listener)
         self._live.disconnect()
         self._release_pipeline()
         self.wait()
@@ -287,12 +292,12 @@ class LiveSR(Session):
             for way, section in modalities_of(self.rig):
                 way.prepare_run(self._core, section)
         except Exception as e:
-            self.error = (
-                e
-                if isinstance(e, LiveSRError)
-                else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
-            )
-            log.exception("the run cannot start")
+            if isinstance(e, LiveSRError):
+                self.error = e
+                log.error("The run cannot start: %s", e)
+            else:
+                self.error = RunError(f"The run cannot start: {type(e).__name__}: {e}.")
+                log.exception("the run cannot start")
             self._core.mda.cancel()
 
     def _check_cameras(self) -> None:
@@ -320,6 +325,7 @@ class LiveSR(Session):
             event = self._delivery.event_of(event, metadata)
             pipeline.hook.frame_ready(image, event, metadata)
             if self._delivery.vanished > vanished:
+                pipeline.hook.missing = self._delivery.vanished
                 pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:
@@ -402,7 +408,7 @@ class LiveSR(Session):
                     " engine looks at three: acquire it at every time point, or leave out its"
                     " engine (engine='none')."
                 )
-        if self.rig.superpose and about.channels_apart:
+        if self.rig.sums and self.rig.superpose and about.channels_apart:
             raise ConfigError(
                 f"The plan takes a channel of {self.rig.superpose.name} at later time points before"
                 " another at this one, and there is no sum until all are there: put channels"
@@ -421,7 +427,7 @@ class LiveSR(Session):
         return RunDescription(
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),
-            channels=tuple(self._paths[name].description for name in (*names, *self._sums)),
+            channels=tuple(self._paths[name].description for name in (*names, *self.rig.sums)),
             **about.places(),
             interval_s=interval_s,
             record_raw=self.settings.record_raw,
@@ -431,6 +437,10 @@ class LiveSR(Session):
                 **({"plan.yaml": text} if text else {}),
             },
         )
+
+    @property
+    def _audit_schedule(self) -> AuditSchedule | None:
+        return getattr(self._plan, "schedule", None)
 
     def _summarised(self, plan: Any) -> PlanSummary:
         """Return what the plan will deliver; each plan is walked through once."""
@@ -472,14 +482,9 @@ class LiveSR(Session):
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
             self._paths[name] = build_path(self.rig, name, geometry, compute)
-        for name in self._sums:
+        for name in self.rig.sums:
             self._paths[name] = build_superposition(self.rig, self._paths, compute)
         self._unheeded = check_honoured(self._paths, compute)
-
-    @property
-    def _sums(self) -> tuple[str, ...]:
-        """Names of what no plan acquires, because it is made of channels that it does."""
-        return (self.rig.superpose.name,) if self.rig.superpose else ()
 
 
 def _check_core(core: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import cast
 
+from livesr.live.dose import said
 from livesr.live.run import Run
 from livesr.live.run_state import Report, RunState, Status
 from livesr.live.sources.mda import MDAHook
@@ -26,6 +27,7 @@ def status_of(run: Run, hook: MDAHook) -> Status:
         free = run.sinks.free_bytes
     status = Status(
         raw_frames=hook.received,
+        raw_missing=raw_missing(state, hook),
         recon_frames=counts["recon_frames"],
         sr_frames=counts["sr_frames"],
         sr_skipped=counts["sr_skipped"],
@@ -49,6 +51,13 @@ def status_of(run: Run, hook: MDAHook) -> Status:
     )
     if any(path.parts for path in paths):
         status |= state.superposition
+    if dose := run.dose.report():
+        status["dose"] = dose
+        status["dose_line"] = said(dose)
+    if audits := run.audits.report:
+        status["audits"] = audits
+    if errors := state.error_map:
+        status["error_map"] = errors
     if remote := {p.name: accounts for p in paths if (accounts := p.networks.accounts)}:
         status["remote"] = remote
     return status
@@ -61,7 +70,6 @@ def report_of(run: Run, hook: MDAHook) -> Report:
     told["raw_lost"] = hook.received - counts["raw_frames"] + run.sinks.raw_lost
     told |= cast("Report", run.sinks.accounts)
     told |= Report(
-        raw_missing=raw_missing(state, hook),
         raw_fetched=hook.fetched,
         tc_complete=state.tc_complete,
         device={name: channel.measurement.device for name, channel in run.channels.items()},

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from livesr.base.frames import Stream
 from livesr.base.run_description import RunDescription
+from livesr.live.audit import Audits
 from livesr.live.channel import Channel
+from livesr.live.dose import DoseLedger
+from livesr.live.error_maps import ErrorMaps
 from livesr.live.keeping_up import KeepingUp, ProvisionalFrames
 from livesr.live.queues import Queues
 from livesr.live.recorded import Recorded
@@ -28,7 +31,8 @@ class Run:
     ----------
     description, channels, keeping_up, recorded : constant; a channel says whose its parts are
     queues, sinks : between the threads
-    state, dropped, provisional, watchdog : told by one thread, asked by another
+    errors : compares with widefield, in a thread of its own; its docstring says who calls it
+    state, dropped, provisional, watchdog, dose, audits : told by one thread, asked by another
     """
 
     description: RunDescription
@@ -41,6 +45,9 @@ class Run:
     dropped: DroppedGroups
     provisional: ProvisionalFrames
     watchdog: Watchdog
+    errors: ErrorMaps
+    dose: DoseLedger
+    audits: Audits
 
     def skip(self, stream: Stream, t: int, reason: str) -> None:
         """Say that a time point has no prediction, nor has a sum that it is part of."""

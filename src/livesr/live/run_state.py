@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
 
 from livesr.base.errors import LiveSRError
-from livesr.base.frames import MulticolorFrame, Window
+from livesr.base.frames import FrameErrors, MulticolorFrame, Window
 from livesr.base.timing import Histogram, StepTimes, now_ns
-from livesr.live.channel_scores import MeanScore
+from livesr.live.channel_scores import MeanErrors, MeanScore
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,34 @@ STEPS = (
 )
 
 
-class Status(TypedDict, total=False):
+class Trust(TypedDict, total=False):
+    """What a run knows of how far it can be trusted, and what that cost.
+
+    `error_map` says of each channel and of what was compared with widefield {frames, rsp,
+    rsp_lowest, rsp_last, rse}, `audits` what each audit found (`livesr.live.audit.Audit`), `dose`
+    what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same in
+    words.
+    """
+
+    error_map: dict[str, dict[str, dict[str, float]]]
+    audits: list[dict[str, Any]]
+    dose: Mapping[str, Any]
+    dose_line: str
+
+
+class Status(Trust, total=False):
     """State of a run in progress, about once a second.
 
-    Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
-    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
-    `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
-    computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
-    latency_ms, server_ms, network_share}.
+    `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
+    the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
+    `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
+    of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
+    channel. So does `remote`, where a server computes: of each engine on the way {backend,
+    endpoint, frames, frames_here, outages, latency_ms, server_ms, network_share}.
     """
 
     raw_frames: int
+    raw_missing: int
     recon_frames: int
     sr_frames: int
     sr_skipped: int
@@ -71,16 +88,15 @@ class Status(TypedDict, total=False):
 class RawAccount(TypedDict, total=False):
     """Where the raw frames of a run are.
 
-    `raw_lost` were received and are nowhere, `raw_missing` never came. A store says what is
-    `raw_stored`, `raw_elsewhere` and `lost`, by place. `raw_fetched` were taken from the core's
-    buffer, `raw_repeated` and `raw_unplaced` are in no image.
+    `raw_lost` were received and are nowhere. A store says what is `raw_stored`, `raw_elsewhere` and
+    `lost`, by place. `raw_fetched` were taken from the core's buffer, `raw_repeated` and
+    `raw_unplaced` are in no image.
     """
 
     raw_lost: int
     raw_stored: int
     raw_elsewhere: int
     lost: dict[str, Any]
-    raw_missing: int
     raw_fetched: int
     raw_repeated: int
     raw_unplaced: int
@@ -139,6 +155,7 @@ class RunState:
         self._counts: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
         self._score, self._time_shift_ms = MeanScore(), 0.0
+        self._compared = MeanErrors()
         self._first_ns = self._last_ns = 0
         self.steps = StepTimes(STEPS)
         self.latency, self.latency_provisional = Histogram(), Histogram()
@@ -264,6 +281,11 @@ class RunState:
         self.latency_provisional.add(frame.latency_ms)
         self.count("sr_provisional")
 
+    def compared(self, errors: FrameErrors) -> None:
+        """Take note of a comparison with widefield."""
+        with self._lock:
+            self._compared.add(errors)
+
     # -- what is told ------------------------------------------------------------------------------
 
     @property
@@ -279,6 +301,12 @@ class RunState:
         counts = self.counts
         inner = counts["sr_frames"] - counts["sr_edges"]
         return round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0
+
+    @property
+    def error_map(self) -> dict[str, dict[str, dict[str, float]]]:
+        """What the comparison with widefield found, by channel; {} where nothing was compared."""
+        with self._lock:
+            return self._compared.summary()
 
     @property
     def superposition(self) -> Status:

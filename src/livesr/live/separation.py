@@ -7,11 +7,15 @@ views and arithmetic. When a window is separated, and what becomes of it, is dec
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
-from livesr.base.frames import MulticolorFrame, SRFrame, Window
+from livesr.base.error_bars import ErrorBars
+from livesr.base.frames import ChannelScore, MulticolorFrame, SRFrame, Window
+from livesr.base.quality import Quality
 from livesr.live.arrays import HOST
 from livesr.live.compose import Arithmetic, Composer, Composition
 from livesr.live.device import Slot, StreamLock
@@ -79,9 +83,22 @@ class Separation:
         self._turn = StreamLock()
         self._arithmetics: dict[int, Arithmetic] = {}  # of each slot of a device
 
-    def warn(self, sentence: str) -> None:
-        """Add a sentence to every prediction from now on."""
-        self._composer.warn(sentence)
+    def warn(self, sentence: str, word: Quality = Quality.CHECK) -> None:
+        """Add a sentence to every prediction from now on; `word` is what follows from it."""
+        self._composer.warn(sentence, word)
+
+    def recalibrate(
+        self,
+        wider: Callable[[ErrorBars | None], ErrorBars | None],
+        score: Sequence[ChannelScore],
+    ) -> None:
+        """Let every prediction from now on know what an audit has found.
+
+        Its error bars widen; those beside the rig stay. A channel that is not like its true one is
+        not to be used (`livesr.live.quality`).
+        """
+        self._composer.error_bars = wider(self._path.description.error_bars)
+        self._composer.audited = {one.label: one.pcc for one in score if not math.isnan(one.pcc)}
 
     def predict(self, slot: int, window: Window) -> Prediction:
         """Separate a window, on the device that its frames are on if the network can."""
@@ -103,7 +120,7 @@ class Separation:
         """Add to a prediction what follows from the frames before it."""
         for sentence in self._path.networks.replacements:
             self._state.warn(sentence)
-            self.warn(sentence)
+            self.warn(sentence, Quality.GOOD)
         return self._composer.frame(prediction.made, prediction.seen, prediction.window.centre)
 
     def _on_host(self, lane: _Lane, seen: Window) -> Composition:
@@ -115,7 +132,10 @@ class Separation:
             output = augmentation.infer(session) if augmentation else session.infer()
         with self._state.steps.measure("compose"):
             spread = augmentation.spread if augmentation else None
-            return lane.arithmetic.compose(output, centre.image, centre.normalisation, spread)
+            features = augmentation.features if augmentation else session.features
+            return lane.arithmetic.compose(
+                output, centre.image, centre.normalisation, spread, features
+            )
 
     def _on_device(self, slot: int, resident: Resident, window: Window) -> Composition:
         """Separate frames that are on the device; only what is shown and stored comes down."""
@@ -128,8 +148,13 @@ class Separation:
                     normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
                 # A copy: the network's memory is the next slot's as soon as this turn is over.
                 output = arrays.xp.asarray(resident.enqueue(place.stream)) + 0
+                features = getattr(resident, "device_features", None)
+                if features is not None:
+                    features = arrays.xp.asarray(features) + 0
             with self._state.steps.measure("compose"):
-                made = self._arithmetic(slot).compose(output, centre.resident, centre.normalisation)
+                made = self._arithmetic(slot).compose(
+                    output, centre.resident, centre.normalisation, features=features
+                )
                 return _downloaded(made, place)
 
     def _arithmetic(self, slot: int) -> Arithmetic:

@@ -19,11 +19,12 @@ from psygnal import Signal
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
-from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.frames import MulticolorFrame, Pixels, SRFrame
 from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
+from livesr.live.audit import Audits, AuditSchedule
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
@@ -134,6 +135,16 @@ class Session:
         """State of the run in progress, {} between runs."""
         return self._pipeline.status() if self._pipeline else Status()
 
+    @property
+    def camera_pixels(self) -> Pixels | None:
+        """The exposure that the run in progress took last, uint8 or uint16 (y, x) in ADU.
+
+        For previews, which find nothing in a buffer that livesr empties: look as often as you draw.
+        It is what the store gets: never write into it. None between runs.
+        """
+        pipeline = self._pipeline
+        return pipeline.hook.newest if pipeline else None
+
     def fail(self, error: LiveSRError) -> None:
         """End the run because of `error`, which this object cannot see by itself.
 
@@ -213,12 +224,18 @@ class Session:
                 provisional=self.settings.provisional == "auto",
                 raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
             ),
+            audits=Audits(self.rig, self._audit_schedule),
             on_stop=on_stop,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
         self._pipeline, self._description = pipeline, run
         return pipeline
+
+    @property
+    def _audit_schedule(self) -> AuditSchedule | None:
+        """What says when true channels are taken, of a plan that asks it."""
+        return None
 
     def _sinks(self) -> list[Sink]:
         """Make the sinks of the run that comes next, in the order in which they are opened."""

@@ -26,6 +26,7 @@ class CalibrationSettings:
     keep_order : believe rig.yaml's order of the raw frames instead of looking for it
     keep_otf : believe rig.yaml's damping of the OTF
     beads_nm : the specimen is beads of that diameter
+    z_step_nm : the time points are planes of one stack, so far apart
     state : (device, property, value) of objective and camera orientation, where the frames were
         acquired for this
     plane : which plane the groups are of, and how many there are
@@ -34,6 +35,7 @@ class CalibrationSettings:
     keep_order: bool = False
     keep_otf: bool = False
     beads_nm: float | None = None
+    z_step_nm: float | None = None
     state: Sequence[tuple[str, str, str]] = ()
     plane: tuple[int, int] = (0, 1)
 

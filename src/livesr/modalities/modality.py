@@ -82,6 +82,8 @@ class Modality(Generic[S]):
     structured : whether the raw frames of a group differ on purpose, by patterns of light
     on_devices : whether `build` takes the arrays of another device than the CPU
     needs_sampling : whether nothing can be reconstructed from pixels beyond `largest_pixel_nm`
+    centred : whether pixel (0, 0) of a measurement has its centre on that of the camera's pixel
+        (0, 0); else their outer corners lie on each other
     picture : what pictures of its measurements are called, beside those of predictions
     virtual_rig : name of a rig in hardware_configs whose virtual camera simulates it, "" without
     region_unknown : what a reader must know of raw frames whose region on the chip got lost; ""
@@ -100,6 +102,7 @@ class Modality(Generic[S]):
     structured: ClassVar[bool] = False
     on_devices: ClassVar[bool] = False
     needs_sampling: ClassVar[bool] = False
+    centred: ClassVar[bool] = False
     picture: ClassVar[str] = "Input"
     virtual_rig: ClassVar[str] = ""
     region_unknown: ClassVar[str] = ""

@@ -28,6 +28,7 @@ from livesr.base.config import CameraConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.optics.psf import PointSpread
+from livesr.optics.vectorial import VectorialSpread
 from livesr.simulation.blinking import Photoswitching, blink, place_on
 from livesr.simulation.camera import VirtualCamera, find_virtual_camera
 from livesr.simulation.specimens import Cell
@@ -35,6 +36,7 @@ from livesr.simulation.specimens import Cell
 log = logging.getLogger(__name__)
 
 _OBJECT_PIXEL_UM = 0.02
+_WAVE_UM = 12.0  # of the surface on which fluorophores lie
 
 
 def find_blinking_camera(core: CMMCorePlus) -> VirtualBlinkingCamera | None:
@@ -61,11 +63,14 @@ class BlinkingBank:
         per pixel and frame
     on_frames, bleached_share : see `Photoswitching`. Without bleaching the density holds, and the
         end of the bank joins its beginning
+    astigmatism : of a cylindrical lens, wavelengths root mean square; 0 without
+    depth_um : between the lowest and the highest fluorophore; above 0 only with astigmatism
 
     Attributes
     ----------
     frames : uint16 (frame, y, x), ADU
     positions_um : float64 (fluorophore, 2), (y, x); the centre of the chip's pixel (0, 0) is (0, 0)
+    heights_um : float64 (fluorophore,), z from the plane in focus
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class BlinkingBank:
         background: float = 10.0,
         on_frames: float = 1.5,
         bleached_share: float = 0.0,
+        astigmatism: float = 0.0,
+        depth_um: float = 0.0,
     ) -> None:
         if rig.optics.pixel_size_nm is None:
             raise ConfigError(
@@ -90,12 +97,17 @@ class BlinkingBank:
         self.pixel_size_um = rig.optics.pixel_size_nm / 1e3
         rng = np.random.default_rng((seed, 3))
         self.positions_um = self._place(size, structure, fluorophores, seed, rng)
+        self.heights_um = self._heights(size, depth_um, seed)
         switching = Photoswitching.with_density(
             fluorophores, lit, on_frames, bleached_share=bleached_share, photons=photons
         )
         self._blinks = blink(fluorophores, frames, switching, rng)
         self.frames = np.empty((frames, size, size), np.uint16)
-        self._expose(rig, background, rng)
+        self._expose(rig, background, astigmatism, rng)
+
+    def heights_of(self, frame: int) -> NDArray[np.float64]:
+        """Return z in um of what `truth` tells of a frame, (n,)."""
+        return self.heights_um[self._blinks.fluorophore[self._blinks.of_frame(frame)]]
 
     def truth(self, frame: int) -> NDArray[np.float64]:
         """Return what was lit in frame `frame` of the bank.
@@ -118,16 +130,33 @@ class BlinkingBank:
         corner_um = (_OBJECT_PIXEL_UM - self.pixel_size_um) / 2
         return place_on(density, _OBJECT_PIXEL_UM, fluorophores, rng) + corner_um
 
-    def _expose(self, rig: RigConfig, background: float, rng: np.random.Generator) -> None:
-        spread = PointSpread(self.pixel_size_um, rig.optics.na, rig.optics.emission_nm / 1e3)
+    def _heights(self, size: int, depth_um: float, seed: int) -> NDArray[np.float64]:
+        """Lay the fluorophores on a surface that rises and falls over a few um."""
+        if not depth_um:
+            return np.zeros(len(self.positions_um))
+        rng = np.random.default_rng((seed, 4))
+        waves = rng.normal(0, 1 / _WAVE_UM, (6, 2))
+        phases = 2 * np.pi * (self.positions_um @ waves.T + rng.random(6))
+        surface = np.sin(phases).sum(axis=1)
+        span = np.ptp(surface) or 1.0
+        return np.asarray((surface - surface.min()) / span - 0.5) * depth_um
+
+    def _expose(
+        self, rig: RigConfig, background: float, astigmatism: float, rng: np.random.Generator
+    ) -> None:
+        optics = self.pixel_size_um, rig.optics.na, rig.optics.emission_nm / 1e3
+        deep = VectorialSpread(*optics, astigmatism=astigmatism) if astigmatism else None
+        flat = None if deep else PointSpread(*optics)
         noise = camera_noise(rig.camera)
         expected = np.empty(self.frames.shape[1:], np.float32)
         for number, frame in enumerate(self.frames):
             expected.fill(background)
             lit = self.truth(number)
-            spread.add(
-                expected, lit[:, 0] / self.pixel_size_um, lit[:, 1] / self.pixel_size_um, lit[:, 2]
-            )
+            places = lit[:, 0] / self.pixel_size_um, lit[:, 1] / self.pixel_size_um, lit[:, 2]
+            if deep:
+                deep.add(expected, *places, self.heights_of(number))
+            elif flat:
+                flat.add(expected, *places)
             noise.expose(expected, rng, out=frame)
 
 
@@ -153,8 +182,9 @@ class VirtualBlinkingCamera(VirtualCamera):
     Properties before initialisation: Rig (name or path of the rig.yaml whose optics and camera it
     has), SensorSize (pixels), Seed, Frames (length of the bank), Structure, Fluorophores, Lit (on
     at a time), Photons (of a fluorophore in a full frame), Background (per pixel), OnFrames (mean
-    length of a blink), Bleached (share of blinks that are the last). Later: Frame (see the module),
-    and those of `VirtualCamera`.
+    length of a blink), Bleached (share of blinks that are the last), Astigmatism (of a
+    cylindrical lens, wavelengths root mean square), Depth (um between the lowest and the highest
+    fluorophore). Later: Frame (see the module), and those of `VirtualCamera`.
 
     Attributes
     ----------
@@ -178,6 +208,8 @@ class VirtualBlinkingCamera(VirtualCamera):
             ("Background", 10.0),
             ("OnFrames", 1.5),
             ("Bleached", 0.0),
+            ("Astigmatism", 0.0),
+            ("Depth", 0.0),
         ):
             self.register_property(name, default_value=default, is_pre_init=True)
 
@@ -196,6 +228,8 @@ class VirtualBlinkingCamera(VirtualCamera):
             background=self._number("Background"),
             on_frames=self._number("OnFrames"),
             bleached_share=self._number("Bleached"),
+            astigmatism=self._number("Astigmatism"),
+            depth_um=self._number("Depth"),
         )
         log.info(
             "simulated %d blinking frames in %.1f s",

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base import contained
@@ -40,14 +42,16 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import Sink, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import Sink, mixing_facts, score_facts, time_shift_ms, to_uint16
 from livesr.live.sources.replay import feed
+from livesr.store.levels import drop_levels
 from livesr.store.process import Progress, build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
 from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]
 _SCRATCH = "backfill"
+_GROUPS_ON_THEIR_WAY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +99,20 @@ def backfill(
     engine: str | None = None,
     upscale: str | None = None,
     compute: ComputeConfig = AUTO,
+    stopped: threading.Event | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Complete the store at `path`; return what was done.
+
+    Smaller levels of an image that is written to are taken away before: `livesr.store.levels`
+    makes them again.
 
     Parameters
     ----------
     engine, upscale : folders of the engines that the store was separated and enlarged with, if not
         found by name
+    stopped : ends it early once it is set; what was computed until then is kept, and the report
+        says how much is ``left``
     on_progress : called with predictions and reconstructions done and in all
 
     Raises
@@ -126,7 +136,11 @@ def backfill(
             for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
             return _backfill(
-                RecordedStore(path), {"separate": engine, "upscale": upscale}, compute, on_progress
+                RecordedStore(path),
+                {"separate": engine, "upscale": upscale},
+                compute,
+                on_progress,
+                stopped or threading.Event(),
             )
     except OSError as e:
         raise RunError(
@@ -139,9 +153,11 @@ def _backfill(
     engines: Mapping[str, str | None],
     compute: ComputeConfig,
     on_progress: Progress,
+    stopped: threading.Event,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
     refuse_residual_plane(compute)
+    _refuse_error_map(compute)
     _check_lengths(store)
     raw = _input(store, engines)
     _check_uncertainty(store, raw, compute)
@@ -156,7 +172,7 @@ def _backfill(
         progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)
         failures: dict[str, int] = {}
         for todo in todos:
-            if todo.read:
+            if todo.read and not stopped.is_set():
                 needed = (*paths[todo.channel].parts, todo.channel)
                 _complete(
                     store,
@@ -165,6 +181,7 @@ def _backfill(
                     todo,
                     progress.step,
                     failures,
+                    stopped,
                 )
     finally:
         for channel_path in paths.values():
@@ -175,8 +192,9 @@ def _backfill(
         )
     return {
         "store": str(store.path),
-        "predicted": sum(len(t.predict) for t in todos),
-        "reconstructed": sum(len(t.measure) for t in todos),
+        "predicted": progress.made["sr"],
+        "reconstructed": progress.made["recon"],
+        "left": progress.left,
         "impossible": sum(t.impossible for t in todos),
         "warnings": [*notes, *(note for path in paths.values() for note in path.notes)],
     }
@@ -191,6 +209,15 @@ def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
         for channel in store.channels if folder else ():
             _check_same(store, store.models(channel).get(task), str(folder), task)
     return store_input(store, engine=folders["separate"], upscale=folders["upscale"])
+
+
+def _refuse_error_map(compute: ComputeConfig) -> None:
+    if compute.error_map:
+        raise ConfigError(
+            f"error_map is {compute.error_map!r}, and a backfill adds what is missing of the frames"
+            " that the run skipped: 'livesr process STORE --error-map"
+            f" {compute.error_map}' compares every frame, in a store of its own."
+        )
 
 
 def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
@@ -349,17 +376,18 @@ def _complete(
     raw: RawInput,
     paths: Mapping[str, ChannelPath],
     todo: Todo,
-    step: Callable[[int], None],
+    step: Callable[[SeriesName], None],
     failures: dict[str, int],
+    ended: threading.Event,
 ) -> None:
-    """Compute what one position and channel lacks."""
-    sink, stopped = _FillSink(store, todo, step, failures), threading.Event()
+    """Compute what one position and channel lacks, until it is `ended`."""
+    sink, stopped = _FillSink(store, todo, step, failures), _Stopped(ended)
     wanted = todo.predict
     pipeline = Pipeline(
         paths,
         description(raw, [path.description for path in paths.values()]),
         [sink],
-        COMPLETE,
+        replace(COMPLETE, raw_queue_bytes=_queue_bytes(store, todo)),
         recorded=Recorded(
             raw.normalisations,
             raw.pattern_drifts,
@@ -382,6 +410,18 @@ def _complete(
         raise pipeline.error
 
 
+def _queue_bytes(store: RecordedStore, todo: Todo) -> int:
+    """Return the memory of a few groups: what is on its way when it is to end is computed still."""
+    largest = 0
+    for channel in {stream.channel for stream, _ in todo.read}:
+        image = store.images["raw", todo.position, channel]
+        length = array_shape(image.array, image.exposures).length
+        planes = length.get("c", 1) * image.exposures
+        pixel = np.dtype(array_shape(image.array).dtype).itemsize
+        largest = max(largest, planes * length["y"] * length["x"] * pixel)
+    return min(_GROUPS_ON_THEIR_WAY * largest, COMPLETE.raw_queue_bytes)
+
+
 @dataclass(slots=True)
 class _Shard:
     """Pictures of one shard that wait until it is complete."""
@@ -401,7 +441,7 @@ class _FillSink(Sink):
         self,
         store: RecordedStore,
         todo: Todo,
-        step: Callable[[int], None],
+        step: Callable[[SeriesName], None],
         failures: dict[str, int],
     ) -> None:
         self._store, self._todo, self._step, self._failures = store, todo, step, failures
@@ -462,6 +502,8 @@ class _FillSink(Sink):
             "true_neighbours": frame.true_neighbours,
             "novelty": None if frame.ood_score is None else round(frame.ood_score, 4),
             "warnings": frame.warnings,
+            "judgement": frame.judgement.written(),
+            "mixing": mixing_facts(frame) or None,
             "score": score_facts(frame) or None,
         }
         self._put("sr", "separated", frame.source, frame.channels, facts)
@@ -505,6 +547,7 @@ class _FillSink(Sink):
     def _write(self, key: tuple[SeriesName, tuple[int, int]]) -> None:
         shard, image = self._shards.pop(key), self._images[key[0]]
         if image and shard.planes:
+            drop_levels(image)
             with TemporaryDirectory(
                 prefix=f"{_SCRATCH}-", dir=self._store.path / layout.SIDECARS
             ) as scratch:
@@ -518,20 +561,39 @@ class _FillSink(Sink):
         assert self._log is not None
         kind, state, stream, t, facts = line
         self._log.write(kind, state, stream, t, stored=stored, backfilled=True, **facts)
-        self._step(kind != "uncertainty")  # comes with its prediction
+        self._step(kind)
 
 
 class _Counter:
     """Adds up what is done."""
 
     def __init__(self, total: int, on_progress: Progress) -> None:
-        self._done, self._total, self._on_progress = 0, total, on_progress
+        self.made: Counter[str] = Counter()
+        self._total, self._on_progress = total, on_progress
         on_progress(0, total)
 
-    def step(self, count: int) -> None:
-        """Count and show."""
-        self._done += count
-        self._on_progress(self._done, self._total)
+    @property
+    def left(self) -> int:
+        """What is still to be computed."""
+        return self._total - self.made["sr"] - self.made["recon"]
+
+    def step(self, kind: SeriesName) -> None:
+        """Count and show; an uncertainty comes with its prediction."""
+        self.made[kind] += 1
+        if kind != "uncertainty":
+            self._on_progress(self._total - self.left, self._total)
+
+
+class _Stopped(threading.Event):
+    """Set by this part of the work, or because all of it is to end."""
+
+    def __init__(self, whole: threading.Event) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def is_set(self) -> bool:
+        """Whether to go no further."""
+        return super().is_set() or self._whole.is_set()
 
 
 def _times(frame: SRFrame) -> dict[str, Any]:

@@ -246,7 +246,14 @@ class _Inferred:
         """Return of which kind, position and channel the image with this folder is."""
         positions, channels = list(self._root["positions"]), list(self._root["channels"])
         run = RunDescription("", 0, tuple(map(_nameless, channels)), positions=tuple(positions))
-        kinds: tuple[SeriesName, ...] = ("raw", "recon", "sr", "uncertainty")
+        kinds: tuple[SeriesName, ...] = (
+            "raw",
+            "recon",
+            "sr",
+            "uncertainty",
+            "limits",
+            "error",
+        )
         for kind in kinds:
             for position in range(len(positions)):
                 for channel in channels:
@@ -295,6 +302,10 @@ class _Inferred:
             n_raw = self._rig.raw_frames(channel)
             film = modality(self._rig.modality_of(channel)).raw_along_t
             return (1, n_raw) if film else (n_raw, 1)
+        if kind == "error":
+            return (2 if self._manifests else 1), 1
+        if kind == "limits":
+            return 2 * len(self._predicted().channels), 1
         return (1 if kind == "recon" else len(self._predicted().channels)), 1
 
     def _predicted(self) -> Manifest:
@@ -331,7 +342,7 @@ class _Inferred:
                 shape if kind == "raw" else self._camera(channel, shape), dtype, size_um or 1.0
             )
         path = build_path(self._rig, channel, geometry)
-        predicted = kind in ("sr", "uncertainty")
+        predicted = kind in ("sr", "uncertainty", "limits")
         return (
             self._with_prediction(path.description, path.doubts, shape)
             if predicted

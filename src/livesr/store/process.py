@@ -135,8 +135,8 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
         builders: dict[str, Callable[[ComputeConfig], ChannelPath]] = {
             name: partial(build_path, raw.rig, name, camera) for name, camera in raw.cameras.items()
         }
-        if raw.rig.superpose:  # last: it is made of the others
-            builders[raw.rig.superpose.name] = partial(build_superposition, raw.rig, paths)
+        if raw.rig.sums:  # last: it is made of the others
+            builders[raw.rig.sums[0]] = partial(build_superposition, raw.rig, paths)
         for name, build in builders.items():
             before = raw.runtimes.get(name)
             asked = _completed(compute, raw, name)

@@ -30,6 +30,7 @@ from livesr.formats.ome_xml import names_images, write_ome_xml
 from livesr.formats.shard_file import copy_without, whole_length
 from livesr.formats.store import read_image, read_json
 from livesr.live.sinks.series import write_json
+from livesr.store.levels import damaged_levels, drop_levels, levels_fit
 from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, rebuild_images, rebuild_root
 from livesr.store.shard_inspection import ImageInspection, Where
@@ -43,6 +44,8 @@ _STATES: dict[SeriesName, State] = {
     "recon": "recon",
     "sr": "separated",
     "uncertainty": "estimated",
+    "limits": "estimated",
+    "error": "estimated",
 }
 
 
@@ -133,7 +136,7 @@ class _Repair:
             raise StoreError(
                 f"{path} holds no image: its process ended before there was anything to keep."
             )
-        self._path, self._torn = path, list[str]()
+        self._path, self._torn, self._decode = path, list[str](), decode
         self._log = MendedLog(path / layout.FRAMES_LOG)
         rebuilt = rebuild_images(path, self._log.events)
         self._problems, self._metadata = rebuilt.problems, tuple(rebuilt.files)
@@ -165,6 +168,7 @@ class _Repair:
         longer = [i for i in self._images if i.shape.length["t"] != self._lengths[i.image.name]]
         for image in longer:
             _set_length(image, self._lengths[image.image.name])
+        self._drop_levels()
         tables = [table for table in self._tables() if _cut_torn_row(table)]
         root = rebuild_root(self._path, [image.image for image in self._images], self._log.events)
         self._write(root)
@@ -189,6 +193,17 @@ class _Repair:
                 self._torn or longer or rewritten or self._metadata or tables or described
             ),
         )
+
+    def _drop_levels(self) -> None:
+        """Take smaller levels away that do not show what is there; the rest of the store is more
+        than they are.
+        """
+        for image in self._images:
+            of = image.image
+            mended = any(f"{of.name}.0." in name for name in self._torn)
+            bad = mended or not levels_fit(of) or (self._decode and bool(damaged_levels(of)))
+            if bad and drop_levels(of):
+                self._metadata += (f"{of.name}/zarr.json",)
 
     def _write(self, files: Mapping[str, Mapping[str, Any]]) -> None:
         for name, content in files.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from livesr.base.compute import Augmentation, DeviceChoice
+from livesr.base.compute import Augmentation, DeviceChoice, ErrorMaps
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame
@@ -59,8 +59,8 @@ class Replay(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, endpoint, precision, device, threads, tile, uncertainty, residual_plane : how it is
-        computed, as in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile : how it is computed, as in `ComputeConfig`
+    uncertainty, error_map, error_bars, residual_plane : what is told of its pictures, likewise
 
     Raises
     ------
@@ -107,6 +107,8 @@ class Replay(Session):
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
         uncertainty: Augmentation | None = None,
+        error_map: ErrorMaps | None = None,
+        error_bars: bool = False,
         residual_plane: bool = False,
     ) -> None:
         settings = parse(RunConfig, named_in(RunConfig, locals()), "Replay")

@@ -7,11 +7,13 @@ training.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from livesr.evaluation.metrics import PAPER_CONSTANTS
 
 _WINDOW, _SIGMA = 11, 1.5
 _NO_ENERGY, _MAX_GAIN = (
@@ -20,14 +22,6 @@ _NO_ENERGY, _MAX_GAIN = (
 )  # mean square of a channel that shows nothing; largest gain of a dim one
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
-
-PAPER_CONSTANTS = (0.01, 0.03)
-"""What IMC-SR prints (c1 = 0.01, c2 = 0.03), taken literally.
-
-They decide whether a network takes off. Most of a target is dark and without noise; with the
-standard constants SSIM punishes a luminance of 0.02 there as much as a wrong structure, so the
-quickest descent is to darken everything, where a sigmoid stays.
-"""
 
 
 class LossTerms(NamedTuple):
@@ -92,6 +86,8 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
     ----------
     mse, structure, summation : the paper's lambda, mu and alpha
     constants : SSIM's C1 and C2
+    summation_with : what the sum of the predictions is compared with: "structures", the sum of the
+        targets, or "input", the frame that the network saw (IMC-SR's equation 2)
     balance : 0 counts light alike in all channels; 1 counts every structure alike in every patch,
         however dim it is beside the brightest one. Each channel and its target are multiplied by
         (energy of the brightest / its own) ^ (balance / 2), at most 4; absent structures stay as
@@ -102,7 +98,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
     The summation term lowers false positives: what one channel wrongly gains, another must lose.
     The sum of the predictions is compared with the sum of the targets, which is the input without
     its noise. Comparing it with the noisy input, as the paper writes it, teaches the channels to
-    share out the noise.
+    share out the noise: "input" is for making the paper's results again.
     """
 
     _STRIDE = 2  # of SSIM's windows
@@ -114,8 +110,10 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         summation: float = 0.02,
         constants: tuple[float, float] = PAPER_CONSTANTS,
         balance: float = 0.0,
+        summation_with: Literal["structures", "input"] = "structures",
     ) -> None:
         super().__init__()
+        self.sees_input = summation_with == "input"
         self.mse, self.structure, self.summation, self.constants = (
             mse,
             structure,
@@ -124,19 +122,39 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         )
         self.balance = balance
 
-    def forward(self, prediction: Tensor, target: Tensor) -> LossTerms:
+    def forward(
+        self, prediction: Tensor, target: Tensor, frames: Tensor | None = None
+    ) -> LossTerms:
         """Compare (n, c, y, x) predictions with their targets.
 
+        `frames` (n, f, y, x) is what the network saw, for a summation term that compares with it.
         Parts `mse`, `structure`, `summation`.
+
+        Raises
+        ------
+        ValueError
+            If the frames are needed and missing, or of another size than the targets.
         """
         gain = self._gain(target) if self.balance else 1.0
         mse, structure = self._pair(prediction * gain, target * gain)
         sum_mse, sum_structure = self._pair(
-            prediction.sum(1, keepdim=True), target.sum(1, keepdim=True)
+            prediction.sum(1, keepdim=True), self._sum(target, frames)
         )
         summation = self.mse * sum_mse + self.structure * sum_structure
         total = self.mse * mse + self.structure * structure + self.summation * summation
         return LossTerms(total, {"mse": mse, "structure": structure, "summation": summation})
+
+    def _sum(self, target: Tensor, frames: Tensor | None) -> Tensor:
+        """Return what the channels should sum to, (n, 1, y, x)."""
+        if not self.sees_input:
+            return target.sum(1, keepdim=True)
+        if frames is None or frames.shape[-2:] != target.shape[-2:]:
+            raise ValueError(
+                "the summation term compares with the input, which is missing or of another size;"
+                " take summation_with: structures"
+            )
+        middle = frames.shape[1] // 2
+        return frames[:, middle : middle + 1]
 
     def _gain(self, target: Tensor) -> Tensor:
         """Return what each channel of each patch is multiplied by, (n, c, 1, 1)."""
@@ -154,6 +172,8 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
 class L1Loss(nn.Module):  # type: ignore[misc]
     """EDSR's loss: the mean absolute difference."""
 
+    sees_input = False
+
     def forward(self, prediction: Tensor, target: Tensor) -> LossTerms:
         """Compare predictions with their targets; part `l1`."""
         l1 = nn.functional.l1_loss(prediction, target)
@@ -169,6 +189,8 @@ class Distillation(nn.Module):  # type: ignore[misc]
     pixel of mixed light belongs to (Hinton et al. 2015, in its form for regression).
     """
 
+    sees_input = True
+
     def __init__(self, loss: nn.Module, teacher: nn.Module, share: float) -> None:
         super().__init__()
         self.loss, self.teacher, self.share = loss, teacher.eval().requires_grad_(False), share
@@ -177,6 +199,8 @@ class Distillation(nn.Module):  # type: ignore[misc]
         """Compare with both; the parts are those of `loss` against the truth, and `teacher`."""
         with torch.no_grad():
             taught = self.teacher(frames)
-        truth, teacher = self.loss(prediction, target), self.loss(prediction, taught)
+        given = (frames,) if self.loss.sees_input else ()
+        truth = self.loss(prediction, target, *given)
+        teacher = self.loss(prediction, taught, *given)
         total = (1 - self.share) * truth.total + self.share * teacher.total
         return LossTerms(total, {**truth.parts, "teacher": teacher.total})

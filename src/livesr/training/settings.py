@@ -8,12 +8,14 @@ Owns the fields and their checks; the papers' own values are in the recipes
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
-from torch import nn
 
-from livesr.training.losses import PAPER_CONSTANTS, CombinationLoss, L1Loss
+from livesr.evaluation.metrics import PAPER_CONSTANTS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Changing these does not change what a step makes of the network, so a run may go on with others.
 _FREE = {
@@ -40,15 +42,25 @@ class LossConfig(BaseModel):
     structure: float = 0.1
     summation: float = 0.02
     ssim_constants: tuple[PositiveFloat, PositiveFloat] = PAPER_CONSTANTS
+    summation_with: Literal["structures", "input"] = "structures"
+    """What the channels should sum to: the structures without noise, or the frame as it came."""
     balance: float = Field(0.0, ge=0, le=1)
     """How far a dim structure counts like a bright one; see `CombinationLoss`."""
 
     def make(self) -> nn.Module:
         """Return the loss."""
+        # here, so that a recipe is read, and its errors are named, where torch is not installed
+        from livesr.training.losses import CombinationLoss, L1Loss
+
         if self.kind == "l1":
             return L1Loss()
         return CombinationLoss(
-            self.mse, self.structure, self.summation, self.ssim_constants, self.balance
+            self.mse,
+            self.structure,
+            self.summation,
+            self.ssim_constants,
+            self.balance,
+            self.summation_with,
         )
 
 
@@ -89,7 +101,8 @@ class TrainConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 is mixed precision: weights, losses and sums stay fp32."""
     channels_last: bool = True
-    clip_norm: PositiveFloat = 1.0
+    clip_norm: PositiveFloat | None = 1.0
+    """Longest gradient; None clips nothing."""
     loss: LossConfig = LossConfig()
     start: str | None = None
     """A run's folder or weights, or an engine, whose tensors of the same name and shape the network
@@ -126,4 +139,7 @@ class TrainConfig(BaseModel):
 
     def identity(self) -> str:
         """Return what must be equal for a checkpoint to be resumed, as text."""
-        return self.model_dump_json(exclude=_FREE if self.start else _FREE | {"start"})
+        left_out: dict[str, Any] = dict.fromkeys(_FREE if self.start else _FREE | {"start"}, True)
+        if self.loss.summation_with == "structures":  # as before there was a choice
+            left_out["loss"] = {"summation_with"}
+        return self.model_dump_json(exclude=left_out)

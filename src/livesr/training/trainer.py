@@ -232,7 +232,8 @@ class Trainer:
             terms = self._terms(self.network(frames), targets, frames)
         self._optimiser.zero_grad()
         terms.total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self._optimiser.step()
         self._update_average()
         return {
@@ -241,7 +242,7 @@ class Trainer:
         }
 
     def _terms(self, prediction: Tensor, targets: Tensor, frames: Tensor) -> LossTerms:
-        given = (frames,) if isinstance(self._loss, Distillation) else ()
+        given = (frames,) if self._loss.sees_input else ()
         terms: LossTerms = self._loss(prediction, targets, *given)
         return terms
 

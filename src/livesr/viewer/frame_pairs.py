@@ -38,7 +38,8 @@ class FramePair:
 
     `index` is its place in a store, None in a running stream. `uncertainty` is that of the
     prediction, where it was estimated. `separated` says of a measurement that is asked for by
-    itself that there are predictions of its stream.
+    itself that there are predictions of its stream. `error` is the comparison with widefield: of a
+    running stream the newest, which may be of an earlier moment.
     """
 
     prediction: Message | None
@@ -46,6 +47,7 @@ class FramePair:
     index: int | None = None
     uncertainty: Message | None = None
     separated: bool = False
+    error: Message | None = None
 
     @property
     def shown(self) -> Message:
@@ -171,10 +173,20 @@ class LiveFramePairs:
                 prediction,
                 subscriber.measurement_of(prediction),
                 uncertainty=subscriber.uncertainty_of(prediction),
+                error=self._error_of(prediction),
             )
         if measurement is None:
             return None
-        return FramePair(None, measurement, separated=prediction is not None)
+        return FramePair(
+            None,
+            measurement,
+            separated=prediction is not None,
+            error=self._error_of(measurement),
+        )
+
+    def _error_of(self, message: Message) -> Message | None:
+        _, channel, position, z = message.key
+        return self._subscriber.newest("sr/error", channel=channel, position=position, z=z)
 
     def _first_separated(self) -> str | None:
         """Return the first channel that has a prediction; None while there is none."""
@@ -206,6 +218,24 @@ def uncertainty_plane(pair: FramePair) -> NDArray[np.float32] | None:
     planes *= planes
     total: NDArray[np.float32] = np.sqrt(planes.sum(0))
     return total
+
+
+def error_plane(pair: FramePair) -> tuple[NDArray[np.float32], float] | None:
+    """Return the error map of what is shown, float32 (y, x), and the span of the widefield picture.
+
+    That of the prediction, of a measurement by itself its own; both in ADU of the exposures. None
+    where nothing was compared.
+    """
+    if pair.error is None or pair.error.pixels is None:
+        return None
+    header = pair.error.header
+    labels = [channel.label for channel in header.channels]
+    label = "prediction" if pair.prediction and "prediction" in labels else "reconstruction"
+    span = header.compared.get(label, {}).get("span")
+    if label not in labels or not span:
+        return None
+    plane: NDArray[np.float32] = pair.error.pixels[labels.index(label)].astype(np.float32)
+    return plane, float(span)
 
 
 def residual_plane(pair: FramePair) -> NDArray[np.float32] | None:

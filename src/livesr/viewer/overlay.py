@@ -20,6 +20,9 @@ INVENTED, MISSING = (230, 159, 0), (86, 180, 233)
 Light that was measured and is in no channel.
 """
 
+WRONG = (240, 228, 66)
+"""What contradicts the widefield picture."""
+
 UNCERTAIN = (213, 94, 0)
 """What the network is not sure of."""
 
@@ -84,6 +87,30 @@ def paint_uncertainty(grey: Picture, deviation: NDArray[np.float32], span: float
         raise ValueError(f"the uncertainty is {deviation.shape}, the measurement {grey.shape}")
     enlarged = np.repeat(np.repeat(grey, factor, 0), factor, 1) if factor > 1 else grey
     return _painted(enlarged, [np.float32(value) for value in UNCERTAIN], _opacity(deviation, span))
+
+
+def paint_error(grey: Picture, error: NDArray[np.float32], span: float) -> Picture:
+    """Paint an error map over `grey`: the stronger the colour, the larger the contradiction.
+
+    Parameters
+    ----------
+    grey : measurement, uint8 (y, x)
+    error : float32 (y, x), ADU of the exposures
+    span : of the widefield picture that it was compared with, ADU
+
+    Returns
+    -------
+    Picture
+        uint8 (y, x, 3), newly allocated.
+
+    Raises
+    ------
+    ValueError
+        If the sizes differ.
+    """
+    if grey.shape != error.shape:
+        raise ValueError(f"the error map is {error.shape}, the measurement {grey.shape}")
+    return _painted(grey, [np.float32(value) for value in WRONG], _opacity(error, span))
 
 
 def _opacity(light: NDArray[np.float32], span: float) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ _TOPICS: dict[SeriesName, str] = {
     "sr": "sr/frame",
     "recon": "sr/input",
     "uncertainty": "sr/uncertainty",
+    "error": "sr/error",
 }
 _SCENES_KEPT = 8  # a paused pair is drawn anew for every change of contrast
 
@@ -97,13 +98,33 @@ class StoreSource:
 
         None if the store has no such stream.
         """
-        fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
-        if not fits:
+        stream = self._selected(selection)
+        if stream is None:
             return None
-        stream = next((s for s in fits if ("sr", s.position, s.channel) in self._images), fits[0])
         times = self._times[stream]
         index = min(max(index, 0), len(times) - 1)
         return self._read(stream, times[index], index)
+
+    def times(self, selection: Selection) -> tuple[tuple[int, int, int], ...]:
+        """Return index, time point, and when it was taken in ns (0: unknown) of every moment."""
+        stream = self._selected(selection)
+        if stream is None:
+            return ()
+        lines = [line for kind in _SHOWN if (line := self._lines[kind])]
+        return tuple(
+            (
+                index,
+                t,
+                next((n for line in lines if (n := line.get((stream, t), {}).get("t_acq_ns"))), 0),
+            )
+            for index, t in enumerate(self._times[stream])
+        )
+
+    def _selected(self, selection: Selection) -> Stream | None:
+        """Return the stream that is meant, one that is separated before another."""
+        fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
+        separated = (s for s in fits if ("sr", s.position, s.channel) in self._images)
+        return next(separated, fits[0] if fits else None)
 
     def _all_streams(self) -> list[Stream]:
         streams = [
@@ -125,7 +146,13 @@ class StoreSource:
 
     def _read_pair(self, stream: Stream, t: int, index: int) -> FramePair:
         prediction, measurement = self._message("sr", stream, t), self._message("recon", stream, t)
-        return FramePair(prediction, measurement, index, self._message("uncertainty", stream, t))
+        return FramePair(
+            prediction,
+            measurement,
+            index,
+            self._message("uncertainty", stream, t),
+            error=self._message("error", stream, t),
+        )
 
     def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
         key = (kind, stream.position, stream.channel)
@@ -133,6 +160,9 @@ class StoreSource:
         if key not in self._images or line is None:
             return None
         pixels = np.asarray(self._arrays[key][self._shapes[key].index(t, stream.z)])
+        if kind == "error":
+            scale = self._images[key].attributes["livesr"]["intensity"]["scale"]
+            pixels = pixels * np.float32(scale)
         header = self._header(self._images[key], stream, t, line, pixels.shape)
         return Message(_TOPICS[kind], header, pixels)
 
@@ -163,7 +193,10 @@ class StoreSource:
             novelty=line.get("novelty"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
+            judgement=line.get("judgement"),
+            mixing=line.get("mixing", {}),
             score=line.get("score", {}),
+            compared=line.get("compared", {}),
             time_shift_ms=line.get("time_shift_ms"),
         )
 
@@ -188,7 +221,7 @@ def _channels(image: Image) -> tuple[WireChannel, ...]:
     """
     return tuple(
         WireChannel(
-            label=c["label"].removeprefix("SR "),
+            label=c["label"].removeprefix("SR ").removeprefix("error of "),
             color=c["color"],
             window=(c["window"]["start"], c["window"]["end"]),
         )

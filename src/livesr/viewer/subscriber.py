@@ -19,6 +19,7 @@ from livesr.base.errors import ConfigError
 from livesr.formats.keys import ViewerKeys
 from livesr.formats.wire import (
     END,
+    ERROR,
     FRAME,
     INPUT,
     MAX_MESSAGE_BYTES,
@@ -79,7 +80,7 @@ class Subscriber:
     def __init__(
         self,
         endpoint: str,
-        topics: tuple[bytes, ...] = (FRAME, INPUT, UNCERTAINTY, STATUS),
+        topics: tuple[bytes, ...] = (FRAME, INPUT, UNCERTAINTY, ERROR, STATUS),
         keys: Path | None = None,
     ) -> None:
         self._keys = ViewerKeys.read(keys) if keys else None

@@ -149,6 +149,8 @@ class SRPreview(QWidget):
                 words.append(f"latency {header.latency_ms:.0f} ms")
             if header.residual is not None:
                 words.append(f"residual {100 * header.residual:.1f} %")
+            if pair.prediction and pair.prediction.quality:
+                words.append(str(pair.prediction.quality))
             warnings += [w for message in pair.messages for w in message.header.warnings]
         if self._pairs.problem:
             warnings.append(self._pairs.problem)
@@ -196,7 +198,9 @@ class _Picture(QWidget):
         assert self._frame is not None
         self._frame.show_pixels(message.pixels)
         self._follow_windows(message)
-        self._badge.setText(f"{self._text} · provisional" if header.provisional else self._text)
+        said = [self._text, *(["provisional"] if header.provisional else [])]
+        said += [str(message.quality)] if message.quality else []
+        self._badge.setText(" · ".join(said))
 
     def _start(self, message: Message) -> None:
         """Make or re-make the viewer for pictures of this form."""

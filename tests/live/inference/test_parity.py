@@ -31,6 +31,10 @@ RUNS = [
 ]
 
 
+OFTEN = {"imcsr-mt-er-lyso-light", "edsr-x2"}
+"""Engines that are tried in every run of the tests, the others once a night."""
+
+
 def structures(seed: int) -> np.ndarray:
     """Three normalised frames of bright lines on a dark background that move, with noise."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(np.float32)
@@ -104,7 +108,12 @@ def test_random_network(exported: Engine, backend: str, precision: str) -> None:
 
 @pytest.mark.parametrize(("backend", "precision"), RUNS)
 @pytest.mark.parametrize(
-    "folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name
+    "folder",
+    [
+        pytest.param(p.parent, marks=() if p.parent.name in OFTEN else pytest.mark.slow)
+        for p in sorted(SHIPPED.glob("*/manifest.yaml"))
+    ],
+    ids=lambda p: p.name,
 )
 def test_shipped_engine(folder: Path, backend: str, precision: str) -> None:
     engine = load_engine(folder)

@@ -79,7 +79,7 @@ def shipped() -> list[Path]:
     return sorted(path.parent for path in SHIPPED.glob("*/model.onnx"))
 
 
-@pytest.mark.parametrize("capability", [AMPERE, ADA])
+@pytest.mark.parametrize("capability", [pytest.param(AMPERE, marks=pytest.mark.slow), ADA])
 @pytest.mark.parametrize("folder", shipped(), ids=lambda p: p.name)
 def test_every_shipped_engine_compiles(folder: Path, capability: int) -> None:
     engine = load_engine(folder)
@@ -129,7 +129,7 @@ def test_every_network_that_can_be_trained_compiles_in_f16_and_int8(
     assert build(codes_of(model, window), "int8", shape, RTX, capability=capability)[0]
 
 
-@pytest.mark.parametrize("capability", [AMPERE, ADA])
+@pytest.mark.parametrize("capability", [pytest.param(AMPERE, marks=pytest.mark.slow), ADA])
 def test_dfcan_compiles_with_its_fourier_transforms(capability: int, tmp_path: Path) -> None:
     architecture, parameters, window = NETWORKS["dfcan"]
     model, shape = exported(architecture, parameters, window, tmp_path), (1, window, 60, 63)
@@ -212,9 +212,8 @@ def of_a_stranger() -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if "rcan" in n else ()) for n in LARGE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(LARGE))
 def test_the_published_sizes_compile(name: str, tmp_path: Path) -> None:
     architecture, parameters, window = LARGE[name]
     model = exported(architecture, parameters, window, tmp_path)

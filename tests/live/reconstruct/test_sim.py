@@ -348,7 +348,8 @@ def real(name):
 
 
 @pytest.mark.parametrize(
-    ("damping", "wiener", "apodisation", "least"), [(None, 0.1, 1.5, 0.92), (1.0, 0.2, 1.0, 0.91)]
+    ("damping", "wiener", "apodisation", "least"),
+    [pytest.param(None, 0.1, 1.5, 0.92, marks=pytest.mark.slow), (1.0, 0.2, 1.0, 0.91)],
 )
 def test_real_er_is_closer_to_the_published_reconstruction_than_widefield(
     damping, wiener, apodisation, least

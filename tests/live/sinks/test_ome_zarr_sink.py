@@ -310,6 +310,7 @@ class TestFramesLog:
             "edge": True,
             "true_neighbours": True,
             "warnings": ["too dim"],
+            "judgement": {"word": "good", "channels": {}},
         }
         sink.close({})
 

@@ -131,10 +131,10 @@ def test_no_pattern_is_found_where_there_is_none():
 @pytest.mark.parametrize(
     "order",
     [
-        angle_major(3, 3),
-        [(a, p) for p in range(3) for a in range(3)],
+        pytest.param(angle_major(3, 3), marks=pytest.mark.slow),
+        pytest.param([(a, p) for p in range(3) for a in range(3)], marks=pytest.mark.slow),
         [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (2, 1), (1, 2), (2, 2), (0, 2)],
-        [*angle_major(3, 3)[1:], (0, 0)],
+        pytest.param([*angle_major(3, 3)[1:], (0, 0)], marks=pytest.mark.slow),
     ],
     ids=["angle-major", "phase-major", "mixed", "rotated"],
 )
@@ -231,7 +231,9 @@ def refusal(raw, optics=OPTICS, **how):
     return str(e.value)
 
 
-@pytest.mark.parametrize("which", [(0, 1, 1), (0, 1, 0), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "which", [(0, 1, 1), *(pytest.param(w, marks=pytest.mark.slow) for w in ((0, 1, 0), (2, 2, 2)))]
+)
 def test_angles_in_one_direction_are_refused(which):
     raw = raw_groups([PATTERNS[i] for i in which])
     said = refusal(raw)

@@ -7,6 +7,7 @@ anything reads them as a network.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import os
@@ -16,7 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from livesr.base import contained
@@ -35,6 +38,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MANIFEST_NAME = "manifest.yaml"
 MODEL_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
+
+FEATURES_OUTPUT = "features"
+"""Name of a network's second output, (1, n, 1, 1)."""
 
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an
@@ -140,6 +146,86 @@ class Uncertain(Model):
     correlation: Number | None = None
 
 
+class ChannelMixing(Model):
+    """What the brightness of a structure in the prediction says of its true one.
+
+    Brightness over that of the brightest other structure, `livesr.live.mixing`; logarithms are
+    natural: log true = offset + slope log found, with a standard deviation of `sd` between cells.
+
+    Attributes
+    ----------
+    weak : ratio found below which a structure is weak
+    absent : ratio found that one which is not there has at most, as a rule
+    """
+
+    slope: Positive
+    offset: Number
+    sd: Positive
+    weak: Annotated[float, Field(ge=0, lt=10)]
+    absent: Annotated[float, Field(ge=0, lt=10)]
+
+
+def _packed(value: object) -> object:
+    """Return the base64 text of an array, or of the text that it was read from."""
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(np.asarray(value, "<f4").tobytes()).decode()
+    return value
+
+
+def _sound(text: str) -> str:
+    try:
+        values = unpacked(text)
+    except ValueError as e:
+        raise ValueError(f"no base64 of float32 numbers: {e}") from e
+    if not np.isfinite(values).all():
+        raise ValueError("not all of its numbers are finite")
+    return text
+
+
+Packed = Annotated[str, Field(max_length=1 << 20), BeforeValidator(_packed), AfterValidator(_sound)]
+"""Many numbers: base64 of little-endian float32."""
+
+
+def unpacked(text: str) -> NDArray[np.float64]:
+    """Return the numbers of a `Packed`.
+
+    Raises
+    ------
+    ValueError
+        If it is no such text.
+    """
+    data = base64.b64decode(text, validate=True)
+    return np.frombuffer(data, "<f4").astype(np.float64)
+
+
+class Familiarity(Model):
+    """What the network's features look like on what it knows; `livesr.live.unlike` scores by it.
+
+    Attributes
+    ----------
+    data : on which frames it was fitted
+    last : features that are multiplied with each channel of the prediction
+    mean, scale, weights : of each number of `livesr.live.unlike.described`
+    bias : of the score: 1 in 25 frames of training exceed 1
+    area : under the curve, frames of training against random textures left out of the fit
+    """
+
+    data: str = ""
+    last: Annotated[int, Field(ge=1, le=4096)]
+    mean: Packed
+    scale: Packed
+    weights: Packed
+    bias: Number
+    area: Number
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Familiarity:
+        sizes = {len(unpacked(one)) for one in (self.mean, self.scale, self.weights)}
+        if len(sizes) > 1 or not (unpacked(self.scale) > 0).all():
+            raise ValueError("'mean', 'scale' and 'weights' are not as many, or a scale is not > 0")
+        return self
+
+
 class Limits(Model):
     """Beyond which values its predictions are not those of validation.
 
@@ -151,6 +237,8 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
+    familiarity : what the network's features look like; None judges the frame alone
+    mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
         shown as each other one, median
     uncertainty : None was not measured
@@ -161,6 +249,8 @@ class Limits(Model):
     data: str = ""
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    familiarity: Familiarity | None = None
+    mixing: dict[str, ChannelMixing] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
 
@@ -203,10 +293,18 @@ class Weights(Model):
     """The formats that the network comes in.
 
     `onnx` is the source of truth, `int8` is made of it.
+
+    Attributes
+    ----------
+    features : numbers of the second output of both, means of the network's features over the
+        frame; 0 without one
+    features_drawn : how many features are given where each channel is drawn
     """
 
     onnx: OnnxWeights
     int8: Int8Weights | None = None
+    features: Annotated[int, Field(ge=0, le=4096)] = 0
+    features_drawn: Annotated[int, Field(ge=0, le=4096)] = 0
 
     @model_validator(mode="after")
     def _made_of_the_same(self) -> Weights:
@@ -282,12 +380,24 @@ class Manifest(Model):
             raise ValueError(
                 f"an engine that does {self.task!r} has one output channel, got {len(names)}"
             )
+        known = self.limits.familiarity
+        wanted = self.features - len(names)
+        if known and len(unpacked(known.mean)) != wanted:
+            raise ValueError(
+                f"'familiarity' is of {len(unpacked(known.mean))} features, and the network has"
+                f" {max(wanted, 0)}: run 'livesr limits' with --pairs anew"
+            )
         return self
 
     @property
     def sha256(self) -> str:
         """Hash of the network's file, 64 lower-case hexadecimal digits."""
         return self.weights.onnx.sha256
+
+    @property
+    def features(self) -> int:
+        """Numbers of the network's second output; 0 without one."""
+        return self.weights.features
 
     @property
     def channel_names(self) -> tuple[str, ...]:

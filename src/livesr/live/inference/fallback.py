@@ -70,6 +70,11 @@ class FallbackSession(InferenceSession):
                 self._replace(e)
 
     @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Those of the runtime in use."""
+        return self._inner.features
+
+    @property
     def resident(self) -> Resident | None:
         """That of the runtime in use, None also while another thread replaces it."""
         return None if self._failed else self._inner.resident

@@ -83,7 +83,7 @@ def _network(channels: int, window: int) -> bytes:
         import onnx
         from onnx import TensorProto, helper
     except ImportError as e:
-        raise BackendError("Writing an engine needs onnx: pip install 'livesr[train]'") from e
+        raise BackendError("Writing an engine needs onnx: pip install onnx.") from e
     weights = [
         1.0 / channels if w == window // 2 else 0.0 for _ in range(channels) for w in range(window)
     ]

@@ -20,7 +20,7 @@ import numpy as np
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import endpoint_of
 from livesr.base.errors import BackendError, EngineError
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
 from livesr.live.inference.padding import PaddedBlock, PaddedSession
 from livesr.live.inference.runtime import PRECISIONS, Precision, Runtime
 from livesr.live.inference.session import InferenceSession
@@ -202,8 +202,11 @@ class KServeSession(PaddedSession):
         said = {k: v.string_value for k, v in config.config.parameters.items()}
         self._check_identity(said)
         told = self._call(self._client.get_model_metadata, manifest.id, client_timeout=_ASK_S)
-        ends = [*told.inputs, *told.outputs]
-        if (len(told.inputs), len(told.outputs)) != (1, 1) or not (
+        outputs = [end for end in told.outputs if end.name != FEATURES_OUTPUT]
+        ends = [*told.inputs, *outputs]
+        if len(outputs) == len(told.outputs):
+            self._features = None  # of a repository of before: its frames are judged without
+        if (len(told.inputs), len(outputs)) != (1, 1) or not (
             ends[0].datatype == ends[1].datatype in _TYPES
         ):
             what = ", ".join(f"{end.name} {end.datatype}" for end in ends)
@@ -242,16 +245,19 @@ class KServeSession(PaddedSession):
         block = padded.block
         if datatype == "FP16":
             block = np.clip(block, -_MAX_F16, _MAX_F16).astype(np.float16)
+        wanted = [output, *([FEATURES_OUTPUT] if self._features is not None else [])]
         sent = InferInput(name, list(block.shape), datatype)
         sent.set_data_from_numpy(block)
         came = self._call(
             self._client.infer,
             self._served.name,
             [sent],
-            outputs=[InferRequestedOutput(output)],
+            outputs=[InferRequestedOutput(one) for one in wanted],
             client_timeout=self._deadline_s,
         )
         self._take(self._pixels(came, output), padded)
+        if self._features is not None:
+            self._take_features(self._pixels(came, FEATURES_OUTPUT))
 
     def _pixels(self, came: Any, output: str) -> Any:
         try:
@@ -281,6 +287,16 @@ class KServeSession(PaddedSession):
             raise BackendError(
                 f"The server at {self._endpoint} returned pixels that are no numbers."
             )
+
+    def _take_features(self, features: Any) -> None:
+        """Copy the features of an answer; raises BackendError if they are not what was asked."""
+        assert self._features is not None
+        if getattr(features, "size", None) != self._features.size:
+            raise BackendError(
+                f"The server at {self._endpoint} returned features of shape"
+                f" {getattr(features, 'shape', None)}; expected {self._features.size}."
+            )
+        self._features[...] = features.reshape(-1)
 
     def _call(self, ask: Callable[..., T], *args: Any, **how: Any) -> T:
         """Ask the server; whatever goes wrong becomes a sentence."""

@@ -286,6 +286,10 @@ class OnnxGraph:
     ------
     EngineError
         If it is no ONNX network, or uses an operator that is not in `OPERATORS`.
+
+    Attributes
+    ----------
+    features : second output of the last frame, float32 (n,) on the device; None without one
     """
 
     def __init__(self, model: bytes, device: str, precision: Any) -> None:
@@ -293,6 +297,8 @@ class OnnxGraph:
         self._device = device
         self.input_name = graph.input[0].name
         self.output_name = graph.output[0].name
+        self._features_name = graph.output[1].name if len(graph.output) > 1 else ""
+        self.features: Any = None
         self._constants: dict[str, Any] = {
             i.name: self._tensor(numpy_helper.to_array(i)) for i in graph.initializer
         }
@@ -316,6 +322,8 @@ class OnnxGraph:
             _execute(step, values, self._constants)
             for name in step.last_use:
                 values.pop(name, None)
+        if self._features_name:
+            self.features = values[self._features_name].float().reshape(-1)
         return values[self.output_name].float()
 
     def _tensor(self, array: NDArray[Any]) -> Any:
@@ -413,6 +421,7 @@ def _parse(model: bytes) -> Any:
 def _steps(graph: Any, precision: Any) -> list[_Step]:
     nodes = list(graph.node)
     held = held_in_f32(nodes)
+    kept = {output.name for output in graph.output}
     last_user = {name: i for i, node in enumerate(nodes) for name in node.input}
     return [
         _Step(
@@ -421,7 +430,7 @@ def _steps(graph: Any, precision: Any) -> list[_Step]:
             tuple(node.input),
             tuple(node.output),
             torch.float32 if i in held else precision,
-            tuple(n for n in dict.fromkeys(node.input) if last_user[n] == i),
+            tuple(n for n in dict.fromkeys(node.input) if last_user[n] == i and n not in kept),
         )
         for i, node in enumerate(nodes)
     ]

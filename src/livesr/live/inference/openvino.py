@@ -20,7 +20,12 @@ import psutil
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.padding import PaddedBlock, PaddedSession, check_output
+from livesr.live.inference.padding import (
+    PaddedBlock,
+    PaddedSession,
+    check_features,
+    check_output,
+)
 from livesr.live.inference.runtime import Precision, Runtime
 from livesr.live.inference.session import Compiled, InferenceSession
 
@@ -130,7 +135,10 @@ class OpenVINOSession(PaddedSession):
             ) from e
         self.compiled = Compiled(time.time())
         request.set_input_tensor(openvino.Tensor(padded.block, shared_memory=True))
-        request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
+        request.set_output_tensor(0, openvino.Tensor(self._output, shared_memory=True))
+        if self._features is not None:
+            features = self._features.reshape(1, -1, 1, 1)
+            request.set_output_tensor(1, openvino.Tensor(features, shared_memory=True))
         self._request: Any = request
         self.infer()
 
@@ -162,8 +170,9 @@ def _compile(
     core: Any, engine: Engine, model: Any, padded: PaddedBlock, hints: Mapping[str, Any]
 ) -> Any:
     model.reshape(list(padded.block.shape))
-    found = tuple(model.output().get_partial_shape().get_min_shape())
+    found, *more = (tuple(o.get_partial_shape().get_min_shape()) for o in model.outputs)
     check_output(engine, found, padded.output_shape)
+    check_features(engine, more[0][1] if more else None)
     if hints["INFERENCE_PRECISION_HINT"] != "f32":
         model = _keep_last_convolution_f32(core, model)
     return core.compile_model(model, "CPU", dict(hints)).create_infer_request()

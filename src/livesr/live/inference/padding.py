@@ -81,7 +81,8 @@ class PaddedBlock:
 class PaddedSession(InferenceSession):
     """A session whose frames and predictions pass through memory of the host, allocated once.
 
-    A runtime says in `_run` how its output follows from its block.
+    A runtime says in `_run` how its output follows from its block, and sets `_features` to None if
+    it cannot hand them out.
 
     Parameters
     ----------
@@ -90,6 +91,7 @@ class PaddedSession(InferenceSession):
     """
 
     _padded: PaddedBlock | None = None
+    _features: NDArray[np.float32] | None = None
 
     def __init__(
         self, engine: Engine, shape: tuple[int, int], zeros: Callable[..., Any] = np.zeros
@@ -97,6 +99,13 @@ class PaddedSession(InferenceSession):
         self._padded = padded = PaddedBlock(engine, shape, zeros)
         self._output: NDArray[np.float32] = zeros(padded.output_shape, np.float32)
         self._result = padded.crop(self._output)
+        if engine.manifest.features:
+            self._features = zeros((engine.manifest.features,), np.float32)
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Means of the network's features over the frame of the last `infer`; None without."""
+        return self._features
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -117,12 +126,35 @@ class PaddedSession(InferenceSession):
 
     @abstractmethod
     def _run(self, padded: PaddedBlock) -> None:
-        """Fill `_output`, (1, c, Y, X), with what the network makes of `padded.block`."""
+        """Fill `_output`, (1, c, Y, X), with what the network makes of `padded.block`.
+
+        And `_features`, unless it is None.
+        """
 
     def _opened(self) -> PaddedBlock:
         if self._padded is None:
             raise BackendError(f"The {self.name} session is closed.")
         return self._padded
+
+
+def check_features(engine: Engine, found: int | None) -> None:
+    """Compare how many features a network returns with what its manifest says.
+
+    Parameters
+    ----------
+    found : how many numbers its output `FEATURES_OUTPUT` has; None where it has none
+
+    Raises
+    ------
+    EngineError
+        If they differ.
+    """
+    expected = engine.manifest.features
+    if expected and found != expected:
+        raise EngineError(
+            f"The network of engine {engine.manifest.id!r} returns {found or 'no'} features, and"
+            f" its manifest says {expected}. 'livesr limits' adds the output and corrects it."
+        )
 
 
 def check_output(engine: Engine, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

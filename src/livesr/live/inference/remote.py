@@ -37,6 +37,9 @@ frame.
 What int8 and f16 differ by is below a third of it.
 """
 
+Inferred = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Output and features of a frame."""
+
 _LOOK_S, _MAX_LOOK_S = 1.0, 15.0  # how often a server that failed is asked, at first and at last
 _SOON_S = 30.0  # a server that fails again within it is asked less often
 _MIN_DEADLINE_S, _MAX_DEADLINE_S = 2.0, 30.0
@@ -100,6 +103,11 @@ class RemoteSession(InferenceSession):
         return self.lanes[0].infer()
 
     @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Those of the first lane."""
+        return self.lanes[0].features
+
+    @property
     def account(self) -> dict[str, Any]:
         """What the report of a run says: where frames were computed, and how long it took."""
         with self._lock:
@@ -119,8 +127,9 @@ class RemoteSession(InferenceSession):
 
     def inferred(
         self, lane: int, frames: NDArray[np.float32], out: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return what the network makes of `frames`, from the server if it is there.
+    ) -> Inferred:
+        """Return what the network makes of `frames`, and its features, from the server if it is
+        there.
 
         Parameters
         ----------
@@ -141,25 +150,25 @@ class RemoteSession(InferenceSession):
                 session.input[...] = frames
                 result = session.infer()
                 self._log.answered(time.perf_counter() - begun)
-                return result
+                return result, session.features
             except Exception as e:  # a client raises whatever its library raises
                 self._lose(session, e)
         return self._inferred_here(frames, out)
 
-    def _inferred_here(
-        self, frames: NDArray[np.float32], out: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def _inferred_here(self, frames: NDArray[np.float32], out: NDArray[np.float32]) -> Inferred:
         with self._local_lock:
             if self._here is None:
                 raise BackendError(f"{self._why_none} No server answers either.")
             self._here.input[...] = frames
             out[...] = self._here.infer()
+            of_frame = self._here.features
+            features = None if of_frame is None else of_frame.copy()
             self._log.frames_here += 1
             replaced = self._here.replacements
         for sentence in replaced:
             with self._lock:
                 self._say(sentence)
-        return out
+        return out, features
 
     # -- the two sides -----------------------------------------------------------------------------
 
@@ -310,13 +319,14 @@ class _Lane(InferenceSession):
 
     def __init__(
         self,
-        inferred: Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]],
+        inferred: Callable[[NDArray[np.float32], NDArray[np.float32]], Inferred],
         shape: tuple[int, int, int],
         output_shape: tuple[int, int, int],
     ) -> None:
         self._inferred = inferred
         self._frames = np.zeros(shape, np.float32)
         self._output = np.zeros(output_shape, np.float32)
+        self._features: NDArray[np.float32] | None = None
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -327,7 +337,13 @@ class _Lane(InferenceSession):
         """Return (c, scale y, scale x) for the current `input`; errors as of
         `RemoteSession.inferred`.
         """
-        return self._inferred(self._frames, self._output)
+        output, self._features = self._inferred(self._frames, self._output)
+        return output
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Those of the last frame, from wherever it was computed."""
+        return self._features
 
     def close(self) -> None:
         """Leave it to the session that it is a way through."""

@@ -29,6 +29,10 @@ class Resident(Protocol):
     """
 
     @property
+    def device_features(self) -> Any:
+        """As `InferenceSession.features`, on the device, complete with the output; or None."""
+
+    @property
     def device_input(self) -> Any:
         """The float32 (window, y, x) block on the device that `enqueue` reads.
 
@@ -152,6 +156,15 @@ class InferenceSession(ABC):
     def lanes(self) -> tuple[InferenceSession, ...]:
         """Sessions of the same network that may infer at the same time, each in one thread."""
         return (self,)
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Means of the network's own features over the frame of the last `infer`, float32 (n,).
+
+        The session's memory, valid until the next call. None where the engine has no such output
+        (`Manifest.features`), or the runtime does not hand it out.
+        """
+        return None
 
     def set_deadline(self, seconds: float) -> None:  # noqa: B027 most runtimes can leave none
         """Have frames fail that take longer than `seconds`, where the runtime can leave one."""

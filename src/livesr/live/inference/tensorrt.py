@@ -8,6 +8,7 @@ what was compiled `plans.py`'s.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,10 +21,11 @@ import numpy as np
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, LiveSRError
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
 from livesr.live.inference.padding import (
     PaddedBlock,
     PaddedSession,
+    check_features,
     check_output,
     padded_shape,
 )
@@ -152,6 +154,7 @@ class TensorRTSession(PaddedSession):
 
     _on_device: Any = None  # a PaddedBlock of CuPy arrays
     _output_on_device: Any = None
+    _features_on_device: Any = None
     _context: Any = None
     _kernels: Any = None  # what the context was made with, which it may use as long as it is
     _stream: Any = None
@@ -191,6 +194,11 @@ class TensorRTSession(PaddedSession):
         """
         return self._block_on_device().frames
 
+    @property
+    def device_features(self) -> Any:
+        """CuPy array (n,), float32, None where the engine has none; complete with the output."""
+        return self._features_on_device
+
     def enqueue(self, stream: int) -> Any:
         """Put the network behind what is on the CUDA stream at address `stream`, and return at
         once.
@@ -221,7 +229,7 @@ class TensorRTSession(PaddedSession):
                 self._wait()
         self._step = self._network = self._event = self._stream = None
         self._context = self._kernels = None  # in this order: the context uses them
-        self._on_device = self._output_on_device = None
+        self._on_device = self._output_on_device = self._features_on_device = None
         super().close()
 
     def _open(self, engine: Engine, shape: tuple[int, int]) -> None:
@@ -264,14 +272,24 @@ class TensorRTSession(PaddedSession):
 
     def _bind(self, engine: Engine, expected: tuple[int, ...]) -> None:
         """Give the context its memory, by the tensors' names."""
+        import cupy
+
         trt = self.inference_library.load()
         plan = self._context.engine
         for name in (plan.get_tensor_name(i) for i in range(plan.num_io_tensors)):
-            is_input = plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            if not is_input:
-                check_output(engine, tuple(plan.get_tensor_shape(name)), expected)
-            array = self._block_on_device().block if is_input else self._output_on_device
+            shape = tuple(plan.get_tensor_shape(name))
+            if plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                array = self._block_on_device().block
+            elif name == FEATURES_OUTPUT:
+                check_features(engine, math.prod(shape))
+                # A plan wants memory for every output, asked for or not.
+                array = self._features_on_device = cupy.zeros(shape, np.float32).reshape(-1)
+            else:
+                check_output(engine, shape, expected)
+                array = self._output_on_device
             self._context.set_tensor_address(name, array.data.ptr)
+        if self._features is not None and self._features_on_device is None:
+            check_features(engine, None)
 
     def _execute(self, stream: Any) -> None:
         if not self._context.execute_async_v3(stream.ptr):
@@ -293,6 +311,11 @@ class TensorRTSession(PaddedSession):
         runtime.memcpyAsync(
             output.ctypes.data, self._output_on_device.data.ptr, output.nbytes, to_host, stream.ptr
         )
+        if (features := self._features) is not None:
+            on_device = self._features_on_device
+            runtime.memcpyAsync(
+                features.ctypes.data, on_device.data.ptr, features.nbytes, to_host, stream.ptr
+            )
 
     def _captured(self, work: Any) -> Any:
         """Return the graph of what `work` puts on the stream."""

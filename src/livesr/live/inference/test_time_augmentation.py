@@ -46,6 +46,7 @@ class TestTimeAugmentation:
     ----------
     spread : float32 (c, y, x), standard deviation over the views of what `infer` last predicted;
         its own memory
+    features : `InferenceSession.features` of the upright frame
 
     Raises
     ------
@@ -65,6 +66,7 @@ class TestTimeAugmentation:
         self._views = [
             (turn, step) for turn in (False, True)[: 1 + (augmentation == "d4")] for step in _FLIPS
         ][1:]
+        self.features: NDArray[np.float32] | None = None
         self._frames = np.empty((window, *shape), np.float32)
         self._upright, self.spread, self._mean = (
             np.empty(output_shape, np.float32) for _ in range(3)
@@ -77,6 +79,8 @@ class TestTimeAugmentation:
         """
         self._frames[...] = session.input
         self._upright[...] = session.infer()
+        features = session.features
+        self.features = None if features is None else features.copy()
         self.spread.fill(0)
         self._mean.fill(0)
         for turn, step in self._views:

@@ -72,6 +72,8 @@ class TiledSession(PaddedSession):
         self.inner = inner = open_tile(size)
         self.like(inner)
         self.tile = max(size)
+        if inner.features is None:
+            self._features = None
 
     def close(self) -> None:
         """Release the session of a tile, and the buffers."""
@@ -81,8 +83,14 @@ class TiledSession(PaddedSession):
         super().close()
 
     def _run(self, padded: PaddedBlock) -> None:
-        """Infer tile by tile, and add each to the output with its weights."""
+        """Infer tile by tile, and add each to the output with its weights.
+
+        Features are means over a frame: those of the tiles, by the area that each one fills.
+        """
         self._output.fill(0)
+        if self._features is not None:
+            self._features.fill(0)
+        area = self._output.shape[2] * self._output.shape[3]
         height, width = self.inner.input.shape[1:]
         scale = self._scratch.shape[1] // height
         for y, x, weight in self._tiles:
@@ -90,6 +98,8 @@ class TiledSession(PaddedSession):
             np.multiply(self.inner.infer(), weight, out=self._scratch)
             rows = slice(y * scale, (y + height) * scale)
             self._output[0, :, rows, x * scale : (x + width) * scale] += self._scratch
+            if self._features is not None and (of_tile := self.inner.features) is not None:
+                self._features += of_tile * np.float32(weight.sum() / area)
 
 
 def needed_bytes(engine: Engine, shape: tuple[int, int]) -> int:

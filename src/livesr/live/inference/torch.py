@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.padding import PaddedBlock, PaddedSession, check_output
+from livesr.live.inference.padding import (
+    PaddedBlock,
+    PaddedSession,
+    check_features,
+    check_output,
+)
 from livesr.live.inference.runtime import Precision, Runtime
 from livesr.live.inference.session import InferenceSession, Resident
 
@@ -121,6 +126,8 @@ class TorchSession(PaddedSession):
 
     def _run(self, padded: PaddedBlock) -> None:
         self._output[...] = self._graph.run(padded.block)
+        if self._features is not None:
+            self._features[...] = self._graph.features.numpy()
 
 
 class TorchCudaSession(PaddedSession):
@@ -144,7 +151,10 @@ class TorchCudaSession(PaddedSession):
             torch.backends.cudnn.allow_tf32 = False  # TF32 has 10 bits of mantissa: no reference
         padded = self._opened()
         graph = _checked_graph(engine, precision, "cuda", padded)
-        self._pinned = torch.from_numpy(padded.block), torch.from_numpy(self._output)
+        self._pinned = tuple(
+            None if array is None else torch.from_numpy(array)
+            for array in (padded.block, self._output, self._features)
+        )
         self._network: ResidentNetwork | None = ResidentNetwork(graph, engine, shape, "cuda")
 
     @property
@@ -162,7 +172,7 @@ class TorchCudaSession(PaddedSession):
         if self._network is not None:
             self._network.settle()
         self._network = None
-        self._pinned = None, None
+        self._pinned = ()
         super().close()
 
     def _run(self, padded: PaddedBlock) -> None:
@@ -204,4 +214,5 @@ def _checked_graph(engine: Engine, precision: Precision, where: str, padded: Pad
     model = engine.read_int8() if precision == "int8" else engine.read()
     graph = OnnxGraph(model, where, dtype)
     check_output(engine, graph.run(padded.block).shape, padded.output_shape)
+    check_features(engine, None if graph.features is None else len(graph.features))
     return graph

@@ -35,6 +35,7 @@ class ResidentNetwork:
     ----------
     device_input : float32 (window, y, x) view of the block, to be written
     result : float32 (c, scale y, scale x) view of the output
+    device_features : float32 (n,), None where the engine has none
 
     Notes
     -----
@@ -56,6 +57,11 @@ class ResidentNetwork:
             network.execute(self._block), memory_format=torch.contiguous_format
         )
         self.result = self.output[0, :, : height * scale, : width * scale]
+        self.device_features = (
+            torch.zeros(engine.manifest.features, device=device)
+            if engine.manifest.features
+            else None
+        )
         self._graph = self._captured() if device == "cuda" else None
 
     def enqueue(self, stream: int) -> Any:
@@ -74,14 +80,16 @@ class ResidentNetwork:
         else:
             self._graph.replay()
 
-    def infer(self, frames: Any, out: Any) -> None:
+    def infer(self, frames: Any, out: Any, features: Any = None) -> None:
         """Run on frames of the host, (1, window, Y, X), and fill `out` (1, c, Y, X) there.
 
-        Both page-locked on CUDA.
+        And `features` (n,), if given. All page-locked on CUDA.
         """
         self._block.copy_(frames, non_blocking=True)
         self.step()
         out.copy_(self.output, non_blocking=True)
+        if features is not None:
+            features.copy_(self.device_features, non_blocking=True)
 
     def settle(self) -> None:
         """Wait until nothing uses its memory, on any stream.
@@ -96,6 +104,8 @@ class ResidentNetwork:
     def _compute(self) -> None:
         self._reflect()
         self.output.copy_(self._network.execute(self._block))
+        if self.device_features is not None:
+            self.device_features.copy_(self._network.features)
 
     def _reflect(self) -> None:
         """Fill the margin from the frames, as `PaddedBlock.reflect` does.

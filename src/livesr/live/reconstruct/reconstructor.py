@@ -93,12 +93,12 @@ class RunningImage(Protocol):
     ----------
     localisations : emitters that the last group added, as measured; records of `LOCALISATION`; None
         where no emitters are looked for
-    drift_nm : (y, x) that the last group was moved back by; None without correction
+    drift_nm : (y, x), or (y, x, z), that the last group was moved back by; None without correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     """
 
     localisations: NDArray[np.void] | None = None
-    drift_nm: tuple[float, float] | None = None
+    drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base import contained
+from livesr.base.errors import StoreError
 from livesr.base.files import write_all
-from livesr.base.frames import LOCALISATION
-from livesr.formats.localisations import HEADER, read_localisations, rows
+from livesr.formats.localisations import HEADER, header, read_localisations, rows
 
 
 class LocalisationsFile:
-    """Appends localisations; the file is made with the first of them, or by `open`.
+    """Appends localisations; what the first of them are says which columns the file has.
 
     Frames are counted from 1, as ThunderSTORM does; positions are in nm from the outer corner of
     the picture's first pixel.
@@ -36,10 +36,15 @@ class LocalisationsFile:
             self._write(HEADER.encode())
 
     def append(self, localisations: NDArray[np.void]) -> None:
-        """Append records of `LOCALISATION`; a disk that refuses once is asked a second time."""
+        """Append records of `LOCALISATION` or `LOCALISATION_3D`.
+
+        A disk that refuses once is asked a second time.
+        """
         if not len(localisations):
             return
         encoded = rows(localisations).encode()
+        if self._end == len(HEADER):  # nothing came so far that would say what the columns are
+            self._end, encoded = 0, header(localisations.dtype).encode() + encoded
         try:
             self._write(encoded)
         except OSError:
@@ -60,8 +65,15 @@ def replace_frames(path: Path, localisations: NDArray[np.void], frames: range) -
 
     At once or not at all.
     """
-    there = read_localisations(path) if path.is_file() else np.empty(0, LOCALISATION)
+    there = read_localisations(path) if path.is_file() else localisations[:0]
+    if not len(there):  # its columns say nothing
+        there = localisations[:0]
+    elif there.dtype != localisations.dtype:
+        raise StoreError(
+            f"{path} has {' and '.join(there.dtype.names or ())}, the new localisations"
+            f" {' and '.join(localisations.dtype.names or ())}: was the rig calibrated in between?"
+        )
     others = there[(there["frame"] < frames.start) | (there["frame"] >= frames.stop)]
     every = np.concatenate([others, localisations])
-    table = HEADER + rows(every[np.argsort(every["frame"], kind="stable")])
+    table = header(every.dtype) + rows(every[np.argsort(every["frame"], kind="stable")])
     contained.replace_text(path.parent, path.name, table)

@@ -29,7 +29,15 @@ from livesr.base import contained
 from livesr.base.documents import to_json
 from livesr.base.errors import RecordingError, StoreError
 from livesr.base.files import next_free_path, remove, sync, write_all
-from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
+from livesr.base.frames import (
+    FrameErrors,
+    MulticolorFrame,
+    Pixels,
+    RawStack,
+    SRFrame,
+    StagePosition,
+    Stream,
+)
 from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
@@ -41,7 +49,15 @@ from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, reason, write_json
 from livesr.live.sinks.shard import decode
-from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    Sink,
+    error_facts,
+    mixing_facts,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +125,8 @@ class OMEZarrSink(Sink):
             "recon": 0,
             "sr": 0,
             "uncertainty": 0,
+            "limits": 0,
+            "error": 0,
             "fills": 0,
             "strays": 0,
             "clipped_pixels": 0,
@@ -315,10 +333,31 @@ class OMEZarrSink(Sink):
             true_neighbours=frame.true_neighbours,
             novelty=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
+            judgement=frame.judgement.written(),
+            mixing=mixing_facts(frame) or None,
             score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:
             self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))
+        if "limits" in place.series and (limits := frame.limits):
+            planes = (*limits[0], *limits[1])
+            self._take("limits", "estimated", frame.stream, frame.t, planes)
+
+    def errors(self, frame: FrameErrors) -> None:
+        """Store what a comparison with widefield says, and its maps where they are asked for."""
+        source, place = frame.source, self._place(frame.source.stream, frame.source.t)
+        wanted = "error" in place.series
+        self._take(
+            "error",
+            "estimated",
+            source.stream,
+            source.t,
+            tuple(to_uint16(plane / np.float32(layout.ERROR_SCALE), 0) for plane in frame.planes)
+            if wanted
+            else (),
+            t_acq_ns=source.t_acq_ns,
+            compared=error_facts(frame),
+        )
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Note that the network did not see time point `t`.
@@ -586,6 +625,8 @@ class OMEZarrSink(Sink):
             "recon": "recon",
             "sr": "separated",
             "uncertainty": "estimated",
+            "limits": "estimated",
+            "error": "estimated",
         }[kind]  # type: ignore[assignment]
         if casualty.elsewhere:
             file = str(casualty.elsewhere)

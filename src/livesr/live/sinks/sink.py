@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.registry import Registry
 from livesr.base.run_description import RunDescription
 
@@ -118,6 +118,15 @@ class Sink:
         frame : `channels` are uint16 (c, y, x) in ADU plus `frame.offset_adu`. A `provisional`
             frame is replaced by a later one of the same time point, and comes only to sinks that
             are not lossless
+        """
+
+    def errors(self, frame: FrameErrors) -> None:
+        """Take what a comparison with widefield says, after the pictures that it is about.
+
+        Parameters
+        ----------
+        frame : `planes` are float32 (n, y, x) in ADU of the exposures. Only as many frames as there
+            is time for have one; those of a stream come in order
         """
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
@@ -253,6 +262,22 @@ def score_facts(frame: MulticolorFrame) -> dict[str, dict[str, float]]:
         s.label: {k: round(v, 4) for k, v in s._asdict().items() if k != "label"}
         for s in frame.score
     }
+
+
+def error_facts(frame: FrameErrors) -> dict[str, dict[str, float]]:
+    """Return what the store and the stream say of a comparison with widefield."""
+    return {
+        label: {k: float(f"{v:.4g}") for k, v in numbers._asdict().items()}
+        for label, numbers in frame.numbers.items()
+    }
+
+
+def mixing_facts(frame: MulticolorFrame) -> dict[str, list[float]]:
+    """Return what the store and the stream say of how bright structures are beside each other.
+
+    ``{label: [ratio, low, high]}``, {} where it is not known.
+    """
+    return {one.label: [round(v, 4) for v in one[1:]] for one in frame.mixing}
 
 
 def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from livesr.base.buffers import BoundedQueue
 from livesr.base.errors import LiveSRError, RecordingError, RunError, UsageError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called
 from livesr.live.sinks.sink import Sink
@@ -105,7 +105,7 @@ class SinkThread:
         self._queue.put(("_open", (opening,)))
         self._thread.start()
         if not opening.done.wait(_PATIENCE_S):
-            self._leave(f"does not come back{self._from_where()}")
+            self._leave(f"does not come back{_from_where(self._thread)}")
         elif opening.refusal is not None:
             self._queue.close()
             self._thread.join(_PATIENCE_S)
@@ -156,6 +156,10 @@ class SinkThread:
             return
         self._give("separated", frame, weight=frame.channels.nbytes)
 
+    def errors(self, frame: FrameErrors) -> None:
+        """Hand over a comparison with widefield."""
+        self._give("errors", frame, weight=frame.planes.nbytes)
+
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Hand over a note that a time point has no prediction."""
         self._give("skipped", stream, t, reason)
@@ -193,13 +197,9 @@ class SinkThread:
                 if self._left_behind and self.lossless:
                     return
                 if time.monotonic() - since_s > patience_s:
-                    self._leave(f"does not come back{self._from_where()}")
+                    self._leave(f"does not come back{_from_where(self._thread)}")
                     return
             time.sleep(_LOOK_S)
-
-    def _from_where(self) -> str:
-        where = called(self._thread)
-        return f" from {where}" if where else ""
 
     def _leave(self, why: str) -> None:
         """Give the sink nothing more, and wait for it no longer."""
@@ -280,6 +280,11 @@ class SinkThread:
         if self._error is None:
             self._error = error
             self._on_error(self, error)
+
+
+def _from_where(thread: threading.Thread) -> str:
+    where = called(thread)
+    return f" from {where}" if where else ""
 
 
 def _error_in(name: str, method: str, error: BaseException) -> LiveSRError:
@@ -384,6 +389,11 @@ class SinkThreads:
         """Hand a prediction to all."""
         for sink in self._all:
             sink.separated(frame)
+
+    def errors(self, frame: FrameErrors) -> None:
+        """Hand a comparison with widefield to all."""
+        for sink in self._all:
+            sink.errors(frame)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Tell all that a time point has no prediction."""

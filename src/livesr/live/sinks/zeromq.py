@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
@@ -30,15 +31,17 @@ from zmq.utils.monitor import recv_monitor_message
 from livesr.base.documents import to_json
 from livesr.base.errors import BindError
 from livesr.base.files import open_files_limit
-from livesr.base.frames import MulticolorFrame, Pixels, SRFrame, Stream
+from livesr.base.frames import FrameErrors, MulticolorFrame, Pixels, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.keys import PublisherKeys
-from livesr.formats.layout import UNCERTAINTY_WARNING
+from livesr.formats.layout import ERROR_WARNING, UNCERTAINTY_WARNING
 from livesr.formats.wire import (
     END,
+    ERROR,
     FRAME,
     INPUT,
+    LIMITS,
     MAX_NAME,
     STATUS,
     TOPICS,
@@ -48,7 +51,15 @@ from livesr.formats.wire import (
     encode,
 )
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    Sink,
+    error_facts,
+    mixing_facts,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +83,7 @@ _MAX_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
 _SHARE_OF_FILES = 4
 _BACKLOG = 32  # connections that the system accepts before they are counted
 
-_Content: TypeAlias = SRFrame | MulticolorFrame | Mapping[str, Any]
+_Content: TypeAlias = SRFrame | FrameErrors | MulticolorFrame | Mapping[str, Any]
 _Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
 
 
@@ -124,7 +135,13 @@ class ZeroMQSink(Sink):
         """
         context = zmq.Context()
         xpub = context.socket(zmq.XPUB)
-        messages = sum(_MESSAGES + bool(channel.uncertainty) for channel in run.channels)
+        messages = sum(
+            _MESSAGES
+            + bool(channel.uncertainty)
+            + bool(channel.error_map)
+            + bool(channel.error_bars)
+            for channel in run.channels
+        )
         _configure(xpub, self._address, messages, with_keys=self._keys is not None)
         self._authenticator = self._keys.protect(xpub) if self._keys else None
         try:
@@ -149,7 +166,14 @@ class ZeroMQSink(Sink):
         """
         if frame.uncertainty is not None:  # whoever has the prediction has all that belongs to it
             self._offer(UNCERTAINTY, frame)
+        if frame.error_bars is not None and not frame.provisional:
+            self._offer(LIMITS, frame)
         self._offer(FRAME, frame)
+
+    def errors(self, frame: FrameErrors) -> None:
+        """Publish a comparison with widefield on `sr/error`."""
+        if self._publisher:
+            self._publisher.offer(ERROR, frame)
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Publish the run's state on `sr/status`.
@@ -304,6 +328,11 @@ class _Publisher:
     def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
         if topic == UNCERTAINTY and isinstance(content, MulticolorFrame):
             self._send(topic, self._uncertainty_header(content, seq), content.uncertainty)
+        elif topic == LIMITS and isinstance(content, MulticolorFrame):
+            if limits := content.limits:
+                self._send(topic, self._limits_header(content, seq), np.concatenate(limits))
+        elif isinstance(content, FrameErrors):
+            self._send(topic, self._error_header(content, seq), content.planes)
         elif isinstance(content, MulticolorFrame):
             self._send(topic, self._frame_header(content, seq), content.channels)
         elif isinstance(content, SRFrame):
@@ -365,6 +394,8 @@ class _Publisher:
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
             novelty=frame.ood_score,
+            judgement=frame.judgement.written(),
+            mixing=mixing_facts(frame),
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
@@ -387,6 +418,33 @@ class _Publisher:
                 ),
                 "ai": {**about, "uncertainty": _jsonable(channel.uncertainty)},
             }
+        )
+
+    def _limits_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
+        channel, bars = self._run.channel(frame.stream.channel), frame.error_bars
+        assert bars is not None
+        sides = [
+            WireChannel(label=f"{side} limit of {label}", color=color)
+            for side in ("lower", "upper")
+            for label, color in zip(channel.labels, channel.colors, strict=True)
+        ]
+        about = bars.model_dump(mode="json", by_alias=True, exclude={"structures"})
+        ai = {**self._ai[channel.name], "warning": bars.sentence, "error_bars": about}
+        n, *sides_px = frame.channels.shape
+        return self._frame_header(frame, seq).model_copy(
+            update={"shape": (2 * n, *sides_px), "channels": tuple(sides), "ai": ai}
+        )
+
+    def _error_header(self, frame: FrameErrors, seq: int) -> WireHeader:
+        channel = self._run.channel(frame.source.stream.channel)
+        return WireHeader(
+            **{**self._common(frame.source, seq), "dtype": "<f4"},
+            shape=frame.planes.shape,
+            axes="cyx",
+            pixel_size_um=channel.recon_pixel_size_um,
+            channels=tuple(WireChannel(label=label) for label in frame.labels),
+            ai={"prediction": False, "measurement": False, "warning": ERROR_WARNING},
+            compared=_jsonable(error_facts(frame)),
         )
 
     def _input_header(self, frame: SRFrame, seq: int, pixels: Pixels) -> WireHeader:

@@ -35,7 +35,7 @@ from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import Pixels
 from livesr.live.sources.delivery import DRAINED
-from livesr.live.sources.mda import MDAHook, listen
+from livesr.live.sources.mda import MDAHook, listen, unlisten
 from livesr.live.sources.triggered import trigger_of
 
 log = logging.getLogger(__name__)
@@ -153,6 +153,7 @@ class LiveMode:
         self._open_run, self._end_run, self._fail = open_run, end_run, fail
         self._poller: Poller | None = None
         self._told = False
+        self._connected: tuple[tuple[Any, Callable[..., None]], ...] = ()
 
     def connect(self) -> None:
         """Follow the core's events; a sequence that runs already becomes a run from here on.
@@ -180,7 +181,8 @@ class LiveMode:
                 " programs on this core will not get frames. Show livesr's own instead, or use"
                 " live='peek' where frames may be missed."
             )
-        for signal, listener in self._listeners():
+        self._connected = self._listeners()
+        for signal, listener in self._connected:
             listen(signal, listener)
         if self._mode != "off" and not self._core.mda.is_running() and camera_runs(self._core):
             self._open(joined=True)
@@ -188,8 +190,8 @@ class LiveMode:
 
     def disconnect(self) -> None:
         """Follow no more; a run in progress ends, its camera goes on."""
-        for signal, listener in self._listeners():
-            signal.disconnect(listener)
+        for signal, listener in self._connected:
+            unlisten(signal, listener)
         self.finish()
 
     def _listeners(self) -> tuple[tuple[Any, Callable[..., None]], ...]:

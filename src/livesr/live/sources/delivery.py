@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 DRAINED = (
     "Frames vanish although Micro-Manager's buffer never was full: another program takes frames"
     " from Micro-Manager's buffer, as the preview of pymmcore-gui does, and they are in no image."
-    " Close that preview while livesr runs; livesr's own takes none."
+    " Open that program with 'livesr gui', where its preview takes none, or close the preview."
 )
 
 

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
@@ -61,6 +62,7 @@ class MDAHook:
     limit : most frames that may wait in the queue
     missing : frames that the camera numbered and that never came; None where the source has no
         numbers
+    newest : the pixels that came last, for previews; None before the first
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class MDAHook:
         "fetched",
         "limit",
         "missing",
+        "newest",
         "received",
         "waits",
     )
@@ -85,6 +88,7 @@ class MDAHook:
         self._room = room
         self.limit = room()
         self.missing: int | None = None
+        self.newest: Pixels | None = None
         self.received = self.fetched = 0
         self.waits = 0
 
@@ -139,6 +143,7 @@ class MDAHook:
         if self.full:
             self._wait(may_wait)
         self.received += 1
+        self.newest = received.pixels
         self._queue.put(received)
 
     def _wait(self, may_wait: Callable[[], bool]) -> None:
@@ -155,9 +160,7 @@ class MDAHook:
 
 
 def listen(signal: Any, listener: Callable[..., None]) -> None:
-    """Connect a listener that runs where the signal is emitted.
-
-    ``signal.disconnect(listener)`` undoes it.
+    """Connect a listener that runs where the signal is emitted; `unlisten` undoes it.
 
     In a GUI pymmcore-plus has Qt's signals, which would run it in the main thread, whenever that
     has time: too late to set anything before a run, and with the window standing still while an
@@ -171,6 +174,12 @@ def listen(signal: Any, listener: Callable[..., None]) -> None:
     from qtpy.QtCore import Qt
 
     inner.connect(listener, Qt.ConnectionType.DirectConnection)
+
+
+def unlisten(signal: Any, listener: Callable[..., None]) -> None:
+    """Undo `listen`; nothing where Qt has taken the signal down, as a program does at its end."""
+    with suppress(RuntimeError, TypeError):  # it is gone, or what was connected is
+        signal.disconnect(listener)
 
 
 Place: TypeAlias = tuple[Stream, int, int]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import useq.v2 as v2
@@ -20,6 +20,7 @@ import yaml
 from pydantic import Field
 from useq import Channel, MDAEvent, MDASequence, WellPlatePlan
 
+from livesr.base.errors import ConfigError
 from livesr.live.sources.mda import RAW_AXIS
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,64 @@ class RawFramesPlan:
         Pymmcore-plus does it for a plan of its own kind only.
         """
         return self.plan.setup
+
+
+class AuditPlan(RawFramesPlan):
+    """A plan of which some channels are left out where no audit is due.
+
+    Parameters
+    ----------
+    plan : with the channels of everyday and the true ones, channels inside of time
+    n_raw, only_channel : as of `RawFramesPlan`
+    true_channels : that are taken when an audit is due
+    schedule : asked for each time point, as the plan is walked through
+
+    Raises
+    ------
+    ConfigError
+        If time points follow each other without an interval: pymmcore-plus would walk through all
+        of the plan before the first exposure, and no audit could depend on what was seen.
+    """
+
+    def __init__(
+        self,
+        plan: MDASequence,
+        n_raw: Callable[[str], int],
+        true_channels: Sequence[str],
+        schedule: Due,
+    ) -> None:
+        super().__init__(plan, n_raw)
+        self.true_channels, self.schedule = tuple(true_channels), schedule
+        interval = getattr(plan.time_plan, "interval", None)
+        if interval is not None and not interval.total_seconds():
+            raise ConfigError(
+                "An audit is decided as the run goes on, and time points without an interval are"
+                " handed to the camera all at once: give the run an interval (--interval, or"
+                " interval_ms in rig.yaml)."
+            )
+
+    def __iter__(self) -> Iterator[MDAEvent]:
+        self.schedule.begin()
+        for event in super().__iter__():
+            name = event.channel.config if event.channel else ""
+            if name not in self.true_channels or self.schedule.due(event.index.get("t", 0)):
+                yield event
+
+    def replace(self, **changes: Any) -> AuditPlan:
+        """Return a copy with other fields of the plan."""
+        return AuditPlan(
+            self.plan.replace(**changes), self._n_raw, self.true_channels, self.schedule
+        )
+
+
+class Due(Protocol):
+    """Says when an audit is due, see `livesr.live.audit.AuditSchedule`."""
+
+    def begin(self) -> None:
+        """Begin a run."""
+
+    def due(self, t: int) -> bool:
+        """Whether the true channels are taken at time point `t`."""
 
 
 def with_field_of_view(plan: MDASequence, width_um: float, height_um: float) -> MDASequence:

@@ -82,6 +82,7 @@ class Ingest:
     def _group(self, stack: RawStack) -> None:
         """Hand over a group that is closed."""
         self._run.sinks.raw(stack)
+        self._run.dose.exposed(stack)
         if stack.unplaced:
             return
         if not stack.complete and not self._run.channels[stack.stream.channel].path.accumulates:

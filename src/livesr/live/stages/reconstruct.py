@@ -94,6 +94,7 @@ class Reconstruct:
                 with self._state.survived(f"Looking at {monitor.watches}"):
                     monitor.after(stack, quality)
         self._state.count("recon_frames")
+        self._run.errors.exposed(stack)
         self._hand_on(frame)
         for sum_ in self._sums:
             if summed := sum_.add(frame):
@@ -108,6 +109,8 @@ class Reconstruct:
         recorded = self._recorded.normalisation(stack.stream, stack.t) is not None
         normalisation = stream.normalisation(measured.levels, recorded=recorded)
         self._look_at_quality(stack, measured)
+        if stream.running is None:
+            self._run.dose.measured(stack.stream, measured.levels.scale)
         return SRFrame(
             measured.image,
             stack.stream,
@@ -178,6 +181,8 @@ class Reconstruct:
     def _hand_on(self, frame: SRFrame) -> None:
         """Hand a measurement over, and to the window if it is to be separated."""
         self._run.sinks.recon(frame)
+        self._run.errors.measured(frame)
+        self._run.audits.measured(frame)
         if self._run.channels[frame.stream.channel].separation is None:
             return
         with self._state.steps.measure("window"):

@@ -122,9 +122,20 @@ class Separate:
                 description = self._run.description.channel(window.centre.stream.channel)
                 frame = scored(frame, description.labels)
                 self._state.scored(frame)
+        frame = self._audited(frame)
         with self._state.steps.measure("hand_over"):
             self._state.separated(frame, window)
             self._run.sinks.separated(frame)
+            self._run.errors.predicted(frame)
+
+    def _audited(self, frame: MulticolorFrame) -> MulticolorFrame:
+        """Return a prediction with its score, if its true channels were taken."""
+        before = frame
+        with self._state.survived("An audit"):
+            frame = self._run.audits.predicted(frame)
+            if frame is not before and (separation := self._separations[frame.stream.channel]):
+                separation.recalibrate(self._run.audits.bars, frame.score)
+        return frame
 
     def _show_provisional(self, prediction: Prediction | None, error: BaseException | None) -> None:
         """Show a frame that its successor may still change."""

@@ -49,6 +49,7 @@ class SIM(Modality[SIMConfig]):
     Section: ClassVar[type[SIMConfig]] = SIMConfig
     ChannelSection: ClassVar[type[SIMChannelConfig]] = SIMChannelConfig
     structured = True
+    centred = True
     on_devices = True
     needs_sampling = True
     picture = "SIM reconstruction"

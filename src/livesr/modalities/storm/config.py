@@ -5,11 +5,45 @@ Owns the model and its defaults. Reads no file.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from livesr.base.config import PixelSizeNm, Positive, Section
+from livesr.base.config import Model, Number, PixelSizeNm, Positive, Section
+
+
+class AstigmatismConfig(Model):
+    """A cylindrical lens: the widths of a single emitter's image along y and x, which say its z.
+
+    Between the z of the table the widths are cubic splines; nothing is localised beyond.
+    """
+
+    z_nm: Annotated[tuple[Number, ...], Field(min_length=4, max_length=1000)]
+    """z from where both widths are equal, in steps of the stage, increasing, nm."""
+    width_y_nm: tuple[Positive, ...]
+    """Standard deviation along y, from image top to bottom, at each z, nm."""
+    width_x_nm: tuple[Positive, ...]
+    """Standard deviation along x at each z, nm."""
+    halo: Annotated[float, Field(ge=0, le=0.8)] = 0.0
+    """Share of the light in a wider Gaussian around the first: an objective's rings."""
+    halo_factor: Annotated[float, Field(ge=1.2, le=6)] = 2.5
+    """How many times as wide that is."""
+    z_factor: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """What a step of the stage is in the specimen: below 1 where an oil objective looks into
+    water (Huang et al. 2008, Science 319, 810, have 0.79).
+    """
+
+    @model_validator(mode="after")
+    def _is_table(self) -> Self:
+        lengths = [len(c) for c in (self.z_nm, self.width_y_nm, self.width_x_nm)]
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                f"z_nm, width_y_nm and width_x_nm have {lengths} numbers, expected as many of each"
+            )
+        if any(b <= a for a, b in pairwise(self.z_nm)):
+            raise ValueError("the numbers of z_nm do not increase from one to the next")
+        return self
 
 
 class STORMConfig(Section):
@@ -24,6 +58,10 @@ class STORMConfig(Section):
     """Of the image."""
     psf_sigma_nm: Positive | None = None
     """Width of a single emitter's image, standard deviation; 0.21 wavelength / NA without."""
+    astigmatism: AstigmatismConfig | None = None
+    """Widths of a single emitter's image behind a cylindrical lens, which give its z; written by
+    livesr calibrate from a stack of beads. None: the image is round, and z is not measured.
+    """
     threshold: Positive = 5.0
     """How many times the noise the filtered image of an emitter must exceed."""
     max_uncertainty_nm: Positive = 50.0

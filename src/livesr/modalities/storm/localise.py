@@ -1,6 +1,7 @@
 """Emitters in camera frames.
 
-Detection, and the maximum-likelihood fit of a Gaussian to all of them at once.
+Detection, and the maximum-likelihood fit of a Gaussian to all of them at once, round or, behind a
+cylindrical lens, with the two widths that its z gives.
 
 Owns the arithmetic of localisation. Pure: remembers nothing from call to call, and knows no stream,
 store or configuration.
@@ -18,18 +19,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
-from livesr.base.frames import LOCALISATION
+from livesr.base.frames import LOCALISATION, LOCALISATION_3D
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.storm.config import AstigmatismConfig
+from livesr.modalities.storm.spot import (
+    SMALLEST_BACKGROUND,
+    AnyFloats,
+    AstigmaticSpot,
+    Part,
+    RoundSpot,
+    Spot,
+    light_of,
+    profile,
+    profile_and_slopes,
+)
 
 Floats = NDArray[np.float32]
 Spots = NDArray[np.intp]
 
 _ITERATIONS, _ITERATIONS_AGAIN = 6, 2
+_ITERATIONS_3D = 10
+_MOVED = (0, 1, 4)  # y, x and z among what is fitted
 _ROUNDS = 2
-_LARGEST_STEP_PX = 0.5
-_SMALLEST_BACKGROUND = 0.05
+_LARGEST_STEP_PX, _LARGEST_STEP_Z_PX = 0.5, 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class Localiser:
         steadier where spots overlap
     scale : of the camera
     threshold : how far a spot must rise above the filtered frame's noise, in standard deviations
+    astigmatism : widths that a cylindrical lens gives, from which z is fitted; without, spots are
+        `sigma_nm` wide and z is not known
     """
 
     def __init__(
@@ -89,23 +104,34 @@ class Localiser:
         scale: PhotonScale,
         *,
         threshold: float = 5.0,
+        astigmatism: AstigmatismConfig | None = None,
     ) -> None:
         self.shape, self.scale, self.threshold = shape, scale, threshold
+        self.astigmatism = astigmatism
         self._sigma_nm, self._pixel_size_nm = sigma_nm, pixel_size_nm
-        self._sigma_px = sigma_nm / pixel_size_nm
-        self._radius = max(int(np.ceil(2.7 * self._sigma_px)), 2)
+        self._spot: Spot = (
+            AstigmaticSpot(astigmatism, pixel_size_nm)
+            if astigmatism
+            else RoundSpot(sigma_nm / pixel_size_nm)
+        )
+        self._radius = max(int(np.ceil(2.7 * self._spot.widest_px)), 2)
         side = 2 * self._radius + 1
         if min(shape) < side:
             raise ValueError(
                 f"a frame of {shape[0]}x{shape[1]} is smaller than the {side}x{side} pixels of"
                 " one fit"
             )
-        self._filter = _SpotFilter(shape, self._sigma_px)
+        self._filter = _SpotFilter(shape, self._spot.sigma_px)
 
     @property
     def sigma_px(self) -> float:
-        """Width of a single emitter's image, pixels."""
-        return self._sigma_px
+        """Width of a single emitter's image in focus, pixels."""
+        return self._sigma_nm / self._pixel_size_nm
+
+    @property
+    def records(self) -> np.dtype[np.void]:
+        """Of what it finds: `LOCALISATION`, or with z `LOCALISATION_3D`."""
+        return LOCALISATION_3D if self.astigmatism else LOCALISATION
 
     @property
     def pixel_size_nm(self) -> float:
@@ -115,11 +141,16 @@ class Localiser:
     def of_shape(self, shape: tuple[int, int]) -> Localiser:
         """Return one for frames of another shape (y, x), from the same camera."""
         return Localiser(
-            shape, self._pixel_size_nm, self._sigma_nm, self.scale, threshold=self.threshold
+            shape,
+            self._pixel_size_nm,
+            self._sigma_nm,
+            self.scale,
+            threshold=self.threshold,
+            astigmatism=self.astigmatism,
         )
 
     def localise(self, frames: RawFrames, numbers: Sequence[int]) -> NDArray[np.void]:
-        """Return the emitters of `frames` as records of `LOCALISATION`, ordered by frame.
+        """Return the emitters of `frames` as records of `records`, ordered by frame.
 
         Parameters
         ----------
@@ -131,7 +162,7 @@ class Localiser:
         photons *= np.float32(self.scale.photons_per_adu)
         spots = self._detect(photons)
         if not len(spots):
-            return np.empty(0, LOCALISATION)
+            return np.empty(0, self.records)
         return self._records(spots, self._fit(photons, spots), np.asarray(numbers))
 
     def _detect(self, photons: Floats) -> Spots:
@@ -163,11 +194,11 @@ class Localiser:
     def _fit(self, photons: Floats, spots: Spots) -> Fit:
         """Fit every spot, then again beside what the others are found to give."""
         boxes = self._boxes(photons, spots)
-        fit = fit_gaussians(boxes, self._sigma_px, self.scale)
+        fit = fit_gaussians(boxes, self._spot, self.scale)
         for _ in range(_ROUNDS):
             others = self._boxes(self._model(photons.shape, spots, fit), spots)
-            others -= fit.spots(boxes.shape[1], self._sigma_px)
-            fit = fit_gaussians(boxes, self._sigma_px, self.scale, others, fit)
+            others -= fit.spots(boxes.shape[1], self._spot)
+            fit = fit_gaussians(boxes, self._spot, self.scale, others, fit)
         return fit
 
     def _boxes(self, image: Floats, spots: Spots) -> Floats:
@@ -186,7 +217,7 @@ class Localiser:
         around = np.arange(-self._radius, self._radius + 1)
         rows = (frame * shape[1] + y)[:, None] + around
         flat = rows[:, :, None] * shape[2] + (x[:, None] + around)[:, None, :]
-        light = fit.spots(2 * self._radius + 1, self._sigma_px)
+        light = fit.spots(2 * self._radius + 1, self._spot)
         return (
             np.bincount(flat.ravel(), light.ravel(), int(np.prod(shape)))
             .astype(np.float32)
@@ -200,135 +231,192 @@ class Localiser:
         good = np.hypot(fit.y, fit.x) < self._radius / 2
         good &= (fit.photons > 0) & np.isfinite(fit.error_px)
         good &= fit.photons > self.threshold / 2 * fit.photons_error
+        if isinstance(self._spot, AstigmaticSpot):
+            low, high = self._spot.z_range_px
+            good &= (fit.z > low) & (fit.z < high) & np.isfinite(fit.z_error)
+        fit = fit.of(good)
         frame, y, x = spots[good].T
-        found = np.empty(len(frame), LOCALISATION)
+        found = np.empty(len(frame), self.records)
         found["frame"] = numbers[frame]
         # From the centre of a pixel to the corner of the field.
-        found["y_nm"] = (fit.y[good] + y + 0.5) * self._pixel_size_nm
-        found["x_nm"] = (fit.x[good] + x + 0.5) * self._pixel_size_nm
-        found["photons"], found["background"] = fit.photons[good], fit.background[good]
-        found["sigma_nm"] = self._sigma_px * self._pixel_size_nm
-        found["uncertainty_nm"] = fit.error_px[good] * self._pixel_size_nm
+        found["y_nm"] = (fit.y + y + 0.5) * self._pixel_size_nm
+        found["x_nm"] = (fit.x + x + 0.5) * self._pixel_size_nm
+        found["photons"], found["background"] = fit.photons, fit.background
+        core = self._spot.parts(fit.theta)[0]
+        found["sigma_nm"] = np.ravel(core.x) * self._pixel_size_nm
+        found["uncertainty_nm"] = fit.error_px * self._pixel_size_nm
+        if self.astigmatism:
+            found["sigma_y_nm"] = np.ravel(core.y) * self._pixel_size_nm
+            in_specimen = self._pixel_size_nm * self.astigmatism.z_factor
+            found["z_nm"] = fit.z * in_specimen
+            found["z_uncertainty_nm"] = fit.z_error * in_specimen
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Fitted spots, one value each.
+    """Fitted spots.
 
-    `y` and `x` in pixels from the middle of the box, errors from the Fisher matrix.
+    Attributes
+    ----------
+    theta : (n, 4 or 5): y and x in pixels from the middle of the box, photo-electrons, background
+        per pixel, and z in camera pixels
+    variance : of each, from the Fisher matrix
     """
 
-    y: Floats
-    x: Floats
-    photons: Floats
-    background: Floats
-    error_px: Floats
-    photons_error: Floats
+    theta: Floats
+    variance: Floats
 
-    def spots(self, side: int, sigma_px: float) -> Floats:
+    @property
+    def y(self) -> Floats:
+        """Pixels from the middle of the box."""
+        return self.theta[:, 0]
+
+    @property
+    def x(self) -> Floats:
+        """Pixels from the middle of the box."""
+        return self.theta[:, 1]
+
+    @property
+    def photons(self) -> Floats:
+        """Photo-electrons of the spot."""
+        return self.theta[:, 2]
+
+    @property
+    def background(self) -> Floats:
+        """Photo-electrons per pixel."""
+        return self.theta[:, 3]
+
+    @property
+    def z(self) -> Floats:
+        """Camera pixels; of astigmatic spots only."""
+        return self.theta[:, 4]
+
+    @property
+    def error_px(self) -> Floats:
+        """Lateral standard deviation, the mean of both axes'."""
+        return np.sqrt((self.variance[:, 0] + self.variance[:, 1]) / 2)
+
+    @property
+    def photons_error(self) -> Floats:
+        """Standard deviation of `photons`."""
+        return np.sqrt(self.variance[:, 2])
+
+    @property
+    def z_error(self) -> Floats:
+        """Standard deviation of `z`."""
+        return np.sqrt(self.variance[:, 4])
+
+    def of(self, which: NDArray[np.bool_]) -> Fit:
+        """Return some of them."""
+        return Fit(self.theta[which], self.variance[which])
+
+    def spots(self, side: int, spot: Spot) -> Floats:
         """Return the light of each in its box, without background, (n, side, side)."""
-        in_y, in_x = (_profile(side, centre, sigma_px)[0] for centre in (self.y, self.x))
-        return (self.photons[:, None] * in_y)[:, :, None] * in_x[:, None, :]
+        return self.photons[:, None, None] * light_of(spot, self.theta, side)
 
 
 def fit_gaussians(
     boxes: Floats,
-    sigma_px: float,
+    spot: Spot,
     scale: PhotonScale,
     others: Floats | None = None,
     start: Fit | None = None,
 ) -> Fit:
-    """Fit position, photons and background of one Gaussian, integrated over pixels, to each box.
+    """Fit one Gaussian, integrated over pixels, to each box: position, photons, background, and of
+    an astigmatic one z.
 
     Parameters
     ----------
     boxes : photo-electrons, float32 (n, side, side)
-    sigma_px : width of the spot
+    spot : what is fitted
     scale : for the noise
     others : what other spots are known to give in each box
-    start : where to start from; the middle of each box without
+    start : where to start from; `spot` says without
 
     Notes
     -----
-    Maximises the Poisson likelihood by Fisher scoring: Smith et al. 2010, Nature Methods 7, 373.
-    Read noise enters as a Poisson of the same variance: Huang et al. 2013, Nature Methods 10, 653.
-    The excess noise of an EMCCD scales every variance alike, so it leaves the estimate alone and
-    widens its error.
+    Maximises the Poisson likelihood by Fisher scoring: Smith et al. 2010, Nature Methods 7, 373;
+    with z as in their supplement 6. Read noise enters as a Poisson of the same variance: Huang et
+    al. 2013, Nature Methods 10, 653. The excess noise of an EMCCD scales every variance alike, so
+    it leaves the estimate alone and widens its error.
     """
-    side = boxes.shape[1]
     known = np.full_like(boxes, scale.read_variance / scale.excess)
     data = np.maximum(boxes + known, np.float32(1e-3))
     if others is not None:
         known += np.maximum(others, 0)
-    theta = (
-        _start(boxes)
-        if start is None
-        else np.stack([start.y, start.x, start.photons, start.background], axis=1)
-    )
-    for _ in range(_ITERATIONS if start is None else _ITERATIONS_AGAIN):
-        fisher, slope = _score(data, theta, sigma_px, known)
-        step = np.linalg.solve(fisher, slope[..., None])[..., 0].astype(np.float32)
-        step[:, :2] = np.clip(step[:, :2], -_LARGEST_STEP_PX, _LARGEST_STEP_PX)
-        theta += step
-        theta[:, :2] = np.clip(theta[:, :2], -side / 2, side / 2)
-        theta[:, 2] = np.maximum(theta[:, 2], 1)
-        theta[:, 3] = np.maximum(theta[:, 3], _SMALLEST_BACKGROUND)
-    fisher, _ = _score(data, theta, sigma_px, known)
+    theta = spot.start(boxes) if start is None else start.theta.copy()
+    for _ in range(_iterations(spot) if start is None else _ITERATIONS_AGAIN):
+        fisher, slope = _score(data, theta, spot, known)
+        _step(theta, np.linalg.solve(fisher, slope[..., None])[..., 0], boxes.shape[1], spot)
+    fisher, _ = _score(data, theta, spot, known)
     variance = np.maximum(np.linalg.inv(fisher), 0) * np.float32(scale.excess)
-    error = np.sqrt((variance[:, 0, 0] + variance[:, 1, 1]) / 2)
-    return Fit(
-        theta[:, 0], theta[:, 1], theta[:, 2], theta[:, 3], error, np.sqrt(variance[:, 2, 2])
-    )
+    return Fit(theta, np.asarray(variance.diagonal(axis1=1, axis2=2), np.float32))
 
 
-def _start(boxes: Floats) -> Floats:
-    """Return (y, x, photons, background) to begin with: the middle, and what exceeds the border."""
-    border = np.concatenate(
-        [boxes[:, 0], boxes[:, -1], boxes[:, 1:-1, 0], boxes[:, 1:-1, -1]], axis=1
-    )
-    background = np.maximum(np.median(border, axis=1), _SMALLEST_BACKGROUND)
-    light = np.maximum(boxes.sum((1, 2)) - background * boxes.shape[1] ** 2, 1)
-    return np.stack([np.zeros_like(light), np.zeros_like(light), light, background], axis=1).astype(
-        np.float32
-    )
+def _iterations(spot: Spot) -> int:
+    return _ITERATIONS if spot.parameters == 4 else _ITERATIONS_3D
 
 
-def _score(data: Floats, theta: Floats, sigma_px: float, known: Floats) -> tuple[Floats, Floats]:
-    """Return Fisher matrix (n, 4, 4) and slope of the log-likelihood (n, 4) for (y, x, photons,
-    background).
+def _step(theta: Floats, step: Floats, side: int, spot: Spot) -> None:
+    """Go one step, short enough in position, and stay where a spot can be."""
+    np.clip(step[:, :2], -_LARGEST_STEP_PX, _LARGEST_STEP_PX, out=step[:, :2])
+    np.clip(step[:, 4:], -_LARGEST_STEP_Z_PX, _LARGEST_STEP_Z_PX, out=step[:, 4:])
+    theta += step.astype(np.float32)
+    np.clip(theta[:, :2], -side / 2, side / 2, out=theta[:, :2])
+    np.maximum(theta[:, 2], 1, out=theta[:, 2])
+    np.maximum(theta[:, 3], SMALLEST_BACKGROUND, out=theta[:, 3])
+    spot.bound(theta)
+
+
+def _score(data: Floats, theta: Floats, spot: Spot, known: Floats) -> tuple[Floats, Floats]:
+    """Return Fisher matrix (n, p, p) and slope of the log-likelihood (n, p) for the parameters of
+    `spot`.
     """
-    (in_y, dy), (in_x, dx) = (_profile(data.shape[1], theta[:, i], sigma_px) for i in (0, 1))
+    shape, *slopes = _slopes(theta, spot, data.shape[1])
     photons = theta[:, 2, None, None]
-    shape = in_y[:, :, None] * in_x[:, None, :]
     expected = photons * shape
     expected += theta[:, 3, None, None]
     expected += known
     weight = 1 / expected
-    jacobian = np.empty((len(data), 4, data.shape[1] ** 2), np.float32)
-    pixels = (len(data), -1)
-    jacobian[:, 0] = (photons * dy[:, :, None] * in_x[:, None, :]).reshape(pixels)
-    jacobian[:, 1] = (photons * in_y[:, :, None] * dx[:, None, :]).reshape(pixels)
-    jacobian[:, 2] = shape.reshape(pixels)
+    jacobian = np.empty((len(data), spot.parameters, data.shape[1] ** 2), np.float32)
+    for i, slope in zip(_MOVED, slopes, strict=False):
+        jacobian[:, i] = (photons * slope).reshape(len(data), -1)
+    jacobian[:, 2] = shape.reshape(len(data), -1)
     jacobian[:, 3] = 1
     weighted = jacobian * weight.reshape(len(data), 1, -1)
     fisher = np.asarray(weighted @ jacobian.transpose(0, 2, 1), np.float32)
     residual = (data - expected).reshape(len(data), -1, 1)
     # A spot that fades to nothing must not make the matrix singular.
-    fisher += np.float32(1e-6) * np.eye(4, dtype=np.float32)
+    fisher += np.float32(1e-6) * np.eye(spot.parameters, dtype=np.float32)
     return fisher, np.asarray((weighted @ residual)[..., 0], np.float32)
 
 
-def _profile(side: int, centre: Floats, sigma_px: float) -> tuple[Floats, Floats]:
-    """Return the share of a Gaussian that each pixel of a row collects, and its derivative by the
-    centre; (n, side).
+def _slopes(theta: Floats, spot: Spot, side: int) -> list[Floats]:
+    """Return spots of one photo-electron, (n, side, side), and their derivatives by y, x and, if it
+    is fitted, z.
     """
-    edges = np.arange(side + 1, dtype=np.float32) - np.float32(side / 2) - centre[:, None]
-    edges *= np.float32(1 / (np.sqrt(2) * sigma_px))
-    density = np.exp(-(edges**2)) * np.float32(1 / (np.sqrt(2 * np.pi) * sigma_px))
-    return np.asarray(0.5 * np.diff(erf(edges)), np.float32), np.asarray(
-        -np.diff(density), np.float32
-    )
+    one = _with_depth if spot.parameters == 5 else _flat
+    found = [one(theta, part, side) for part in spot.parts(theta)]
+    return [np.asarray(sum(terms[1:], terms[0]), np.float32) for terms in zip(*found, strict=True)]
+
+
+def _flat(theta: Floats, part: Part, side: int) -> list[Floats]:
+    in_y, dy = profile(side, theta[:, 0], part.y)
+    in_x, dx = profile(side, theta[:, 1], part.x)
+    return [_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))]
+
+
+def _with_depth(theta: Floats, part: Part, side: int) -> list[Floats]:
+    in_y, dy, wy = profile_and_slopes(side, theta[:, 0], part.y)
+    in_x, dx, wx = profile_and_slopes(side, theta[:, 1], part.x)
+    in_y, dy, wy = (np.float32(part.share) * values for values in (in_y, dy, wy))
+    by_z = _outer(wy * part.y_slope, in_x) + _outer(in_y, wx * part.x_slope)
+    return [*(_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))), by_z]
+
+
+def _outer(rows: AnyFloats, columns: AnyFloats) -> Floats:
+    return np.asarray(rows[:, :, None] * columns[:, None, :], np.float32)
 
 
 class _SpotFilter:

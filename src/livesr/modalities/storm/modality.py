@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.modalities.calibrator import Calibrator
     from livesr.modalities.storm.localise import Localiser
     from livesr.modalities.storm.reconstructor import STORMReconstructor
     from livesr.optics.exposure import Exposures
@@ -127,6 +128,12 @@ class STORM(Modality[STORMConfig]):
 
     # -- the desk ----------------------------------------------------------------------------------
 
+    def calibrator(self, rig: RigConfig) -> Calibrator | None:
+        """Return what measures a cylindrical lens from a stack of beads."""
+        from livesr.modalities.storm.beads import BeadCalibrator
+
+        return BeadCalibrator(rig)
+
     def check_hardware(self, looked: Looked) -> Iterator[Measured]:
         """Yield how many emitters a frame shows, and whether frames are what rig.yaml says."""
         from livesr.modalities.storm.hardware import emitters, settings
@@ -154,18 +161,29 @@ class STORM(Modality[STORMConfig]):
         return {"storm": Benchmark("livesr.modalities.storm.bench")}
 
 
-def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig) -> Localiser:
-    from livesr.modalities.storm.localise import Localiser, PhotonScale
+def sigma_nm(rig: RigConfig, channel: str) -> float:
+    """Return the width of a single emitter's image in focus, standard deviation."""
     from livesr.optics.psf import gaussian_sigma
 
     emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
-    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+    return STORMConfig.of(rig).psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+
+
+def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig) -> Localiser:
+    from livesr.modalities.storm.localise import Localiser, PhotonScale
+
     levels = rig.camera
     scale = PhotonScale.of(
         levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e
     )
-    pixel_size_nm = camera.pixel_size_um * 1e3
     try:
-        return Localiser(camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold)
+        return Localiser(
+            camera.shape,
+            camera.pixel_size_um * 1e3,
+            sigma_nm(rig, channel),
+            scale,
+            threshold=settings.threshold,
+            astigmatism=settings.astigmatism,
+        )
     except ValueError as e:
         raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e

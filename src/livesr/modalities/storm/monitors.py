@@ -73,7 +73,8 @@ def misfits(frames: Sequence[Pixels], localiser: Localiser) -> Iterator[str]:
     levels = camera_levels.measure_levels(frames, localiser.sigma_px)
     said = list(camera_levels.misfits(levels, localiser.scale)) if levels else []
     yield from said
-    if not said:  # what is found with wrong levels says little of the optics
+    # The width of a spot behind a cylindrical lens is what the fit looks for.
+    if not said and not localiser.astigmatism:  # with wrong levels, it says little of the optics
         yield from _shape_misfits(frames, localiser)
 
 

@@ -18,6 +18,7 @@ from scipy.special import erf
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, Pixels, RawStack
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.storm.depth import DepthTracker
 from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
 from livesr.modalities.storm.modality import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION
@@ -83,8 +84,12 @@ class STORMReconstructor:
     def memory_bytes(self) -> int:
         """The running image and what a group needs while it is localised."""
         block = 4 * min(self.frames, FRAMES_AT_ONCE) * math.prod(self.localiser.shape) * 4
-        drift = DriftTracker(self.field_nm).memory_bytes if self.drift_correction else 0
+        drift = self._trackers_bytes() if self.drift_correction else 0
         return block + drift + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
+
+    def _trackers_bytes(self) -> int:
+        deep = DepthTracker(self.field_nm).memory_bytes if self.localiser.astigmatism else 0
+        return DriftTracker(self.field_nm).memory_bytes + deep
 
     def reconstruct(self, frames: RawFrames) -> Image:
         """Draw what these frames alone show, in hundredths of a localisation.
@@ -97,7 +102,7 @@ class STORMReconstructor:
         return self.draw(self.localise(list(frames), range(len(frames))))
 
     def localise(self, frames: RawFrames, numbers: range | list[int]) -> NDArray[np.void]:
-        """Return the emitters of `frames` as records of `LOCALISATION`; as `Localiser.localise`."""
+        """Return the emitters of `frames` as records; as `Localiser.localise`."""
         if len(frames) == 0:
             raise FrameShapeError("a group without frames cannot be localised")
         if wrong := [f.shape for f in frames if f.shape != self.localiser.shape]:
@@ -165,7 +170,8 @@ class RunningImage:
     Attributes
     ----------
     localisations : what the last group added, as measured
-    drift_nm : (y, x) that the last group was moved back by; None without correction
+    drift_nm : (y, x), or with z (y, x, z), that the last group was moved back by; None without
+        correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     """
 
@@ -176,7 +182,9 @@ class RunningImage:
         self._tracker = (
             DriftTracker(reconstructor.field_nm) if reconstructor.drift_correction else None
         )
-        self.drift_nm: tuple[float, float] | None = None
+        deep = self._tracker is not None and reconstructor.localiser.astigmatism is not None
+        self._depth = DepthTracker(reconstructor.field_nm) if deep else None
+        self.drift_nm: tuple[float, ...] | None = None
         self.jump_nm: tuple[float, float] | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
@@ -218,9 +226,13 @@ class RunningImage:
         """Return the localisations without the drift since the first group."""
         if self._tracker is None:
             return localisations
-        self.drift_nm = self._tracker.update(localisations["y_nm"], localisations["x_nm"])
-        self.jump_nm = self._tracker.jump_nm
-        moved = localisations.copy()
-        moved["y_nm"] -= np.float32(self.drift_nm[0])
-        moved["x_nm"] -= np.float32(self.drift_nm[1])
-        return moved
+        here = localisations.copy()
+        drift_nm = self._tracker.update(here["y_nm"], here["x_nm"])
+        here["y_nm"] -= np.float32(drift_nm[0])
+        here["x_nm"] -= np.float32(drift_nm[1])
+        self.drift_nm, self.jump_nm = drift_nm, self._tracker.jump_nm
+        if self._depth is not None:
+            drift_z_nm = self._depth.update(here["y_nm"], here["x_nm"], here["z_nm"])
+            self.drift_nm = *drift_nm, drift_z_nm
+            here["z_nm"] -= np.float32(drift_z_nm)
+        return here

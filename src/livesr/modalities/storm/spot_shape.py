@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.special import erf
+
+from livesr.modalities.storm.spot import profile_and_slopes
 
 Floats = NDArray[np.floating[Any]]
 
@@ -149,15 +150,48 @@ def _bright(boxes: Floats) -> Floats:
 
 def _fit(boxes: Floats, sigma_px: float, excess: float) -> Floats:
     """Return the widths (n, 2) along y and x of elliptical Gaussians, of those that are known."""
+    fitted = fit_widths(boxes, sigma_px, excess)
+    return np.asarray(fitted.widths_px[fitted.error < _MAX_ERROR])
+
+
+class Ellipses(NamedTuple):
+    """Fitted spots.
+
+    Attributes
+    ----------
+    widths_px : along y and x, (n, 2)
+    error : of the logarithm of one over the other, (n,); infinite where the fit found no spot
+    misfit : chi squared of each, (n,)
+    """
+
+    widths_px: Floats
+    error: Floats
+    misfit: Floats
+
+
+def fit_widths(
+    boxes: Floats, sigma_px: float, excess: float = 1.0, halo: tuple[float, float] = (0.0, 1.0)
+) -> Ellipses:
+    """Fit elliptical Gaussians.
+
+    Parameters
+    ----------
+    boxes : of one spot each, float64 (n, side, side), photo-electrons
+    sigma_px : width in focus; one that is 0.35 or 3.5 times as wide is not believed
+    excess : variance of the noise over that of the photons
+    halo : share of the light in a second Gaussian, and how many times as wide it is
+    """
     n, side = len(boxes), boxes.shape[1]
     border = np.median(np.concatenate([boxes[:, 0], boxes[:, -1]], axis=1), axis=1)
     light = np.maximum((boxes - border[:, None, None]).sum((1, 2)), 1.0)
     width = np.full(n, 1.3 * sigma_px)
     theta = np.stack([np.zeros(n), np.zeros(n), light, border, width, width], axis=1)
-    # Every pixel weighs as its light lets it: fixed weights keep the steps steady.
+    # Every pixel weighs as its light lets it: fixed weights keep the first steps steady.
     weight = 1 / np.maximum(boxes, np.maximum(border, 1.0)[:, None, None]).reshape(n, -1)
-    for _ in range(_ITERATIONS):
-        expected, jacobian = _model(theta, side)
+    for i in range(_ITERATIONS):
+        expected, jacobian = _model(theta, side, halo)
+        if i >= _ITERATIONS // 2:
+            weight = 1 / np.maximum(expected, np.maximum(border, 1.0)[:, None])
         weighted = jacobian * weight[:, None]
         normal = weighted @ jacobian.transpose(0, 2, 1)
         normal += normal * np.eye(6) * 1e-2 + 1e-9 * np.eye(6)
@@ -172,42 +206,32 @@ def _fit(boxes: Floats, sigma_px: float, excess: float) -> Floats:
     good = (np.abs(theta[:, :2]) < side / 4).all(axis=1)
     good &= ((widths > 0.35 * sigma_px) & (widths < 3.5 * sigma_px)).all(axis=1)
     variance = np.linalg.inv(normal)[:, [4, 5], [4, 5]] * excess
-    good &= np.sqrt((variance / widths**2).sum(axis=1)) < _MAX_ERROR
-    return np.asarray(widths[good])
+    misfit = ((boxes.reshape(n, -1) - expected) ** 2 * weight).sum(axis=1)
+    error = np.where(good, np.sqrt((variance / widths**2).sum(axis=1)), np.inf)
+    return Ellipses(widths, error, misfit)
 
 
-def _model(theta: Floats, side: int) -> tuple[Floats, Floats]:
+def _model(theta: Floats, side: int, halo: tuple[float, float]) -> tuple[Floats, Floats]:
     """Return the expected light (n, pixels), and its derivatives by
     (y, x, photons, background, width in y, width in x), (n, 6, pixels).
     """
-    (in_y, dy, wy), (in_x, dx, wx) = (_profile(side, theta[:, i], theta[:, 4 + i]) for i in (0, 1))
+    share, factor = halo
+    shape, *slopes = _one(theta, side, 1.0)
+    if share:
+        wider, *their_slopes = _one(theta, side, factor)
+        shape = (1 - share) * shape + share * wider
+        slopes = [(1 - share) * a + share * b for a, b in zip(slopes, their_slopes, strict=True)]
     photons = theta[:, 2, None, None]
-
-    def outer(a: Floats, b: Floats) -> Floats:
-        return a[:, :, None] * b[:, None, :]
-
-    shape = outer(in_y, in_x)
-    parts = (
-        photons * outer(dy, in_x),
-        photons * outer(in_y, dx),
-        shape,
-        np.ones_like(shape),
-        photons * outer(wy, in_x),
-        photons * outer(in_y, wx),
-    )
+    by_y, by_x, by_width_y, by_width_x = (photons * slope for slope in slopes)
+    parts = (by_y, by_x, shape, np.ones_like(shape), by_width_y, by_width_x)
     jacobian = np.stack(parts, axis=1).reshape(len(theta), 6, -1)
     return (photons * shape + theta[:, 3, None, None]).reshape(len(theta), -1), jacobian
 
 
-def _profile(side: int, centre: Floats, width: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the share of a Gaussian in each pixel of a row, and its derivatives by centre and
-    width.
-    """
-    edges = np.arange(side + 1) - side / 2 - centre[:, None]
-    scaled = edges / (np.sqrt(2) * width[:, None])
-    density = np.exp(-(scaled**2)) / (np.sqrt(2 * np.pi) * width[:, None])
-    return (
-        0.5 * np.diff(erf(scaled)),
-        -np.diff(density),
-        -np.diff(density * edges / width[:, None]),
+def _one(theta: Floats, side: int, factor: float) -> tuple[Floats, ...]:
+    """Return one Gaussian `factor` times as wide, and its derivatives by y, x and both widths."""
+    (in_y, dy, wy), (in_x, dx, wx) = (
+        profile_and_slopes(side, theta[:, i], factor * theta[:, 4 + i, None]) for i in (0, 1)
     )
+    pairs = ((in_y, in_x), (dy, in_x), (in_y, dx), (factor * wy, in_x), (in_y, factor * wx))
+    return tuple(a[:, :, None] * b[:, None, :] for a, b in pairs)

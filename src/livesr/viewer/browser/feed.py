@@ -11,20 +11,26 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from livesr.viewer.browser.messages import TakeSnapshot, View
+from websockets.exceptions import ConnectionClosed
+
+from livesr.base.errors import RunError, UsageError
+from livesr.viewer.browser.messages import TakeMovie, TakeSnapshot, View
 from livesr.viewer.browser.numbers import histograms, probe
 from livesr.viewer.browser.pictures import Frame, PictureMaker
 from livesr.viewer.browser.snapshot import take_snapshot
 from livesr.viewer.frame_pairs import FramePairSource
+from livesr.viewer.movie import film_of
 
 log = logging.getLogger(__name__)
 
 _POLL_S, _IDLE_S = 0.004, 0.05  # with a page, and without one
 _NICENESS = 5
+_TOLD = 50  # times that a page hears how far its film is
 T = TypeVar("T")
 
 
@@ -41,6 +47,7 @@ class Feed:
         self.source = source
         self.changed = asyncio.Condition()
         self.pages = 0
+        self._filming = False
         self._maker = PictureMaker(source)
         # Its own thread: an acknowledgement or a new page never waits for a JPEG.
         self._executor = ThreadPoolExecutor(
@@ -99,6 +106,38 @@ class Feed:
             lambda: take_snapshot(self._maker, frame.pair, view, wanted, status)
         )
 
+    async def movie(
+        self, view: View, wanted: TakeMovie, tell: Callable[[int, int], Awaitable[None]]
+    ) -> tuple[str, bytes]:
+        """Return a name and the MP4 of the store as a view shows it; one film at a time.
+
+        `tell` is awaited now and then with frames done and in all.
+
+        Raises
+        ------
+        LiveSRError
+            If nothing can be made of it, in a sentence.
+        """
+        if self.source.length is None:
+            raise UsageError("A film is made of a store, and this is a running stream.")
+        if self._filming:
+            raise UsageError("Another page is having a film made. Wait until that is done.")
+        self._filming = True
+        stopped = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def step(done: int, total: int) -> None:
+            if stopped.is_set():
+                raise RunError("Nobody waits for this film any more.")
+            if done * _TOLD // total > (done - 1) * _TOLD // total:
+                asyncio.run_coroutine_threadsafe(_ended(tell(done, total)), loop)
+
+        try:
+            return await asyncio.to_thread(film_of, self.source.endpoint, view, wanted, step)
+        finally:
+            stopped.set()
+            self._filming = False
+
     @staticmethod
     def probe(frame: Frame, at: tuple[float, ...]) -> dict[str, Any]:
         """Read the intensities at a place of a frame."""
@@ -110,6 +149,11 @@ class Feed:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+async def _ended(telling: Awaitable[None]) -> None:
+    with suppress(ConnectionClosed):
+        await telling
 
 
 def _stand_back_for_the_run() -> None:

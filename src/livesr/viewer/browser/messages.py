@@ -46,8 +46,8 @@ class View(_Part):
     ----------
     mode : which pictures
     channels, measurement : how they are shown
-    residual, uncertainty : paint it over the measurement, in the prediction's place; the residual
-        if both
+    residual, uncertainty, error : paint it over the measurement, in the prediction's place; the
+        first of them
     raw : 16-bit planes instead of JPEG
     safe : colours that a red-green blind eye tells apart, where the page has not chosen one
     histogram : send histograms now and then
@@ -59,6 +59,7 @@ class View(_Part):
     measurement: ChannelDisplay = ChannelDisplay()
     residual: bool = False
     uncertainty: bool = False
+    error: bool = False
     raw: bool = False
     safe: bool = False
     histogram: bool = False
@@ -122,7 +123,15 @@ class TakeSnapshot(_Part):
     split: _Share = 0.5
 
 
-PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot
+class TakeMovie(_Part):
+    """Send a store as MP4, as it is shown; parts of the picture as for a snapshot."""
+
+    type: Literal["movie"]
+    field: Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)] = (0.0, 0.0, 1.0, 1.0)
+    split: _Share = 0.5
+
+
+PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot | TakeMovie
 _MESSAGES: TypeAdapter[PageMessage] = TypeAdapter(
     Annotated[PageMessage, Field(discriminator="type")]
 )

@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
+from livesr.base.errors import LiveSRError
 from livesr.viewer.browser.feed import Feed
 from livesr.viewer.browser.messages import (
     Acknowledgement,
@@ -23,6 +24,7 @@ from livesr.viewer.browser.messages import (
     Probe,
     Seek,
     SetView,
+    TakeMovie,
     TakeSnapshot,
     View,
     parse_message,
@@ -53,6 +55,7 @@ class Page:
         self._room = asyncio.Semaphore(IN_FLIGHT)
         self._sending = asyncio.Lock()  # a header and its pictures follow each other
         self._histogram_due_s = 0.0
+        self._movie: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         """Serve until the page goes, misbehaves or the server stops."""
@@ -69,6 +72,8 @@ class Page:
             log.debug("a page has gone")
         finally:
             self._feed.pages -= 1
+            if self._movie is not None:
+                self._movie.cancel()
 
     # -- what the page says ------------------------------------------------------------------------
 
@@ -97,6 +102,10 @@ class Page:
                 return True
             case TakeSnapshot():
                 await self._send_snapshot(said)
+                return True
+            case TakeMovie():
+                if self._movie is None or self._movie.done():
+                    self._movie = asyncio.create_task(self._send_movie(said))
                 return True
             case _:
                 return False
@@ -168,6 +177,20 @@ class Page:
             return
         name, png = await self._feed.snapshot(self._shown, self._view, wanted)
         await self._send(_text("snapshot", name=name), png)
+
+    async def _send_movie(self, wanted: TakeMovie) -> None:
+        """Make a film while pictures go on, saying how far it is."""
+
+        async def tell(done: int, total: int) -> None:
+            await self._send(_text("movie", done=done, total=total))
+
+        try:
+            name, film = await self._feed.movie(self._view, wanted, tell)
+            await self._send(_text("movie", name=name), film)
+        except LiveSRError as e:
+            await self._send(_text("movie", problem=str(e)))
+        except ConnectionClosed:
+            log.debug("a page has gone before its film was ready")
 
     async def _send_status(self) -> None:
         said: dict[str, Any] = {}

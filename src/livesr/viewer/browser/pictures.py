@@ -30,8 +30,14 @@ from livesr.viewer.composite import (
     encode_jpeg,
     grayscale,
 )
-from livesr.viewer.frame_pairs import FramePair, FramePairSource, residual_plane, uncertainty_plane
-from livesr.viewer.overlay import paint_residual, paint_uncertainty
+from livesr.viewer.frame_pairs import (
+    FramePair,
+    FramePairSource,
+    error_plane,
+    residual_plane,
+    uncertainty_plane,
+)
+from livesr.viewer.overlay import paint_error, paint_residual, paint_uncertainty
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +94,7 @@ class PictureMaker:
         pair = self._source.pair(view.selection, index, measured=view.mode == "measurement")
         if pair is None:
             return None
-        moments = map(_moment, (pair.prediction, pair.measurement, pair.uncertainty))
+        moments = map(_moment, (pair.prediction, pair.measurement, pair.uncertainty, pair.error))
         key = (view, pair.index, pair.separated, *moments)
         if (frame := self._frames.get(key)) is None:
             try:
@@ -121,6 +127,8 @@ class PictureMaker:
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
+            "audits": [_mean_pcc(a) for a in said.get("audits") or () if isinstance(a, Mapping)],
+            "dose": said.get("dose_line") if isinstance(said.get("dose_line"), str) else "",
             "computes": _of_channel(said.get("computes"), channel),
             "warnings": [w for w in warnings if w],
             "streams": [s._asdict() for s in self._source.streams()],
@@ -156,8 +164,11 @@ class PictureMaker:
             "residual": finite(header.residual),
             "overlay": overlay_of(pair, view),
             "uncertainty": pair.uncertainty is not None,
+            "error": _rsp(pair),
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
+            "judgement": _judgement(pair.prediction),
+            "mixing": header.mixing,
             "warnings": list(dict.fromkeys(w for m in pair.messages for w in m.header.warnings)),
         }
         return Frame(key, pair, content, tuple(parts))
@@ -190,6 +201,9 @@ class PictureMaker:
         """
         wanted = shown_pictures(pair, view)
         measured = self._measurement(pair, view) if "measurement" in wanted else None
+        if measured is not None and pair.prediction is None and view.error:
+            measured = self._error_painted(pair, view)
+            measured = self._measurement(pair, view) if measured is None else measured
         if measured is not None and pair.measurement is not None:
             yield "measurement", pair.measurement, measured
         if pair.prediction is None:
@@ -223,13 +237,23 @@ class PictureMaker:
         return self._compositor.render(planes, views)
 
     def _painted(self, pair: FramePair, view: View, overlay: str) -> Picture | None:
+        if pair.measurement is None:
+            return None
+        if overlay == "error":
+            return self._error_painted(pair, view)
         plane = residual_plane(pair) if overlay == "residual" else uncertainty_plane(pair)
-        if plane is None or pair.measurement is None:
+        if plane is None:
             return None
         window = measurement_view(pair, view)
         assert window is not None
         paint = paint_residual if overlay == "residual" else paint_uncertainty
         return paint(self._measurement(pair, view), plane, window.window[1] - window.window[0])
+
+    def _error_painted(self, pair: FramePair, view: View) -> Picture | None:
+        found = error_plane(pair)
+        if found is None or found[0].shape != self._measurement(pair, view).shape:
+            return None
+        return paint_error(self._measurement(pair, view), *found)
 
     @staticmethod
     def _measurement(pair: FramePair, view: View) -> Picture:
@@ -267,7 +291,25 @@ def overlay_of(pair: FramePair, view: View) -> str:
         return ""
     if view.residual:
         return "residual"
-    return "uncertainty" if view.uncertainty and pair.uncertainty is not None else ""
+    if view.uncertainty and pair.uncertainty is not None:
+        return "uncertainty"
+    return "error" if view.error and pair.error is not None else ""
+
+
+def _mean_pcc(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one point of the curve of trust."""
+    pccs = [finite(pcc) for pcc in dict(audit.get("pcc") or {}).values()]
+    known = [pcc for pcc in pccs if pcc is not None]
+    return {"t": audit.get("t"), "pcc": sum(known) / len(known) if known else None}
+
+
+def _rsp(pair: FramePair) -> dict[str, Any] | None:
+    """Return what the page says of the comparison with widefield, None without one."""
+    if pair.error is None:
+        return None
+    header = pair.error.header
+    numbers = {label: finite(n.get("rsp")) for label, n in header.compared.items()}
+    return {"t": header.t, "rsp": numbers}
 
 
 def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
@@ -351,6 +393,12 @@ def _legend(view: ChannelView, label: str, offset_adu: float) -> dict[str, Any]:
         "gamma": view.gamma,
         "visible": view.visible,
     }
+
+
+def _judgement(message: Message | None) -> dict[str, Any] | None:
+    """Return what a page is told of a prediction's worth; None where nobody judged."""
+    judged = message.judgement if message else None
+    return judged.written() if judged else None
 
 
 def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -43,17 +43,39 @@ def take_snapshot(
     ValueError
         If the pair cannot be drawn.
     """
+    picture, pixel_size_um = arranged(maker, pair, view, wanted)
+    caption = _caption(pair, status)
+    return _file_name(pair), _png(with_caption(picture, caption), caption, pixel_size_um)
+
+
+def arranged(
+    maker: PictureMaker,
+    pair: FramePair,
+    view: View,
+    wanted: TakeSnapshot,
+    widest: int | None = None,
+) -> tuple[Image.Image, float]:
+    """Return the pictures of a view side by side, each named, with a scale bar; and um a pixel.
+
+    Parameters
+    ----------
+    widest : of one picture, in pixels; None leaves every pixel
+
+    Raises
+    ------
+    ValueError
+        If the pair cannot be drawn.
+    """
     drawn = {name: _cut(picture, wanted.field) for name, _, picture in maker.pictures(pair, view)}
     if view.mode == "split" and {"measurement", "composite"} <= set(drawn):
         left, _, right, _ = wanted.field
         share = (wanted.split - left) / max(right - left, 1e-6)
         drawn = {"split": _split(drawn["measurement"], drawn["composite"], min(max(share, 0), 1))}
     pixel_size_um = _finest_um(pair, tuple(drawn))
-    widest = max(picture.shape[1] for picture in drawn.values())
+    across = max(picture.shape[1] for picture in drawn.values())
+    tile = max(_MIN_TILE, across if widest is None else min(across, widest))
     labels = [_label(name, pair, view) for name in drawn]
-    picture = panel(list(drawn.values()), labels, pixel_size_um, tile=max(_MIN_TILE, widest))
-    caption = _caption(pair, status)
-    return _file_name(pair), _png(_with_caption(picture, caption), caption, pixel_size_um)
+    return panel(list(drawn.values()), labels, pixel_size_um, tile=tile), pixel_size_um
 
 
 def _cut(picture: Picture, field: tuple[float, ...]) -> Picture:
@@ -125,7 +147,8 @@ def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:
     return "   ".join([*filter(None, place), taken, *said, f"livesr {__version__}"])
 
 
-def _with_caption(picture: Image.Image, caption: str) -> Image.Image:
+def with_caption(picture: Image.Image, caption: str) -> Image.Image:
+    """Return a picture with a line of text below."""
     size = max(11, min(18, picture.width // 70))
     font = ImageFont.load_default(size=size)
     height = round(2.2 * size)

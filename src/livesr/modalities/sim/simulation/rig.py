@@ -190,8 +190,9 @@ class VirtualSIMCamera(KnowsTruth):
     Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows),
     SensorSize (pixels), Seed, TimePoints (length of the bank), Photons (photo-electrons of bright
     parts per raw frame), Bleaching (part lost per time point), SpecimenInterval_s, Dyes
-    ("488:microtubules 561:er" for a dye that each channel of the rig excites alone; without, every
-    channel shows all structures). Later: PatternIndex, TimePoint (see the module), Channel (whose
+    ("488:microtubules 561:er" for a dye that each channel of the rig excites alone,
+    "all:er+lysosomes" for one that excites several; without, every channel shows all structures).
+    Later: PatternIndex, TimePoint (see the module), Channel (whose
     light is on, where there are dyes), and those of `VirtualCamera`.
 
     Attributes
@@ -398,11 +399,16 @@ def _sim_section(rig: RigConfig) -> SIMConfig:
 
 
 def _dyes(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the structures that each channel shows; "488:microtubules 561:er" or nothing."""
+    """Return the structures that each channel shows.
+
+    "488:microtubules 561:er", "mixed:microtubules+er" for several, or nothing.
+    """
     if not text:
         return {"": DEFAULT_STRUCTURES}
     named = (dye.partition(":") for dye in text.split())
-    dyes: dict[str, tuple[str, ...]] = {channel: (structure,) for channel, _, structure in named}
+    dyes: dict[str, tuple[str, ...]] = {
+        channel: tuple(structures.split("+")) for channel, _, structures in named
+    }
     if unknown := {name for names in dyes.values() for name in names} - set(DEFAULT_STRUCTURES):
         raise ConfigError(
             f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are"

@@ -12,7 +12,7 @@ import { Streams } from "./streams.js";
 const MODES = ["beside", "split", "prediction", "channels", "measurement"];
 const THEMES = ["system", "dark", "light"];
 
-const display = { mode: "beside", residual: false, uncertainty: false, raw: false, safe: false };
+const display = { mode: "beside", residual: false, uncertainty: false, error: false, raw: false, safe: false };
 const readout = new Readout();
 const channels = new Channels(byId("channels"), sendView);
 const streams = new Streams(byId("streams"), sendView);
@@ -37,6 +37,7 @@ const connection = new Connection({
     if (!(await panes.present(frame, blobs))) return;
     readout.setFrame(frame);
     byId("uncertainty-on").disabled = !frame.uncertainty && !display.uncertainty;
+    byId("error-on").disabled = !frame.error && !display.error;
     channels.update(frame);
     streams.showFollowed(frame.stream, frame.position_name);
     playback.setFrame(frame);
@@ -46,6 +47,10 @@ const connection = new Connection({
   probe: (probe) => pointed && readout.setProbe(probe),
   histograms: ({ histograms }) => channels.setHistograms(histograms),
   snapshot: ({ name }, blob) => save(name, blob),
+  movie(said, blob) {
+    playback.setMovie(said);
+    if (blob) save(said.name, blob);
+  },
 });
 
 /** Send what is chosen, once per turn of the screen however often it changed. */
@@ -104,7 +109,7 @@ function toggle(id, part) {
 
 /** Show one overlay or none: each takes the place of the prediction. */
 function toggleOverlay(part) {
-  for (const other of ["residual", "uncertainty"]) if (other !== part && display[other]) toggle(`${other}-on`, other);
+  for (const other of ["residual", "uncertainty", "error"]) if (other !== part && display[other]) toggle(`${other}-on`, other);
   toggle(`${part}-on`, part);
 }
 
@@ -127,11 +132,13 @@ const fullScreen = () => (document.fullscreenElement ? document.exitFullscreen()
 
 byId("modes").addEventListener("click", ({ target }) => target.dataset.mode && setMode(target.dataset.mode));
 byId("snapshot").onclick = snapshot;
+byId("movie").onclick = () => connection.send({ type: "movie", field: panes.viewport.visible, split: panes.split });
 byId("theme").onclick = nextTheme;
 byId("panel-toggle").onclick = togglePanel;
 byId("help-open").onclick = help;
 byId("residual-on").onchange = () => toggleOverlay("residual");
 byId("uncertainty-on").onchange = () => toggleOverlay("uncertainty");
+byId("error-on").onchange = () => toggleOverlay("error");
 byId("raw-on").onchange = () => toggle("raw-on", "raw");
 byId("safe-on").onchange = toggleSafe;
 
@@ -141,6 +148,7 @@ listen([
   ["a", "Automatic contrast, gamma 1", () => channels.auto()],
   ["r", "Residual: where the channels do not add up", () => toggleOverlay("residual")],
   ["u", "Uncertainty: where the network is not sure (runs with --uncertainty)", () => toggleOverlay("uncertainty")],
+  ["e", "Error map: where the picture contradicts widefield (runs with --error-map)", () => toggleOverlay("error")],
   ["c", "Colours for a red-green blind eye", toggleSafe],
   ["b", "16 bit instead of JPEG", () => toggle("raw-on", "raw")],
   ["s", "Snapshot", snapshot],

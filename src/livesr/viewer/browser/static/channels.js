@@ -35,7 +35,8 @@ class ChannelRow {
     this.visible = make("input", { type: "checkbox", checked: true, title: "Show in the composite", onchange: () => this.change({ visible: this.visible.checked }) });
     this.visible.setAttribute("aria-label", `Show ${this.label}`);
     this.name = make("span", { className: "name" });
-    return make("div", { className: "head" }, ...(isMeasurement ? [] : [this.visible]), this.chip, this.name, this.auto);
+    this.word = make("span", { className: "word", hidden: true });
+    return make("div", { className: "head" }, ...(isMeasurement ? [] : [this.visible]), this.chip, this.name, this.word, this.auto);
   }
 
   palette(isMeasurement) {
@@ -51,6 +52,17 @@ class ChannelRow {
   choose(color) {
     this.swatches.hidden = true;
     this.change({ color });
+  }
+
+  /** Say in a word what the channel is worth, unless it is good; why is under the pointer. */
+  judge(judged, mixing) {
+    const word = judged && judged.word !== "good" ? judged.word : "";
+    this.word.hidden = !word;
+    if (this.word.textContent !== word) this.word.textContent = word;
+    this.word.dataset.word = word;
+    this.word.title = judged?.reasons?.join("\n") ?? "";
+    const percent = (v) => `${Math.round(100 * v)} %`;
+    this.name.title = mixing ? `${percent(mixing[0])} as bright as the brightest other structure (${percent(mixing[1])} to ${percent(mixing[2])})` : "";
   }
 
   /** Show how the server shows it, `shown`, under what was chosen since. */
@@ -93,7 +105,10 @@ export class Channels {
     if (key !== this.key) this.rebuild(key, named, frame.measurement);
     else if (performance.now() - this.shownAt < REFRESH_MS) return; // automatic contrast moves with every frame
     this.shownAt = performance.now();
-    for (const channel of frame.channels) this.rows.get(channel.label).refresh(channel, channel.label);
+    for (const channel of frame.channels) {
+      this.rows.get(channel.label).refresh(channel, channel.label);
+      this.rows.get(channel.label).judge(frame.judgement?.channels?.[channel.label], frame.mixing?.[channel.label]);
+    }
     if (frame.measurement) this.measured.refresh(frame.measurement, "Measurement");
   }
 

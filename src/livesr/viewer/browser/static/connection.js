@@ -1,8 +1,8 @@
 // The websocket: collects a header and its pictures, acknowledges, comes back by itself.
 //
-// From the server: JSON text ("status", "frame", "probe", "histograms", "snapshot"); after a "frame" as many binary
-//                  messages as it names pictures, after a "snapshot" one.
-// To the server:   JSON text ("ack", "view", "probe", "play", "seek", "snapshot"). The server sends the next newest
+// From the server: JSON text ("status", "frame", "probe", "histograms", "snapshot", "movie"); after a "frame" as many
+//                  binary messages as it names pictures, after a "snapshot" and a "movie" with a name one.
+// To the server:   JSON text ("ack", "view", "probe", "play", "seek", "snapshot", "movie"). The server sends the next newest
 //                  picture only after an "ack", so a tab in the background or on a slow network costs it nothing.
 
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
@@ -42,7 +42,7 @@ export class Connection {
   }
 
   onText(message) {
-    if (message.type !== "frame" && message.type !== "snapshot") {
+    if (message.type !== "frame" && message.name === undefined) {
       this.on[message.type]?.(message);
       return;
     }
@@ -55,8 +55,8 @@ export class Connection {
     const { header, blobs, socket } = this;
     if (!header || blobs.length < (header.pictures?.length ?? 1)) return;
     this.header = null;
-    if (header.type === "snapshot") {
-      this.on.snapshot(header, blobs[0]);
+    if (header.type !== "frame") {
+      this.on[header.type](header, blobs[0]);
       return;
     }
     this.on

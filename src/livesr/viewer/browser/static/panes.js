@@ -17,6 +17,11 @@ function layersOf(mode, frame) {
   return mode === "beside" ? [...measured, ["composite"]] : [["composite"]];
 }
 
+/** The word for what a prediction is worth; its reasons are under the pointer. */
+function qualityBadge({ word, reasons }) {
+  return make("span", { className: "badge quality", textContent: word, title: reasons?.join("\n") || "Nothing speaks against it.", dataset: { word } });
+}
+
 /** One picture, or two with a line between them. */
 class Pane {
   constructor(layers, viewport, onPoint, onSplit) {
@@ -103,12 +108,15 @@ class Pane {
     const shown = this.layers.map((name) => frame.pictures.find((p) => p.name === name || (p.name === "planes" && name !== "measurement")));
     const badges = [...this.layers].reverse().map((name) => (name === "measurement" ? "measurement" : "prediction"));
     const provisional = frame.provisional && this.layers.some((name) => name !== "measurement");
-    const key = `${badges} ${provisional} ${frame.overlay}`;
+    const channelOf = (name) => (name?.startsWith("channel:") ? name.slice("channel:".length) : null);
+    const judged = badges.includes("prediction") ? (frame.judgement?.channels?.[channelOf(this.layers[0])] ?? frame.judgement) : null;
+    const key = `${badges} ${provisional} ${frame.overlay} ${judged?.word} ${judged?.reasons}`;
     if (this.badges.dataset.key !== key) {
       this.badges.dataset.key = key;
       const made = badges.map((kind) => make("span", { className: `badge ${kind}`, textContent: kind === "measurement" ? "Measurement" : "Prediction (AI)" }));
       if (frame.overlay && this.layers.includes("composite")) made.at(-1).append(` · ${frame.overlay}`);
       if (provisional) made.push(make("span", { className: "badge provisional", textContent: "Provisional", title: "Made without the frame that follows; the final picture replaces it." }));
+      if (judged) made.push(qualityBadge(judged));
       this.badges.replaceChildren(...made);
     }
     const label = this.layers[0].startsWith("channel:") ? this.layers[0].slice("channel:".length) : "";

@@ -37,6 +37,14 @@ export class Playback {
     byId("moment").textContent = `t ${t} · ${index + 1} of ${this.length}`;
   }
 
+  /** How far a film is; or that it is there, or why it cannot be made. */
+  setMovie({ done, total, problem }) {
+    const making = done !== undefined && done < total;
+    byId("movie").textContent = making ? `Film ${Math.round((100 * done) / total)} %` : "Film";
+    byId("movie").disabled = making;
+    if (problem) byId("moment").textContent = problem;
+  }
+
   toggle() {
     if (!this.active) return;
     this.setPlaying(!this.playing);

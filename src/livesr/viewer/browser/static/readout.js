@@ -32,12 +32,27 @@ export class Readout {
     show("engine", status.engine || "–");
     show("backend", status.backend || "–");
     byId("backend").title = status.computes || "";
+    this.showTrust((status.audits ?? []).filter((audit) => audit.pcc !== null));
+    byId("dose-row").hidden = !status.dose;
+    show("dose", status.dose || "–");
     show("skipped", status.skipped == null ? "–" : String(status.skipped));
     show("disk", ...bytes(status.disk_free_bytes ?? NaN));
     byId("source").textContent = status.source || "";
     byId("source").title = status.source || "";
     this.showWarnings();
     this.tick();
+  }
+
+  /** The curve of trust: a point for each audit, 1 at the top. */
+  showTrust(audits) {
+    byId("audit-row").hidden = audits.length === 0;
+    if (!audits.length) return;
+    const first = audits[0].t;
+    const span = Math.max(audits.at(-1).t - first, 1);
+    const points = audits.map(({ t, pcc }) => `${(100 * (t - first)) / span},${(23 - 22 * Math.max(pcc, 0)).toFixed(1)}`);
+    byId("trust").firstElementChild.setAttribute("points", points.join(" "));
+    const last = audits.at(-1);
+    show("audit", `PCC ${last.pcc.toFixed(2)} at t=${last.t}`);
   }
 
   setFrame(frame) {
@@ -56,6 +71,9 @@ export class Readout {
     show("latency", ...duration(this.frame?.latency_ms ?? NaN));
     const residual = this.frame?.residual ?? null;
     show("residual", residual === null ? "–" : (100 * residual).toFixed(1), residual === null ? "" : "%");
+    const compared = this.frame?.error;
+    byId("rsp-row").hidden = !compared;
+    if (compared) show("rsp", Object.entries(compared.rsp).map(([what, rsp]) => `${what} ${rsp === null ? "–" : rsp.toFixed(3)}`).join(" · "));
     const score = Object.entries(this.frame?.score ?? {});
     byId("score-row").hidden = score.length === 0;
     if (score.length) show("score", score.map(([name, pcc]) => `${name} ${pcc === null ? "–" : pcc.toFixed(2)}`).join(" · "));

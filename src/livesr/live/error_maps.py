@@ -1,0 +1,237 @@
+"""Thread "livesr-errors": pictures are compared with the widefield mean of their exposures.
+
+Owns the raw groups that wait for their prediction, and how much time the comparison may take. The
+formulas are in `livesr.optics.error_map`.
+
+A live run gives it a share of one core and the newest frame when it is ready: it never makes a
+measurement wait, and says of how many frames it knows. A recorded run, which nothing hurries, waits
+for it and has every frame compared.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.buffers import BoundedQueue
+from livesr.base.frames import (
+    Discrepancy,
+    FrameErrors,
+    MulticolorFrame,
+    RawStack,
+    SRFrame,
+    Stream,
+)
+from livesr.live.channel_scores import on_grid_of
+from livesr.live.normalise import BORDER
+from livesr.live.paths import ChannelPath
+from livesr.live.run_state import RunState
+from livesr.optics.error_map import error_map
+
+_SHARE = 0.2  # of one core, in a live run
+_HELD_BYTES = 256 << 20  # of raw groups that wait for their prediction; a few at least
+_FEWEST_HELD = 2
+_GROUPS_KEPT = 64  # widefield means of a stream whose pictures reach back
+
+Image = NDArray[np.float32]
+_Key = tuple[Stream, int]
+
+
+class _Job(NamedTuple):
+    frame: SRFrame
+    stacks: Mapping[str, RawStack]  # by channel
+    prediction: MulticolorFrame | None
+
+
+class ErrorMaps:
+    """Compares the pictures of a run with widefield, where `ComputeConfig.error_map` asks for it.
+
+    `measured` is called by "livesr-reconstruct", `predicted` by "livesr-separate"; both return at
+    once in a live run. `work` is the thread.
+
+    Parameters
+    ----------
+    paths : of every channel, by name
+    state : of the run
+    give : takes what was found
+    patient : whether frames wait for it; else those are left out that it has no time for
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, ChannelPath],
+        state: RunState,
+        give: Callable[[FrameErrors], None],
+        *,
+        patient: bool,
+    ) -> None:
+        self._paths, self._state, self._give, self._patient = paths, state, give, patient
+        self.wanted = any(path.description.error_map for path in paths.values())
+        self._jobs: BoundedQueue[_Job] = BoundedQueue(1, "block" if patient else "drop_oldest")
+        self._lock = threading.Lock()
+        self._newest: dict[str, RawStack] = {}
+        self._waiting: OrderedDict[_Key, _Job] = OrderedDict()
+        self._widefield: dict[Stream, _Mean] = {}
+        self._over = threading.Event()
+
+    def exposed(self, stack: RawStack) -> None:
+        """Take a raw group, before `measured`."""
+        if self.wanted:
+            self._newest[stack.stream.channel] = stack
+
+    def measured(self, frame: SRFrame) -> None:
+        """Take a measurement, or the sum of several, right after its raw groups."""
+        path = self._paths[frame.stream.channel]
+        if not path.description.error_map:
+            return
+        channels = [part.stream.channel for part in frame.parts] or [frame.stream.channel]
+        job = _Job(frame, {c: self._newest[c] for c in channels if c in self._newest}, None)
+        if any(stack.t != frame.t for stack in job.stacks.values()):
+            return
+        if path.networks.engine is None or self._state.ended("separate"):
+            self._jobs.put(job)
+            return
+        with self._lock:
+            self._waiting[frame.stream, frame.t] = job
+            while not self._patient and self._held_too_much():
+                self._waiting.popitem(last=False)
+
+    def predicted(self, frame: MulticolorFrame) -> None:
+        """Take a prediction; its measurement came before."""
+        with self._lock:
+            job = self._waiting.pop((frame.stream, frame.t), None)
+            for key in [k for k in self._waiting if k[0] == frame.stream and k[1] < frame.t]:
+                del self._waiting[key]  # it was skipped
+        if job:
+            self._jobs.put(job._replace(prediction=frame))
+
+    def end(self) -> None:
+        """Take nothing more; what was taken is still compared."""
+        self._over.set()
+        self._jobs.close()
+
+    def work(self) -> None:
+        """Compare until nothing more comes."""
+        try:
+            while (job := self._jobs.get()) is not None:
+                began_s = time.perf_counter()
+                with self._state.survived("Comparing with widefield"):
+                    self._compare(job)
+                if not self._patient:
+                    took_s = time.perf_counter() - began_s
+                    self._over.wait(took_s * (1 / _SHARE - 1))
+        finally:  # whoever waits for room is not to wait for ever
+            self._jobs.close()
+
+    def _held_too_much(self) -> bool:
+        held = sum(_bytes(stack) for job in self._waiting.values() for stack in job.stacks.values())
+        return len(self._waiting) > _FEWEST_HELD and held > _HELD_BYTES
+
+    def _compare(self, job: _Job) -> None:
+        widefield, groups = self._reference(job)
+        path, frame = self._paths[job.frame.stream.channel], job.frame
+        pictures = [frame.image]
+        if job.prediction is not None:
+            summed = job.prediction.channels.sum(0, dtype=np.float32)
+            pictures.append(on_grid_of(summed, frame.image))
+        labels = path.description.compared
+        planes = np.zeros((len(labels), *frame.image.shape), np.float32)
+        span = float(np.subtract(*np.percentile(widefield[::4, ::4], (99.8, 1.0))))
+        nm = 1e3 * path.description.recon_pixel_size_um
+        numbers = {}
+        raw, fine = _inside(widefield.shape, frame.image.shape)
+        for label, plane, picture in zip(labels, planes, pictures, strict=False):
+            found = error_map(widefield[raw], picture[fine], centred=path.centred)
+            if found is not None:
+                plane[fine] = found.plane
+                numbers[label] = Discrepancy(
+                    found.rsp, found.rse, found.sigma_px * nm, span, groups
+                )
+        errors = FrameErrors(planes, labels, numbers, frame)
+        self._state.compared(errors)
+        self._give(errors)
+
+    def _reference(self, job: _Job) -> tuple[Image, int]:
+        """Return the widefield picture of a frame, and how many groups it is the mean of.
+
+        Of a sum it is added up as the sum was.
+        """
+        if not job.frame.parts:
+            return self._mean(job.stacks[job.frame.stream.channel])
+        path = self._paths[job.frame.stream.channel]
+        parts, weights = job.frame.parts, path.description.weights
+        level = sum(part.normalisation.scale for part in parts) / len(parts)
+        added = [
+            np.float32(weight * level / part.normalisation.scale)
+            * _mean(job.stacks[part.stream.channel])
+            for weight, part in zip(weights, parts, strict=True)
+        ]
+        return np.sum(added, axis=0, dtype=np.float32), 1
+
+    def _mean(self, stack: RawStack) -> tuple[Image, int]:
+        history = self._paths[stack.stream.channel].history
+        if not history:
+            return _mean(stack), 1
+        if stack.stream not in self._widefield:
+            self._widefield[stack.stream] = _Mean(history)
+        return self._widefield[stack.stream].add(stack)
+
+
+class _Mean:
+    """The widefield mean of what a picture that reaches back is made of.
+
+    Of the groups that were seen: where light blinks, those that were not seen say the same.
+    """
+
+    def __init__(self, history: float) -> None:
+        self._history = history
+        self._sum: Image | None = None
+        self._n = 0
+        self._kept: deque[tuple[int, Image]] = deque(maxlen=_GROUPS_KEPT)
+
+    def add(self, stack: RawStack) -> tuple[Image, int]:
+        """Take a group; return the mean with it, and of how many."""
+        mean = _mean(stack)
+        if math.isinf(self._history):
+            self._sum = mean if self._sum is None else self._sum + mean
+            self._n += 1
+            return self._sum / np.float32(self._n), self._n
+        self._kept.append((stack.t, mean))
+        while self._kept[0][0] < stack.t - self._history:
+            self._kept.popleft()
+        return np.mean([m for _, m in self._kept], axis=0, dtype=np.float32), len(self._kept)
+
+
+def _mean(stack: RawStack) -> Image:
+    """Return the mean of the exposures that came, float32 (y, x), ADU."""
+    came = [frame for frame in stack.frames if frame is not None]
+    total = np.zeros(came[0].shape, np.float32)
+    for frame in came:
+        total += frame
+    total /= np.float32(len(came))
+    return total
+
+
+def _inside(
+    raw: tuple[int, ...], picture: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return what is compared of widefield and picture: a reconstruction fades at its edges."""
+    here, there = [], []
+    for n, m in zip(raw, picture, strict=True):
+        edge = int(n * BORDER)
+        while edge and (edge * m) % n:  # only whole pixels of both
+            edge -= 1
+        here.append(slice(edge, n - edge))
+        there.append(slice(edge * m // n, m - edge * m // n))
+    return tuple(here), tuple(there)
+
+
+def _bytes(stack: RawStack) -> int:
+    return sum(frame.nbytes for frame in stack.frames if frame is not None)

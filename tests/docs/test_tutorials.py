@@ -1,0 +1,84 @@
+"""Tutorials and the notebook are run as a reader would; commands in pages exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from livesr.cli import app
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("tutorials/*.md"))]
+
+
+def run(code: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_script_of_the_tutorial_runs(tmp_path: Path) -> None:
+    page = (DOCS / "tutorials" / "script.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    said = run(code, tmp_path)
+    assert said.count("residual") == 5
+    assert "5 separated, 0 raw frames lost" in said
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    notebook = json.loads((DOCS / "notebooks" / "read-a-run.ipynb").read_text(encoding="utf-8"))
+    cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert not any(c["outputs"] for c in cells), "kept without outputs"
+    code = "\n".join("".join(c["source"]) for c in cells)
+    said = run(f"import matplotlib; matplotlib.use('agg')\n{code}", tmp_path)
+    assert "4 frames separated, 0 raw frames lost" in said
+    assert "sr (4, 3, 512, 512)" in said
+    assert said.count("residual") == 4
+
+
+def _commands() -> list[tuple[str, str]]:
+    """Every `livesr ...` that a page shows in a block of commands."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(
+            r"^ *```\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            found += [
+                (page.name, line.strip())
+                for line in block.splitlines()
+                if line.strip().startswith("livesr ") and not line.strip().startswith("livesr -")
+            ]
+    return found
+
+
+def test_commands_in_pages_exist_with_their_options() -> None:
+    group = typer.main.get_command(app)
+    shown = _commands()
+    assert len(shown) > 25
+    for page, line in shown:
+        line = re.split(r" #| {3,}|\s[|>&]", line)[0]
+        words = shlex.split(line.replace("\\", "/"))[1:]
+        command = group.commands.get(words[0])
+        assert command is not None, (page, line)
+        if hasattr(command, "commands"):
+            command = command.commands[words[1]]
+        known = {name for p in command.params for name in p.opts} | {"--help"}
+        given = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert given <= known, (page, line)

@@ -1,0 +1,182 @@
+"""Error bars from predictions whose truth is known, and what they hold for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from livesr import LiveSR, cli
+from livesr.base.compute import ComputeConfig
+from livesr.base.config import load_rig
+from livesr.base.error_bars import FILE, load_error_bars
+from livesr.base.errors import ConfigError
+from livesr.evaluation.error_bars import Known, calibrated, covered, from_simulation, from_store
+from livesr.formats.store import RecordedStore
+from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.sources.plan import sim_sequence
+from livesr.store.process import process
+from livesr.store.raw_input import store_input
+from recorded_runs import RIGS, array
+from rigs import core_of
+
+CHANNELS = ("488", "561", "640")
+LABELS = ("Microtubules", "ER", "Lysosomes")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return load_engine("imcsr-mt-er-lyso-light")
+
+
+def cells(n: int, seed: int, frames: int = 1) -> list[Known]:
+    """Predictions with errors that differ from cell to cell, and grow with intensity."""
+    rng, known = np.random.default_rng(seed), []
+    for cell in range(n):
+        spread, bias = rng.gamma(4, 0.05), rng.normal(0, 0.02)
+        for _ in range(frames):
+            predicted = rng.gamma(0.5, 0.2, (3, 48, 48)).astype(np.float32)
+            errors = bias + spread * (0.05 + predicted) * rng.standard_normal(predicted.shape)
+            known.append(Known(predicted, (predicted + errors).astype(np.float32), cell))
+    return known
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_cells_that_were_not_seen_are_covered_at_every_intensity(
+    engine: Engine, coverage: float
+) -> None:
+    """The promise is of the mean over calibrations: several, each with cells of its own."""
+    held: dict[str, list[float]] = {label: [] for label in LABELS}
+    bright: list[float] = []
+    for seed in range(6):
+        bars = calibrated(cells(40, seed), LABELS, engine, "pairs", coverage=coverage)
+        new = cells(40, seed + 1000)
+        for label, share in covered(bars, new, LABELS).items():
+            held[label].append(share)
+        table = bars.structures["ER"]
+        for one in new:
+            chosen = one.predicted[1] > table.from_[-1]
+            error = (one.truth - one.predicted)[1][chosen]
+            bright.append(float(np.mean((error <= table.above[-1]) & (error >= -table.below[-1]))))
+    assert all(np.mean(shares) >= coverage - 0.005 for shares in held.values())
+    assert np.mean(bright) >= coverage - 0.01
+    assert all(np.mean(shares) < 1 - (1 - coverage) / 4 for shares in held.values())
+
+
+def test_a_wider_coverage_and_a_confidence_widen_them(engine: Engine) -> None:
+    known = cells(80, 1)
+    usual, wide, sure = (
+        calibrated(known, LABELS, engine, "pairs", **how).structures["ER"].above
+        for how in ({"coverage": 0.8}, {"coverage": 0.95}, {"coverage": 0.8, "confidence": 0.9})
+    )
+    assert max(wide) > max(usual)
+    assert max(sure) >= max(usual)
+
+
+def test_frames_of_one_field_are_said_to_be_that(engine: Engine) -> None:
+    bars = calibrated(cells(2, 0, frames=12), LABELS, engine, "pairs")
+    assert (bars.of, bars.units) == ("frames", 24)
+    assert "of one field" in bars.sentence
+
+
+def test_too_few_frames_are_refused_with_how_many_it_takes(engine: Engine) -> None:
+    with pytest.raises(ConfigError, match="takes at least 15"):
+        calibrated(cells(4, 0), LABELS, engine, "pairs")
+
+
+def record(folder: Path, seed: int, rig: Path) -> Path:
+    """One cell of the virtual rig with three dyes, superposed and separated."""
+    with core_of("virtual_dyes", exposure_ms=1, SensorSize=64, TimePoints=3, Seed=seed) as core:
+        plan = sim_sequence(4, CHANNELS)
+        session = LiveSR(
+            core,
+            rig=load_rig(rig),
+            plan=plan,
+            store=folder / f"cell{seed}.ome.zarr",
+            policy="complete",
+            threads=1,
+        )
+        with session:
+            core.mda.run(plan)
+    return Path(session.report["store"])
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Path:
+    folder = tmp_path / "rig"
+    shutil.copytree(RIGS / "virtual_dyes", folder)
+    return folder
+
+
+def test_a_store_becomes_error_bars_that_later_frames_have(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = record(tmp_path, 1, rig)
+    report = _command(capsys, "calibrate-errors", str(cell), "--rig", str(rig), "--coverage", "0.5")
+    assert (report["of"], set(report["structures"])) == ("frames", set(LABELS))
+    bars = load_error_bars(rig / FILE)
+    assert bars.source == "pairs"
+    made = Path(
+        process(
+            store_input(RecordedStore(cell), rig=load_rig(rig)),
+            tmp_path / "again",
+            compute=ComputeConfig(threads=1, error_bars=True),
+        )["store"]
+    )
+    name = "0_488-561-640"
+    predicted, limits = array(made, f"sr_{name}")[0], array(made, f"limits_{name}")[0]
+    scale = (
+        RecordedStore(made).normalisations()[next(iter(RecordedStore(made).pictures("sr")))].scale
+    )
+    low, high = bars.limits(predicted, LABELS, scale)
+    np.testing.assert_array_equal(limits, np.concatenate([low, high]))
+    about = zarr.open_group(made / f"limits_{name}", mode="r").attrs["livesr"]
+    assert about["warning"] == bars.sentence
+    assert (made / "livesr" / FILE).is_file()
+
+
+def test_without_them_a_run_that_asks_is_refused_and_another_has_none(
+    rig: Path, tmp_path: Path
+) -> None:
+    cell = record(tmp_path, 1, rig)
+    raw = store_input(RecordedStore(cell))
+    with pytest.raises(ConfigError, match="calibrate-errors"):
+        process(raw, tmp_path / "again", compute=ComputeConfig(error_bars=True))
+    assert not list(cell.glob("limits*"))
+
+
+@pytest.mark.slow
+def test_cells_of_the_virtual_rig_that_were_never_seen_are_covered(
+    rig: Path, tmp_path: Path, engine: Engine
+) -> None:
+    stores = [record(tmp_path, seed, rig) for seed in range(100, 132)]
+    known = [
+        [Known(one.predicted, one.truth, seed) for one in from_store(RecordedStore(store))[0]]
+        for seed, store in enumerate(stores)
+    ]
+    bars = calibrated(functools.reduce(operator.iadd, known[:20], []), LABELS, engine, "pairs")
+    assert (bars.of, bars.units) == ("fields", 20)
+    found = covered(bars, functools.reduce(operator.iadd, known[20:], []), LABELS)
+    assert all(share >= 0.9 for share in found.values())
+
+
+@pytest.mark.slow
+def test_without_pairs_they_come_from_simulation_and_say_so(engine: Engine) -> None:
+    known = from_simulation(engine, 30, ComputeConfig(threads=1))
+    bars = calibrated(known[:18], LABELS, engine, "simulation")
+    assert "not from this microscope" in bars.sentence
+    found = covered(bars, known[18:], LABELS)
+    assert all(share >= 0.85 for share in found.values())
+
+
+def _command(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert cli._run([*words, "--json"]) == 0, capsys.readouterr().err
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found

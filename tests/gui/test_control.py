@@ -1,0 +1,92 @@
+"""What a window does with livesr, without a window: threads, states and sentences."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pymmcore_plus import CMMCorePlus
+from typer.testing import CliRunner
+
+from livesr.base.config import load_rig
+from livesr.base.errors import ConfigError
+from livesr.cli import app
+from livesr.gui.control import Choice, Control
+from rigs import core_of
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def core() -> Iterator[CMMCorePlus]:
+    with core_of("demo", exposure_ms=5) as core:
+        core.setProperty("Camera", "OnCameraCCDXSize", SIZE)
+        core.setProperty("Camera", "OnCameraCCDYSize", SIZE)
+        core.setConfig("Channel", "488")
+        yield core
+
+
+def until(true: Callable[[], bool], control: Control) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, (control.state, control.problem)
+        time.sleep(0.01)
+
+
+def test_start_acquire_and_stop(core: CMMCorePlus, tmp_path: Path) -> None:
+    control = Control(core)
+    assert (control.state, control.takes_frames) == ("idle", False)
+    control.start(Choice("demo", engine="none", store=tmp_path / "run.ome.zarr"))
+    until(lambda: control.state == "ready", control)
+    assert control.takes_frames  # the live view is livesr's from here on
+    control.acquire(load_rig("demo"), 5)
+    until(lambda: bool(control.reports), control)
+    control.close()
+    assert control.state == "idle"
+    assert control.problem == ""
+    report = control.reports[0]
+    assert (report["raw_frames"], report["raw_missing"]) == (10, 0)  # two channels
+    assert {name: f.t for name, f in control.newest.measurements.items()} == {"488": 4, "561": 4}
+
+
+def test_stopping_cancels_what_is_acquired(core: CMMCorePlus) -> None:
+    control = Control(core)
+    control.start(Choice("demo", engine="none"))
+    until(lambda: control.state == "ready", control)
+    control.acquire(load_rig("demo"), 100_000)
+    until(lambda: control.status.get("raw_frames", 0) > 4, control)
+    assert control.camera_pixels is not None
+    with pytest.raises(ConfigError, match="camera is in use"):
+        control.acquire(load_rig("demo"), 1)
+    control.close()
+    assert (control.state, core.mda.is_running()) == ("idle", False)
+    assert control.reports[0]["raw_frames"] < 200_000
+
+
+def test_stopping_while_it_opens_leaves_nothing_open(core: CMMCorePlus) -> None:
+    control = Control(core)
+    control.start(Choice("demo", engine="none"))
+    control.close()
+    assert (control.state, control.problem) == ("idle", "")
+    control.close()  # again is nothing
+
+
+def test_what_cannot_be_opened_is_a_sentence(core: CMMCorePlus) -> None:
+    control = Control(core)
+    for rig, live, said in (("nowhere", "own", "No rig"), ("virtual_sim", "peek", "live='own'")):
+        control.start(Choice(rig, live=live))
+        control.wait()
+        assert said in control.problem
+        assert control.state == "idle"
+
+
+def test_without_qt_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [m for m in sys.modules if m.startswith(("livesr.gui.", "qtpy", "pymmcore_gui"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "qtpy", None)
+    result = CliRunner().invoke(app, ["gui", "--rig", "demo"])
+    assert isinstance(result.exception, ConfigError)
+    assert "pip install 'livesr[gui]'" in str(result.exception)

@@ -1,0 +1,216 @@
+"""Pictures beside their widefield mean: while a run goes on, offline, stored, published, shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+
+from livesr.base.compute import ComputeConfig
+from livesr.base.errors import ConfigError
+from livesr.base.frames import FrameErrors
+from livesr.formats.store import RecordedStore
+from livesr.live import error_maps
+from livesr.live.sinks.sink import Sink
+from livesr.live.sinks.zeromq import ZeroMQSink
+from livesr.optics.error_map import error_map
+from livesr.store.backfill import backfill
+from livesr.store.process import process
+from livesr.store.raw_input import store_input
+from livesr.viewer.browser.messages import View
+from livesr.viewer.browser.pictures import PictureMaker
+from livesr.viewer.store_source import StoreSource
+from livesr.viewer.subscriber import Subscriber
+from recorded_runs import Live, array, lines, moving_groups, sim_rig
+
+N_T = 4
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = Live(sim_rig("identity"), tmp_path_factory.mktemp("plain") / "live")
+    run.record(moving_groups(N_T))
+    return run.sink.path
+
+
+@pytest.fixture(scope="module")
+def compared(live: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    compute = ComputeConfig(threads=1, error_map="planes")
+    folder = tmp_path_factory.mktemp("compared")
+    report = process(store_input(RecordedStore(live)), folder / "store", compute=compute)
+    return Path(report["store"]), dict(report)
+
+
+def numbers(store: Path) -> dict[int, dict[str, Any]]:
+    return {e["t"]: e["compared"] for e in RecordedStore(store).events if e["series"] == "error"}
+
+
+def test_every_frame_of_a_recording_is_compared(
+    live: Path, compared: tuple[Path, dict[str, Any]]
+) -> None:
+    store, report = compared
+    yaozarrs.validate_zarr_store(str(store))
+    found = numbers(store)
+    assert sorted(found) == list(range(N_T))
+    raw, recon = array(live, "raw"), array(store, "recon")
+    inside, edge = slice(1, -1), slice(2, -2)
+    for t, of in found.items():
+        expected = error_map(
+            raw[t][:, inside, inside].mean(0), recon[t][edge, edge].astype(float), centred=True
+        )
+        assert expected is not None
+        assert of["reconstruction"]["rsp"] == pytest.approx(expected.rsp, abs=2e-3)
+        plane = array(store, "error")[t, 0] * 0.1
+        np.testing.assert_allclose(plane[edge, edge], expected.plane, atol=0.02 * raw[t].mean())
+        assert not plane[:2].any()
+    assert report["error_map"]["488"]["reconstruction"]["frames"] == N_T
+    assert report["error_map"]["488"]["prediction"]["rsp"] == pytest.approx(
+        np.mean([of["prediction"]["rsp"] for of in found.values()]), abs=1e-3
+    )
+
+
+def test_the_image_says_what_it_is(compared: tuple[Path, dict[str, Any]]) -> None:
+    about = zarr.open_group(compared[0] / "error", mode="r").attrs
+    assert "neither data nor prediction" in about["ome"]["multiscales"][0]["name"]
+    assert (about["livesr"]["prediction"], about["livesr"]["measurement"]) == (False, False)
+    assert [c["label"] for c in about["ome"]["omero"]["channels"]] == [
+        "error of reconstruction",
+        "error of prediction",
+    ]
+
+
+def test_without_being_asked_nothing_is_compared(live: Path) -> None:
+    assert not numbers(live)
+    assert not (live / "error").exists()
+
+
+def test_numbers_alone_take_no_image(live: Path, tmp_path: Path) -> None:
+    compute = ComputeConfig(threads=1, error_map="numbers")
+    report = process(store_input(RecordedStore(live)), tmp_path / "store", compute=compute)
+    store = Path(report["store"])
+    assert not (store / "error").exists()
+    assert sorted(numbers(store)) == list(range(N_T))
+    assert not lines(store, "error")
+
+
+def test_a_backfill_says_where_to_turn(live: Path) -> None:
+    with pytest.raises(ConfigError, match="livesr process"):
+        backfill(live, compute=ComputeConfig(error_map="numbers"))
+
+
+def test_a_comparison_that_hangs_holds_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network sees every frame while the first comparison does not return."""
+    stuck, let_go = threading.Event(), threading.Event()
+
+    def hangs(*arguments: Any, **how: Any) -> None:
+        stuck.set()
+        assert let_go.wait(60)
+
+    monkeypatch.setattr(error_maps, "error_map", hangs)
+
+    class Counts(Sink):
+        name, lossless = "counts", True
+        recon_frames = predictions = 0
+
+        def recon(self, frame: Any) -> None:
+            self.recon_frames += 1
+
+        def separated(self, frame: Any) -> None:
+            self.predictions += 1
+            if self.predictions == 5:
+                assert stuck.wait(60)
+                let_go.set()
+
+    counts = Counts()
+    run = Live(sim_rig("identity"), tmp_path / "live", sinks=[counts], error_map="numbers")
+    report = run.record(moving_groups(8))
+    assert let_go.is_set()
+    assert (counts.recon_frames, counts.predictions, report["error"]) == (8, 8, None)
+    assert "error_map" not in report
+
+
+def test_a_comparison_that_fails_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **how: Any) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(error_maps, "error_map", fails)
+    run = Live(sim_rig("identity"), tmp_path / "live", error_map="planes")
+    report = run.record(moving_groups(3))
+    assert report["sr_frames"] == 3
+    assert any(w.startswith("Comparing with widefield failed") for w in report["warnings"])
+
+
+def test_it_comes_on_the_wire_after_its_prediction(tmp_path: Path) -> None:
+    publisher, kept = ZeroMQSink("tcp://127.0.0.1:*"), []
+
+    class Keeps(Sink):
+        name, lossless = "keeps", True
+
+        def errors(self, frame: FrameErrors) -> None:
+            kept.append(frame)
+
+    run = Live(
+        sim_rig("identity"), tmp_path / "live", sinks=[publisher, Keeps()], error_map="numbers"
+    )
+    run.pipeline.open()
+    try:
+        with Subscriber(str(publisher.endpoint)) as subscriber:
+            deadline = time.monotonic() + 60
+            while not subscriber.heard and time.monotonic() < deadline:
+                time.sleep(0.01)
+            run.pipeline.open = lambda: None  # type: ignore[method-assign]
+            run.record(moving_groups(4), pace_s=lambda t: 0.1)
+            while subscriber.newest("end") is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            message = subscriber.newest("sr/error")
+    finally:
+        run.pipeline.end()
+    assert message is not None
+    sent = next(frame for frame in kept if frame.source.t == message.header.t)
+    np.testing.assert_array_equal(message.pixels, sent.planes)
+    assert message.header.compared["prediction"]["rsp"] == pytest.approx(
+        sent.numbers["prediction"].rsp, rel=1e-3
+    )
+    assert [c.label for c in message.header.channels] == ["reconstruction", "prediction"]
+
+
+def test_the_page_paints_it(compared: tuple[Path, dict[str, Any]]) -> None:
+    maker = PictureMaker(StoreSource(compared[0]))
+    plain, painted = (
+        maker.make(View(mode="prediction")),
+        maker.make(View(mode="prediction", error=True)),
+    )
+    assert plain
+    assert painted
+    assert painted.content["overlay"] == "error"
+    assert set(painted.content["error"]["rsp"]) == {"reconstruction", "prediction"}
+    assert plain.pictures != painted.pictures
+
+
+def test_what_waits_for_predictions_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(error_maps, "_HELD_BYTES", 1)
+    run = Live(sim_rig("identity"), tmp_path / "live", error_map="numbers", slow={"infer": 0.05})
+    most = 0
+    errors = run.pipeline._run.errors
+    measured = errors.measured
+
+    def watched(frame: Any) -> None:
+        nonlocal most
+        measured(frame)
+        most = max(most, len(errors._waiting))
+
+    errors.measured = watched  # type: ignore[method-assign]
+    run.record(moving_groups(8))
+    assert 0 < most <= 2
