@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -669,9 +670,9 @@ def test_several_phases_of_one_angle(tmp_path: Path) -> None:
     text = re.sub(r"    - \{k_um: \[(4|3).*\n", "", path.read_text(encoding="utf-8"))
     text = text.replace("phases: 3", "phases: 7").replace(STEPS + "\n", "\n")
     path.write_text(text, encoding="utf-8")
-    (told,) = [f for f in check_rig(path.parent) if f.check == "one-direction"]
-    assert told.severity == "warning"
-    assert "several directions" in told.hint
+    finding = only(check_rig(path), "one-direction")
+    assert finding.level == "warning"
+    assert "several directions" in finding.advice
 
 
 def test_a_rig_without_any_pixel_size(tmp_path: Path) -> None:
