@@ -637,8 +637,6 @@ def test_every_finding_has_a_test() -> None:
         *package.glob("modalities/*/check.py"),
     ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    import re
-
     codes = set(re.findall(r'(?:found|Finding)\(\s*(?:level|"\w+"),\s*"([a-z-]+)"', text))
     tested = {case[4] for case in CASES} | {
         "no-pixel-size",
@@ -646,6 +644,7 @@ def test_every_finding_has_a_test() -> None:
         "trigger",
         "backend",
         "uncalibrated",
+        "one-direction",
     }
     tested |= {"corrections-cameras"}
     assert codes <= tested
