@@ -322,7 +322,7 @@ def _torn(
             for band in (slice(0, upper), slice(len(alike) - lower, None)):
                 if _same_rows(some[i][band, :], some[j][band, :], xp, numbers):
                     found[i] = max(found[i], float(alike[band].size))
-    return found / rows.shape[1]
+    return np.asarray(found / rows.shape[1], np.float64)
 
 
 def _same_rows(a: Any, b: Any, xp: Any, numbers: Callable[[Any], NDArray[np.float64]]) -> bool:
