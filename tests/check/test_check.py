@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -636,8 +637,6 @@ def test_every_finding_has_a_test() -> None:
         *package.glob("modalities/*/check.py"),
     ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    import re
-
     codes = set(re.findall(r'(?:found|Finding)\(\s*(?:level|"\w+"),\s*"([a-z-]+)"', text))
     tested = {case[4] for case in CASES} | {
         "no-pixel-size",
@@ -645,6 +644,7 @@ def test_every_finding_has_a_test() -> None:
         "trigger",
         "backend",
         "uncalibrated",
+        "one-direction",
     }
     tested |= {"corrections-cameras"}
     assert codes <= tested
@@ -662,6 +662,16 @@ def test_a_sim_rig_that_was_not_calibrated(tmp_path: Path) -> None:
     finding = only(check_rig(path), "uncalibrated")
     assert finding.level == "error"
     assert "livesr calibrate" in finding.advice
+
+
+def test_several_phases_of_one_angle(tmp_path: Path) -> None:
+    path = broken(tmp_path, "virtual_sim", YAML, "angles: 3", "angles: 1")
+    text = re.sub(r"    - \{k_um: \[(4|3).*\n", "", path.read_text(encoding="utf-8"))
+    text = text.replace("phases: 3", "phases: 7").replace(STEPS + "\n", "\n")
+    path.write_text(text, encoding="utf-8")
+    finding = only(check_rig(path), "one-direction")
+    assert finding.level == "warning"
+    assert "several directions" in finding.advice
 
 
 def test_a_rig_without_any_pixel_size(tmp_path: Path) -> None:

@@ -157,3 +157,28 @@ def test_a_frame_of_something_else_is_named(strange: str) -> None:
     found = [f for f in examine(frames, 100.0).faults() if f.raw == 4]
     assert [f.kind for f in found] == ["another picture"]
     assert "raw frame 4 shows another picture than the others" in without_picture(found)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 40), slice(40, None)])
+def test_a_frame_with_rows_of_another_is_torn(rows: slice) -> None:
+    frames = group()
+    frames[5, rows] = frames[4, rows]
+    share = 42 if rows.start == 0 else 58
+    assert (
+        said(frames) == f"raw frame 5 is torn ({share}% of its rows are those of another raw frame)"
+    )
+
+
+def test_rows_without_light_are_in_every_frame() -> None:
+    frames = group()
+    frames[:, :40] = 100
+    assert "torn" not in said(frames)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_a_frame_that_is_cut_off_alone_is_saturated(share: float) -> None:
+    frames = group()
+    ceiling = np.quantile(frames[4], 1 - share).astype(frames.dtype)
+    frames[4] = np.minimum(frames[4], ceiling)
+    assert said(frames, ceiling=65535).startswith("raw frame 4 is saturated")
+    assert examine(frames, 100.0, 65535).ceiling == ceiling

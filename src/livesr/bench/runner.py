@@ -135,7 +135,7 @@ def run(
                 f"There is no benchmark suite {name!r}.{suggestion(name, [*here, *GROUPS])}"
             )
     known = read_json(json_path) if resume and json_path and json_path.exists() else Measured()
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, emoji=False)
     for name in _still_to_run(names, {r.suite for r in known.results}, here):
         cores = here[name].cores
         with console.status(f"Measuring {name} on {cores} core{'s' if cores > 1 else ''}"):

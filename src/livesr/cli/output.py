@@ -45,12 +45,12 @@ class _Terminal(Console):
 
 def console(*, quiet: bool = False) -> Console:
     """Return the console for people; with `quiet` (``--json``) it prints nothing."""
-    return _Terminal(quiet=quiet, highlight=False)
+    return _Terminal(quiet=quiet, highlight=False, emoji=False)
 
 
 def errors_console() -> Console:
     """Return the console on stderr."""
-    return _Terminal(stderr=True, highlight=False, soft_wrap=True)
+    return _Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from livesr.base.frames import Normalisation, RawStack, Stream, Window
+import numpy as np
+
+from livesr.base.frames import Normalisation, Pixels, RawStack, Stream, Window
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
 from livesr.live.window import FrameWindow
+
+_ROWS = 32  # of a frame, that are kept
 
 
 class StreamState:
@@ -23,17 +27,45 @@ class StreamState:
     ----------
     window : the last frames
     running : what a stream accumulates; None where every picture is made of its own group alone
+    last : of the raw frames
     """
 
     def __init__(self, path: ChannelPath) -> None:
         self.window = FrameWindow(path.networks.window)
         self.running = path.running()
+        self.last = LastFrame()
         self._normalisation = FollowingNormalisation()
 
     def normalisation(self, levels: Normalisation, *, recorded: bool) -> Normalisation:
         """Return what the next frame is normalised with: what was recorded, or what follows."""
         follow = self._normalisation.resume if recorded else self._normalisation.update
         return Normalisation(*follow(*levels))
+
+
+class LastFrame:
+    """Some rows of the last raw frame of a stream, by which a camera that stands still is seen from
+    group to group; one thread.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Pixels | None = None
+
+    def is_first_of(self, frames: Sequence[Pixels | None]) -> bool:
+        """Take the frames of the next group; say whether the first of it is the last of the one
+        before.
+
+        Noise makes no two exposures alike pixel by pixel. Frames of one value say nothing.
+        """
+        came = [frame for frame in frames if frame is not None]
+        if not came:
+            return False
+        before, (first, last) = self._rows, (_some_rows(came[i]) for i in (0, -1))
+        self._rows = last.copy()
+        return before is not None and first.min() < first.max() and np.array_equal(first, before)
+
+
+def _some_rows(frame: Pixels) -> Pixels:
+    return frame[:: max(frame.shape[0] // _ROWS, 1)]
 
 
 class Streams:

@@ -6,10 +6,11 @@ Owns the measurement of a group of raw frames and the verdict on it. Looks at fr
 gave them, before any correction: a correction hides that a pixel was 0, or at the ceiling. Knows no
 pattern, no channel and no run.
 
-What is looked for is what noise cannot make: all pixels alike, the same picture twice, a part of a
-frame at the least value while the other frames have none there, or many pixels at one largest
-value. The ceiling is that of the camera where it is known; where it is not (12 bit in a file of
-16), it is the largest value if pixels pile up there.
+What is looked for is what noise cannot make: all pixels alike, the same picture twice, the upper or
+lower rows of another frame, a part of a frame at the least value while the other frames have none
+there, or many pixels at one largest value. The ceiling is that of the camera where it is known;
+where it is not (12 bit in a file of 16), it is the largest value if pixels pile up there: that of
+all frames, or of a frame that is cut off alone, below what the others reach.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal[
-    "no number", "blank", "partly blank", "repeated", "dark", "another picture", "saturated"
+    "no number",
+    "blank",
+    "partly blank",
+    "repeated",
+    "torn",
+    "dark",
+    "another picture",
+    "saturated",
 ]
 
 MAX_SATURATED = 0.01
@@ -36,7 +44,10 @@ _DARK = 0.2  # of the light of the group's brighter frames
 _MIN_DARK_ADU = 2.0  # below, the offset's own wandering decides
 _PILED_UP = 4.0  # pixels at the largest value, over those at each value just below it
 _CREST = 1.3  # pixels in the upper half of the values just below, over those in the lower half
+_PILE_OVER_CREST = 1.5  # pixels at the largest value, over all just below it, of a wave's crest
 _MIN_PILE = 8
+_MIN_TORN = 4  # rows of those looked at, which noise makes unlike, that two frames have in common
+_BACK = 8  # frames before, whose rows a frame may have
 _BLOCK, _BLOCK_ROWS = 16, 8  # pixels a side, wider than any pattern's period; of every eighth row
 _ALIKE, _UNLIKE = (
     0.8,
@@ -48,8 +59,8 @@ class Fault(NamedTuple):
     """What is wrong with one raw frame: its index, the kind, and a number that goes with it.
 
     `number` is the value of all pixels (blank), the share of pixels (partly blank, saturated), the
-    index of the frame that it repeats, its light over the group's (dark), or its correlation with
-    the others (another picture).
+    index of the frame that it repeats, the share of rows that are those of another (torn), its
+    light over the group's (dark), or its correlation with the others (another picture).
     """
 
     raw: int
@@ -71,6 +82,8 @@ class Exposures:
     at_ceiling : (n,) pixels at the ceiling or above
     ceiling : the camera's, or where pixels pile up; None if there is no sign of one
     repeats : (n,) index of an earlier frame with the same pixels, -1 without
+    torn : (n,) share of rows, at the upper or lower edge, that are those of an earlier frame pixel
+        by pixel
     likeness : (n,) correlation of each frame's coarse picture with the mean of the others', 1 where
         there are few
     """
@@ -84,6 +97,7 @@ class Exposures:
     at_ceiling: NDArray[np.float64]
     ceiling: float | None
     repeats: tuple[int, ...]
+    torn: NDArray[np.float64]
     likeness: NDArray[np.float64]
 
     @property
@@ -114,6 +128,8 @@ class Exposures:
                 found.append(Fault(raw, "blank", float(self.most[raw])))
             elif self.repeats[raw] >= 0:
                 found.append(Fault(raw, "repeated", self.repeats[raw]))
+            elif self.torn[raw] > 0:
+                found.append(Fault(raw, "torn", float(self.torn[raw])))
             elif share > _MIN_BLANK + _BLANK_OVER_OTHERS * fewest:
                 found.append(Fault(raw, "partly blank", share))
             elif lit < _DARK * usual and usual - lit > _MIN_DARK_ADU:
@@ -145,9 +161,9 @@ def examine(
     plain = [frames[i] for i in range(n)]
     some = [f[::_EVERY, :] for f in plain]
     ends = [end(f) for end in (xp.min, xp.max) for f in plain]
-    sums, least, most = np.asarray(
-        numbers([*(_total(f, xp) for f in some), *ends]), np.float64
-    ).reshape(3, n)
+    rows = np.asarray(numbers(xp.stack([_row_sums(f, xp) for f in some])), np.float64)
+    least, most = np.asarray(numbers(ends), np.float64).reshape(2, n)
+    sums = rows.sum(axis=1)
     bottom, top = float(np.nanmin([*least, np.inf])), float(np.nanmax([*most, -np.inf]))
     known = ceiling is not None and top >= ceiling
     level = float(ceiling) if known and ceiling is not None else top
@@ -160,7 +176,15 @@ def examine(
     if not known:
         at_top[least == most] = 0  # a blank frame is no pile
     piled_up = known or _piles_up(plain, bottom, top, at_top, xp, numbers)
+    if not piled_up:
+        at_top, level = np.zeros(n), np.nan
+    alone = _cut_off_alone(plain, least, most, [i for i in range(n) if i not in reach], xp, numbers)
+    for i, count in alone.items():
+        at_top[i] = count
+    if alone and not piled_up:
+        level = float(most[max(alone, key=lambda i: alone[i])])
     seen = int(np.prod(some[0].shape))
+    repeats = tuple(_repeats(plain, sums, i, xp, numbers) for i in range(n))
     return Exposures(
         pixels=int(np.prod(plain[0].shape)),
         offset_adu=offset_adu,
@@ -168,9 +192,10 @@ def examine(
         least=least,
         most=most,
         at_least=counted[:n] / seen,
-        at_ceiling=at_top if piled_up else np.zeros(n),
-        ceiling=level if piled_up else None,
-        repeats=tuple(_repeats(plain, sums, i, xp, numbers) for i in range(n)),
+        at_ceiling=at_top,
+        ceiling=level if np.isfinite(level) else None,
+        repeats=repeats,
+        torn=_torn(some, rows, repeats, xp, numbers),
         likeness=_likeness(plain, xp, numbers),
     )
 
@@ -195,23 +220,20 @@ def _likeness(
     return np.asarray((both - own) / np.maximum(np.sqrt(own * others), 1e-9), np.float64)
 
 
-def _total(frame: Any, xp: Any) -> Any:
-    """Return the sum of a frame, 0-d.
+def _row_sums(frame: Any, xp: Any) -> Any:
+    """Return the sum of every row (y,).
 
-    Whole numbers row by row in 32 bit, which is several times as fast.
+    Whole numbers in 32 bit, which is several times as fast.
     """
     if "float" in str(frame.dtype):
-        return xp.sum(frame, dtype=xp.float64)
-    return xp.sum(
-        xp.sum(frame, axis=1, dtype=xp.uint32 if "uint" in str(frame.dtype) else xp.int64),
-        dtype=xp.float64,
-    )
+        return xp.sum(frame, axis=1, dtype=xp.float64)
+    return xp.sum(frame, axis=1, dtype=xp.uint32 if "uint" in str(frame.dtype) else xp.int64)
 
 
 def _as(frame: Any, value: float) -> Any:
     """Return a number that may be compared with the elements of `frame`."""
     if "float" in str(frame.dtype):
-        return value
+        return float(value)
     return int(value) if np.isfinite(value) else 0
 
 
@@ -239,8 +261,80 @@ def _piles_up(
         [xp.count_nonzero(frame >= _as(frame, top - part * span)) for part in (1.0, 0.5)]
     )
     near, nearer = (float(count) - at_top[worst] for count in from_there)
-    is_crest = nearer > _CREST * max(near - nearer, 1.0)
+    is_crest = nearer > _CREST * max(near - nearer, 1.0) and at_top[worst] < _PILE_OVER_CREST * near
     return bool(at_top[worst] > _PILED_UP * max(near, 1.0) / span) and not is_crest
+
+
+def _cut_off_alone(
+    frames: Sequence[Any],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
+    those: Sequence[int],
+    xp: Any,
+    numbers: Callable[[Any], NDArray[np.float64]],
+) -> dict[int, float]:
+    """Return how many pixels are at the largest value of frames that have a ceiling of their own.
+
+    Of `those` only: what reaches the others' ceiling is counted there.
+    """
+    those = [i for i in those if np.isfinite(most[i]) and least[i] < most[i]]
+    if not those:
+        return {}
+    some = {i: frames[i][::_EVERY, :] for i in those}
+    seen = numbers([xp.count_nonzero(f >= _as(f, most[i])) for i, f in some.items()])
+    found = {}
+    for i, count in zip(those, np.asarray(seen, np.float64), strict=True):
+        if count > MAX_SATURATED * int(np.prod(some[i].shape)):
+            frame = frames[i]
+            at_top = np.asarray(
+                numbers([xp.count_nonzero(frame >= _as(frame, most[i]))]), np.float64
+            )
+            if _piles_up([frame], float(least[i]), float(most[i]), at_top, xp, numbers):
+                found[i] = float(at_top[0])
+    return found
+
+
+def _torn(
+    some: Sequence[Any],
+    rows: NDArray[np.float64],
+    repeats: Sequence[int],
+    xp: Any,
+    numbers: Callable[[Any], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return the share of rows that each frame has from one before it (n,), at its upper or lower
+    edge.
+
+    A camera's buffer that is read while it is filled holds rows of two exposures.
+
+    Parameters
+    ----------
+    some : every fourth row of every frame
+    rows : (n, rows) their sums; only where these are equal are pixels looked at
+    repeats : as in `Exposures`; a frame that is another's copy is not torn
+    """
+    found = np.zeros(len(some))
+    for i in range(len(some)):
+        for j in range(max(i - _BACK, 0), i):
+            alike = rows[i] == rows[j]
+            if repeats[i] >= 0 or alike.all() or not (alike[0] or alike[-1]):
+                continue
+            upper, lower = (int(np.argmin(part)) for part in (alike, alike[::-1]))
+            for band in (slice(0, upper), slice(len(alike) - lower, None)):
+                if _same_rows(some[i][band, :], some[j][band, :], xp, numbers):
+                    found[i] = max(found[i], float(alike[band].size))
+    return np.asarray(found / rows.shape[1], np.float64)
+
+
+def _same_rows(a: Any, b: Any, xp: Any, numbers: Callable[[Any], NDArray[np.float64]]) -> bool:
+    """Whether rows of two frames are the same pixel by pixel, and enough of them hold light.
+
+    Rows of one value (beyond the field, above a ceiling) are alike in all frames.
+    """
+    if a.shape[0] < _MIN_TORN:
+        return False
+    uneven = xp.count_nonzero(xp.max(a, axis=1) != xp.min(a, axis=1))
+    unlike, lit = numbers([xp.count_nonzero(a != b), uneven])
+    return bool(unlike == 0 and lit >= _MIN_TORN)
 
 
 def _repeats(
@@ -265,6 +359,7 @@ _WITHOUT_PICTURE = (
     ("blank", "{is} blank (every pixel is {number:g})"),
     ("partly blank", "lack{s} a part ({number:.0%} of the pixels are at one least value)"),
     ("repeated", "repeat{s} raw frame {number:g} pixel by pixel"),
+    ("torn", "{is} torn ({number:.0%} of its rows are those of another raw frame)"),
     ("dark", "{is} dark ({number:.0%} of the group's light)"),
     ("another picture", "show{s} another picture than the others (correlation {number:.2f})"),
 )

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from livesr.base.frames import FrameQuality, Pixels
 from livesr.optics.exposure import MAX_SATURATED, Exposures, Fault, saturation, without_picture
 
-NO_PICTURE = "raw frames are blank, dark, cut off or repeated; check camera, shutter and triggers"
+NO_PICTURE = (
+    "raw frames are blank, dark, cut off, torn or repeated; check camera, shutter and triggers"
+)
 SATURATED = "raw frames are saturated; expose less"
 
 
@@ -56,6 +58,21 @@ def group_doubt(
 def exposure_quality(exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
     """Return what is doubtful about a raw group, None if nothing is; as `group_doubt`."""
     return group_doubt(exposures, frames).quality()
+
+
+def repeated_quality(quality: FrameQuality | None, frames: Sequence[Pixels | None]) -> FrameQuality:
+    """Return the quality of a group whose first frame is the last of the group before it.
+
+    Parameters
+    ----------
+    quality : of the group otherwise, None if nothing else is known; its own doubt is said as well
+    frames : in raw order, None where one is missing
+    """
+    first = next(raw for raw, frame in enumerate(frames) if frame is not None)
+    said = f"raw frame {first} repeats the last one of the time point before pixel by pixel"
+    seen = quality or FrameQuality(None)
+    doubt = f"{said}; {seen.doubt}" if seen.doubt else said
+    return seen._replace(doubt=doubt, cause=NO_PICTURE)
 
 
 def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:

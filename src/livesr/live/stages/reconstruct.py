@@ -16,6 +16,7 @@ from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RunningIma
 from livesr.live.run import Run
 from livesr.live.stages.superpose import Sum
 from livesr.live.stream_state import Streams
+from livesr.optics.raw_quality import repeated_quality
 
 Result: TypeAlias = Callable[[], Measured | None]
 """Returns what was made of a group, or raises why nothing was; None if the step has ended."""
@@ -82,8 +83,11 @@ class Reconstruct:
         for monitor in monitors:
             with self._state.survived(f"Looking at {monitor.watches}"):
                 monitor.before(stack)
+        stands_still = self._streams[stack.stream].last.is_first_of(stack.frames)
         if (measured := result()) is None:
             return False
+        if stands_still:
+            measured = measured._replace(quality=repeated_quality(measured.quality, stack.frames))
         frame = self._frame(stack, measured)
         if quality := measured.quality:
             for monitor in monitors:

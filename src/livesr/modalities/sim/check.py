@@ -32,6 +32,15 @@ def check(rig: RigConfig, found: Found) -> Iterator[Finding]:
     """Yield what is not plausible of patterns and phase steps."""
     yield from _calibrated(rig, found)
     section = SIMConfig.of(rig)
+    if section.angles == 1 and section.raw_frames > 3 * section.harmonics:
+        yield found(
+            "warning",
+            "one-direction",
+            "sim.angles",
+            f"1 angle x {section.raw_frames} phases gain resolution along one direction only.",
+            "Frames that show several directions at once (7 of hexagonal SIM, 5 of lattice SIM)"
+            " are not angles x phases: livesr does not reconstruct them.",
+        )
     own = {
         f"channels.{n}.patterns": (patterns, c.emission_nm)
         for n, c in rig.channels.items()

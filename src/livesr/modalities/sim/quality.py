@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from livesr.base.frames import PatternQuality
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.modalities.sim.plan import BIN, Overlap, SIMPlan
+from livesr.modalities.sim.tear import Tear
 from livesr.modalities.sim.workspace import Workspace
 from livesr.optics.exposure import MAX_SATURATED, Exposures
 from livesr.optics.raw_quality import Doubt, exposure_doubt
@@ -42,6 +43,10 @@ _MAX_SPIKES = 200  # bright pixels that are looked at one by one
 _ALONE = 4.0  # a hot pixel over the brightest of its neighbours
 _NONE = np.zeros((0, 3))
 
+TORN = (
+    "raw frames are torn: rows of two exposures, or exposed while the pattern changed; check"
+    " triggers and drivers"
+)
 MOVED = "the sample moves within a group; expose shorter"
 UNSEEN = (
     "no pattern is seen: too little light, out of focus, or raw frames in another order than"
@@ -79,13 +84,24 @@ class QualityLimits:
     max_motion_nm: float = 150.0
     max_saturated: float = MAX_SATURATED
 
-    def doubt(self, quality: PatternQuality, exposures: Exposures | None = None) -> Doubt:
+    def doubt(
+        self,
+        quality: PatternQuality,
+        exposures: Exposures | None = None,
+        tear: Tear | None = None,
+    ) -> Doubt:
         """Return what is wrong with a frame, an empty doubt if nothing is.
 
         What explains the rest comes first.
         """
         if exposures and (seen := exposure_doubt(exposures, self.max_saturated)):
             return seen
+        if tear:
+            return Doubt(
+                f"raw frame {tear.raw} is torn: another pattern stands above than below"
+                f" {tear.share:.0%} of its height",
+                TORN,
+            )
         moved, error = quality.motion_nm or 0.0, quality.motion_error_nm or 0.0
         if moved > max(self.max_motion_nm, _SURE * error):
             return Doubt(

@@ -38,10 +38,12 @@ from livesr.base.errors import FrameShapeError
 from livesr.base.frames import FrameQuality
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
+from livesr.modalities.sim.directions import OneDirection
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.pattern_drift import Correction, PatternDrift
 from livesr.modalities.sim.plan import SCALE, SIMPlan
 from livesr.modalities.sim.quality import QualityLimits, QualityMeter
+from livesr.modalities.sim.tear import Tear, TearCheck
 from livesr.modalities.sim.workspace import Workspace
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern
@@ -100,6 +102,9 @@ class SIMReconstructor:
         self.plan = SIMPlan.of(parameters, patterns, motion=quality_limits is not None)
         self._arrays, self._work = arrays, Workspace(self.plan, arrays)
         self._meter = QualityMeter(self.plan, quality_limits, arrays) if quality_limits else None
+        self._tears = TearCheck(parameters, patterns, arrays) if quality_limits else None
+        alone = quality_limits is not None and len(patterns) == 1
+        self._alone = OneDirection(parameters, patterns[0]) if alone else None
         self._exposures: Exposures | None = None
         self.quality: FrameQuality | None = None
         waves, angles = len(self.plan.waves), self.plan.angles
@@ -156,11 +161,13 @@ class SIMReconstructor:
         empty = _without_picture(exposures)
         self._work.separate(frames, self._frame_weights(frames, empty))
         self._work.transform()
-        if self._meter and (doubt := self._measure(self._meter, exposures)):
+        tear = self._tears.look(frames) if self._tears else None
+        foreign = self._alone.doubt(frames, self._arrays) if self._alone else Doubt()
+        if self._meter and (doubt := self._measure(self._meter, exposures, tear, foreign)):
             if self._meter.limits.then == "refuse":
                 raise DoubtfulFrameError(*doubt)
             if self._meter.limits.then == "widefield":
-                return self.widefield(frames, without=empty)
+                return self.widefield(frames, without=[*empty, *([tear.raw] if tear else [])])
         return self._work.picture()
 
     def widefield(self, frames: RawFrames | Array, without: Sequence[int] = ()) -> Array:
@@ -245,10 +252,16 @@ class SIMReconstructor:
         offsets = -given.offset_adu * weights.sum(axis=1)
         return self._arrays.array(np.column_stack([weights, offsets]).astype(np.float32))
 
-    def _measure(self, meter: QualityMeter, exposures: Exposures | None) -> Doubt:
+    def _measure(
+        self,
+        meter: QualityMeter,
+        exposures: Exposures | None,
+        tear: Tear | None,
+        foreign: Doubt,
+    ) -> Doubt:
         """Measure the frame whose bands were just transformed; return what is doubtful about it."""
         patterns, errors_rad = meter.measure(self._work)
-        doubt = meter.limits.doubt(patterns, exposures)
+        doubt = foreign or meter.limits.doubt(patterns, exposures, tear)
         resolved = not doubt or meter.limits.then == "reconstruct"
         phases_rad, vectors_um = self._corrected
         self.quality = FrameQuality(

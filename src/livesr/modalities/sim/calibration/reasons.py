@@ -193,19 +193,35 @@ def planes_after_angles(raw: NDArray[Any], optics: Optics, offset_adu: float) ->
 
 def _check_alone(found: FoundPattern, raw: NDArray[Any], optics: Optics, offset_adu: float) -> None:
     """Refuse frames that show other directions beside the only one that is described."""
-    first = found.direction_deg
+    if said := other_directions(found.direction_deg, raw, optics, offset_adu):
+        raise CalibrationError(f"The frames show {said}. {ONE_AT_A_TIME}.")
+
+
+ONE_AT_A_TIME = (
+    "livesr reconstructs angles x phases, where each raw frame shows one direction: correct angles"
+    " and phases if the frames are such; frames that show several directions at once, as in"
+    " hexagonal SIM (7) and lattice SIM (5), are reconstructed by other programs"
+)
+"""What to do with frames of several directions; without a full stop."""
+
+
+def other_directions(first_deg: float, raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
+    """Say that frames (t, n, y, x) show directions beside the only one that rig.yaml describes.
+
+    An empty string if they do not; else without a full stop.
+    """
     every = _differences(raw, optics, offset_adu)
     peaks = _peaks(every, optics, (SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um), 4)
-    others = [p for p in peaks if _apart_deg(_direction_deg(p), first) > _MIN_APART_DEG]
+    others = [p for p in peaks if _apart_deg(_direction_deg(p), first_deg) > _MIN_APART_DEG]
     strongest = max((p.height for p in peaks), default=0.0)
     real = [p for p in others if p.height > max(MIN_PEAK, _SECOND * strongest)]
-    if real:
-        listed = ", ".join(f"{d:.0f}" for d in (first, *(_direction_deg(p) for p in real)))
-        raise CalibrationError(
-            f"The frames show patterns in several directions ({listed} degrees), and rig.yaml"
-            " describes 1 angle. Check angles and phases; frames that show several directions at"
-            " once (hexagonal or lattice SIM) cannot be reconstructed."
-        )
+    if not real:
+        return ""
+    listed = ", ".join(f"{d:.0f}" for d in (first_deg, *(_direction_deg(p) for p in real)))
+    return (
+        f"patterns in {1 + len(real)} or more directions ({listed} degrees), and rig.yaml describes"
+        " 1 angle"
+    )
 
 
 def better_reason(
