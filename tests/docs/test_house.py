@@ -16,7 +16,7 @@ MAX_FIELDS, MAX_METHODS, MAX_FILES = 20, 25, 15
 BEYOND = {
     "live/arrays.py:Arrays": (1, 27),
     "live/inference/engine.py:Manifest": (24, 3),
-    "live/sinks/ome_zarr.py:OMEZarrSink": (21, 38),
+    "live/sinks/ome_zarr.py:OMEZarrSink": (21, 39),
     "live/sinks/series.py:Series": (23, 37),
 }
 """Classes beyond the limits, with the fields and methods that they may have; the decision argues

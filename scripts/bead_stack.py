@@ -1,6 +1,6 @@
 """Simulate a stack of beads as a 3D STORM rig is calibrated with: 61 planes, 25 nm apart.
 
-    python examples/bead_stack.py virtual_storm_3d beads.tif
+    python scripts/bead_stack.py virtual_storm_3d beads.tif
     livesr calibrate virtual_storm_3d --beads beads.tif --z-step 25 --dry-run
 
 On a microscope it is a z stack of 100 nm beads on a coverslip through focus, in steps of 20 to
