@@ -43,13 +43,20 @@ def calibrate_errors(
         typer.Option(help="Rig to write error_bars.yaml beside; STORE and PAIRS need it."),
     ] = None,
     coverage: Annotated[
-        float, typer.Option(min=0.5, max=0.99, help="Share of the pixels within the bounds.")
+        float,
+        typer.Option(
+            min=0.5,
+            max=0.99,
+            callback=options.finite,
+            help="Share of the pixels within the bounds.",
+        ),
     ] = 0.9,
     confidence: Annotated[
         float | None,
         typer.Option(
             min=0.5,
             max=0.999,
+            callback=options.finite,
             help="Probability that the coverage is held; without, it is held on average.",
         ),
     ] = None,

@@ -59,10 +59,12 @@ def export(
         str | None, typer.Option(help="Names of positions.", rich_help_panel=_STORE)
     ] = None,
     first: Annotated[
-        int, typer.Option("--from", min=0, help="First time point.", rich_help_panel=_STORE)
+        int,
+        typer.Option("--from", min=0, max=10**9, help="First time point.", rich_help_panel=_STORE),
     ] = 0,
     until: Annotated[
-        int | None, typer.Option(min=0, help="Last time point.", rich_help_panel=_STORE)
+        int | None,
+        typer.Option(min=0, max=10**9, help="Last time point.", rich_help_panel=_STORE),
     ] = None,
     region: Annotated[
         str | None,

@@ -49,7 +49,13 @@ def new(
     ] = None,
     na: Annotated[
         float | None,
-        typer.Option(min=0.05, max=2.0, metavar="NA", help="Numerical aperture of the objective."),
+        typer.Option(
+            min=0.05,
+            max=2.0,
+            callback=options.finite,
+            metavar="NA",
+            help="Numerical aperture of the objective.",
+        ),
     ] = None,
     pixel_size: Annotated[
         float | None,

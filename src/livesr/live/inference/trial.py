@@ -42,9 +42,9 @@ SHIPPED = frozenset({
     # imcsr-ccp-mt-er/model.onnx
     "75b59eeaed4bd542f22967bb7993f497b3cec70ad5caf8090960d773ba0b13b4",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "f765559a323bf79855ec2db7a41c05214f08989d1ec2e69cb756093b8dc38d35",
+    "cbba3dd74d3e1f2030bcfdb5eab8c1a0ed38adec723902f24ce2cc3352f84e69",
     # imcsr-mt-er-lyso-light/model.onnx
-    "1c3544491fe16c73d156a0c5a0aaf47fa1ab662689ceca02f4379c3863d19897",
+    "6866e5883bd3a1044edb635326c40121f63740f2b8a64005361d3c116d0816cb",
     # imcsr-mt-er-lyso/model.onnx
     "7d5399d9b725fe86f888a67547c772b44ffda115e25958a52198ba70ced113a0",
 })  # fmt: skip
