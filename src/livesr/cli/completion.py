@@ -59,11 +59,11 @@ def completed(
     A run that was interrupted or failed is left as it is: somebody wants to be done, or has to
     look first.
     """
-    from livesr.store.completion import complete_behind
-
     store = report.get("store")
     if within_s is None or not store or report["exit_code"]:
         return dict(report)
+    from livesr.store.completion import complete_behind  # only now: a second Ctrl-C waits for none
+
     with progress(out, "skipped frames computed; Ctrl-C leaves the rest", lines=lines) as show:
         done = complete_behind(
             Path(store),

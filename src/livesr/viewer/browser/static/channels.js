@@ -101,6 +101,7 @@ export class Channels {
     this.onChange = onChange;
     this.rows = new Map();
     this.key = "";
+    this.histograms = [];
     this.shownAt = -Infinity;
   }
 
@@ -133,9 +134,12 @@ export class Channels {
     this.rows = rows;
     this.container.hidden = rows.size === 0;
     this.container.replaceChildren(...[...rows.values()].map((r) => r.element));
+    this.setHistograms();
   }
 
-  setHistograms(histograms) {
+  /** Those of a frame may come before it is decoded: they wait for their rows. */
+  setHistograms(histograms = this.histograms) {
+    this.histograms = histograms;
     for (const { label, ...data } of histograms) this.rows.get(label ?? "\0measurement")?.histogram.setData(data);
   }
 
