@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 from livesr.base import contained
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
-from livesr.live.inference.engine import Engine, Manifest, Weights
+from livesr.live.inference.engine import Engine, Manifest
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
 
@@ -75,7 +75,7 @@ def description(manifest: Manifest) -> dict[str, Any]:
     """Return what rdf.yaml says of an engine."""
     weights = manifest.weights.onnx
     packed = manifest.model_copy(
-        update={"weights": Weights(onnx=weights)}
+        update={"weights": manifest.weights.model_copy(update={"int8": None})}
     )  # bioimage.io knows no network in int8
     name = _NEVER_IN_A_NAME.sub(" ", f"livesr {manifest.id} {manifest.version}")
     return {

@@ -113,7 +113,7 @@ def _onnx_runtime(engine: Engine, given: Images) -> Images:
     session = onnxruntime.InferenceSession(engine.read(), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     dtype = np.float16 if "float16" in entry.type else np.float32
-    (found,) = session.run(None, {entry.name: given[None].astype(dtype)})
+    found = session.run(None, {entry.name: given[None].astype(dtype)})[0]  # features may follow
     return np.asarray(found[0], np.float32)
 
 
