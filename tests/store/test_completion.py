@@ -7,6 +7,7 @@ import json
 import shutil
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -206,9 +207,14 @@ def test_only_what_time_allows(tmp_path: Path, engine: Engine) -> None:
 
 def test_ctrl_c_ends_it_and_what_is_done_stays(tmp_path: Path, engine: Engine) -> None:
     store = hurried(tmp_path, 60)
-    some = complete_behind(
-        store, on_progress=lambda done, _: _thread.interrupt_main() if done == 3 else None
-    )
+
+    def interrupted(done: int, _: int) -> None:
+        if done == 3:
+            _thread.interrupt_main()
+        if done >= 3:  # time for the other thread to hear of it
+            time.sleep(0.1)
+
+    some = complete_behind(store, on_progress=interrupted)
     assert some.predicted + some.reconstructed >= 3
     assert some.left > 0
     assert not repair(store).changed
