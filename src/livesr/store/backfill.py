@@ -381,7 +381,7 @@ def _complete(
     ended: threading.Event,
 ) -> None:
     """Compute what one position and channel lacks, until it is `ended`."""
-    sink, stopped = _FillSink(store, todo, step, failures), _Stopped(ended)
+    sink, stopped = _FillSink(store, todo, step, failures, ended), _Stopped(ended)
     wanted = todo.predict
     pipeline = Pipeline(
         paths,
@@ -443,8 +443,10 @@ class _FillSink(Sink):
         todo: Todo,
         step: Callable[[SeriesName], None],
         failures: dict[str, int],
+        ended: threading.Event,
     ) -> None:
         self._store, self._todo, self._step, self._failures = store, todo, step, failures
+        self._ended = ended
         self._log: FramesLog | None = None
         self._measured_live = store.measured(live=True)
         place = todo.position, todo.channel
@@ -511,7 +513,12 @@ class _FillSink(Sink):
             self._put("uncertainty", "estimated", frame.source, frame.uncertainty, {})
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Keep the reason why a frame could not be computed."""
+        """Keep the reason why a frame could not be computed.
+
+        A group in the middle of which it ended is not among them: it is left for the next time.
+        """
+        if self._ended.is_set():
+            return
         self._failures[reason] = self._failures.get(reason, 0) + 1
 
     def close(self, report: Mapping[str, Any]) -> None:
