@@ -25,9 +25,15 @@ from livesr.bench.runner import SuiteUnavailableError, suites
 from livesr.bench.timing import Summary, interleave
 from livesr.cli import app
 
+OFTEN = {"correct", "engine", "fluctuation", "gpu.parity", "shapes", "sim", "store", "storm"}
+"""Suites that run in every run of the tests, the others once a night."""
+
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("suite", suites())
+@pytest.mark.parametrize(
+    "suite",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in suites()],
+)
 def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     try:

@@ -48,8 +48,8 @@ def codes(state: StoreState, level: str = "error") -> set[str]:
     [
         (("0",), ("488",), 1),
         (("A", "B"), ("488",), 1),
-        (("0",), ("488", "561"), 3),
-        (("A", "B"), ("488", "561"), 2),
+        pytest.param(("0",), ("488", "561"), 3, marks=pytest.mark.slow),
+        pytest.param(("A", "B"), ("488", "561"), 2, marks=pytest.mark.slow),
     ],
 )
 def test_everything_is_there_until_it_is_not(

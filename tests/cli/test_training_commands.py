@@ -71,6 +71,7 @@ def livesr(*arguments: str, cwd: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     livesr("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", cwd=tmp_path)

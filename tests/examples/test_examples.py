@@ -44,7 +44,13 @@ def run(name: str, arguments: list[str], cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+NIGHTLY = {"arm_then_trigger.py", "fluctuations_live.py", "live_mode.py", "superposition_test.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in NIGHTLY else ()) for n in ARGUMENTS],
+)
 def test_example(name: str, tmp_path: Path) -> None:
     arguments, words = ARGUMENTS[name]
     if short := [a for a in arguments if a.startswith("short_")]:

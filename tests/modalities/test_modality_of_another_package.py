@@ -93,6 +93,7 @@ def test_it_is_calibrated(rig: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (rig / "calibration.png").is_file()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_calibrated_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["calibrate", "demo", "--channel", "561"]) == 2
     said = capsys.readouterr().err

@@ -116,8 +116,11 @@ def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
     assert reports[-1].losses["loss"] < reports[0].losses["loss"]
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
+@pytest.mark.parametrize("optimiser", [pytest.param("adam", marks=pytest.mark.slow), "adamw"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["cosine", *(pytest.param(s, marks=pytest.mark.slow) for s in ("plateau", "constant"))],
+)
 def test_a_killed_run_resumed_equals_one_that_was_not(
     tmp_path: Path, optimiser: str, schedule: str
 ) -> None:

@@ -97,7 +97,7 @@ def test_beads_give_widths_that_tell_z(found: BeadStack) -> None:
     assert 0.2 < table.halo < 0.6
 
 
-@pytest.mark.parametrize("photons", [1000.0, 3000.0])
+@pytest.mark.parametrize("photons", [1000.0, pytest.param(3000.0, marks=pytest.mark.slow)])
 def test_emitters_are_found_as_well_as_their_light_lets_them(
     photons: float, spread: VectorialSpread, rig: RigConfig, found: BeadStack
 ) -> None:
