@@ -228,6 +228,7 @@ def _channel(config: RigConfig, channel: str | None) -> tuple[str, Calibrator]:
 def _acquired(rig: str, channel: str | None, groups: int, exposure_ms: float | None) -> _Taken:
     """Acquire groups on the rig: they are kept in memory, nothing is stored."""
     from livesr.base.config import load_rig
+    from livesr.base.errors import ConfigError
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
     from livesr.evaluation.camera_frames import groups_of, take_groups
@@ -237,6 +238,11 @@ def _acquired(rig: str, channel: str | None, groups: int, exposure_ms: float | N
 
     config = load_rig(rig).with_engine("none")
     name, calibrator = _channel(config, channel)
+    if calibrator.needs_stack:
+        raise ConfigError(
+            f"Rig {config.name!r} is calibrated with a stack of beads: livesr calibrate {rig}"
+            " --beads STACK.tif --z-step 25 (nm between its planes)."
+        )
     known = modality(config.modality_of(name)).calibrated_with(config.section(name))
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
     try:

@@ -78,7 +78,14 @@ class Calibrated(Protocol):
 
 
 class Calibrator(Protocol):
-    """Measures what rig.yaml says of one rig's modality, from raw frames."""
+    """Measures what rig.yaml says of one rig's modality, from raw frames.
+
+    Attributes
+    ----------
+    needs_stack : whether it measures a z stack of beads, which is recorded beforehand
+    """
+
+    needs_stack: bool
 
     def uncalibrated(self) -> RigConfig:
         """Return the rig without what the last calibration holds for: its camera is asked with

@@ -67,6 +67,8 @@ class Averaging(Modality[AveragingConfig]):
 
 
 class Calibrator:
+    needs_stack = False
+
     def __init__(self, rig):
         self._rig = rig
 

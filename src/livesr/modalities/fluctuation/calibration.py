@@ -140,6 +140,8 @@ class Sweep:
 class SweepCalibrator:
     """Tries radii and sensitivities of one rig's eSRRF."""
 
+    needs_stack = False
+
     def __init__(self, rig: RigConfig) -> None:
         self._rig = rig
 

@@ -167,6 +167,8 @@ class BeadStack:
 class BeadCalibrator:
     """Measures the cylindrical lens of one rig from a stack of beads."""
 
+    needs_stack = True
+
     def __init__(self, rig: RigConfig) -> None:
         self._rig = rig
 

@@ -171,6 +171,8 @@ class ChannelCalibration:
 class SIMCalibrator:
     """Measures what rig.yaml says of the patterns of a rig (`livesr.modalities.calibrator`)."""
 
+    needs_stack = False
+
     def __init__(self, rig: RigConfig) -> None:
         self._rig, self._section = rig, SIMConfig.of(rig)
 
