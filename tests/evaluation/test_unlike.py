@@ -57,7 +57,7 @@ def test_the_score_is_0_in_the_middle_and_1_at_the_limit_of_what_is_known() -> N
     score = Unlike(familiarity, CHANNELS).score
     assert 0 < np.mean([score(f) > 1 for f in known]) < 0.05  # type: ignore[operator]
     assert np.median([score(f) for f in known]) == pytest.approx(0, abs=0.15)
-    assert np.mean([score(f) > 1 for f in unknown]) > 0.8  # type: ignore[operator]
+    assert np.mean([score(f) > 1 for f in unknown]) > 0.7  # type: ignore[operator]
     assert Familiarity.model_validate(familiarity.model_dump(mode="json")) == familiarity
 
 

@@ -16,6 +16,8 @@ SHAPE = (6, 6)
 class Slanted:
     """A network that sees what lies to the right: another thing from every side."""
 
+    features = None
+
     def __init__(self, shape: tuple[int, int] = SHAPE, slant: float = 1.0) -> None:
         self.input = np.zeros((3, *shape), np.float32)
         self.calls, self._slant = 0, np.float32(slant)
