@@ -57,9 +57,9 @@ def _commands() -> list[tuple[str, str]]:
     """Every `livesr ...` that a page shows in a block of commands."""
     found = []
     for page in PAGES:
-        for block in re.findall(
-            r"^ *```\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-        ):
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^ *```(\S*)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+        for block in (content for language, content in blocks if not language):
             found += [
                 (page.name, line.strip())
                 for line in block.splitlines()
