@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,25 @@ def test_of_several_one_gets_it(tmp_path: Path, stale: bool) -> None:
     finally:
         for racer in racers:
             ended(racer)
+
+
+def test_a_file_that_was_taken_over_while_it_was_looked_at_is_not_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(started(HOLD, tmp_path))
+    looked, faster = lock_module._is_stale, Lock(tmp_path, "repair")
+
+    def overtaken(*about: Any) -> bool:
+        monkeypatch.setattr(lock_module, "_is_stale", looked)
+        stale = looked(*about)
+        faster.acquire()
+        return stale
+
+    monkeypatch.setattr(lock_module, "_is_stale", overtaken)
+    with pytest.raises(LockedError, match="is being repaired by"):
+        Lock(tmp_path, "backfill").acquire()
+    faster.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_takeover_that_was_killed_is_taken_over(tmp_path: Path) -> None:

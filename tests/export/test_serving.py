@@ -58,13 +58,9 @@ def test_half_precision_is_only_on_the_way(tmp_path: Path) -> None:
         onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         for data in (engine.read(), path.read_bytes())
     )
-    expected, features = here.run(None, {here.get_inputs()[0].name: frames})
-    found, served_features = there.run(
-        None, {there.get_inputs()[0].name: frames.astype(np.float16)}
-    )
+    (expected,) = here.run(None, {here.get_inputs()[0].name: frames})
+    (found,) = there.run(None, {there.get_inputs()[0].name: frames.astype(np.float16)})
     assert found.dtype == np.float16
-    assert served_features.dtype == np.float32
-    np.testing.assert_allclose(served_features, features, atol=1e-2)
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 

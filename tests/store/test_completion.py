@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import shutil
+import signal
 import textwrap
 import threading
 import time
@@ -207,6 +208,7 @@ def test_only_what_time_allows(tmp_path: Path, engine: Engine) -> None:
 
 def test_ctrl_c_ends_it_and_what_is_done_stays(tmp_path: Path, engine: Engine) -> None:
     store = hurried(tmp_path, 60)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
 
     def interrupted(done: int, _: int) -> None:
         if done == 3:
@@ -214,7 +216,10 @@ def test_ctrl_c_ends_it_and_what_is_done_stays(tmp_path: Path, engine: Engine) -
         if done >= 3:  # time for the other thread to hear of it
             time.sleep(0.1)
 
-    some = complete_behind(store, on_progress=interrupted)
+    try:
+        some = complete_behind(store, on_progress=interrupted)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert some.predicted + some.reconstructed >= 3
     assert some.left > 0
     assert not repair(store).changed

@@ -44,7 +44,7 @@ STALE_S = 120.0
 # A copy of a folder, made from a computer that died, has a young file with an old heartbeat; clocks
 # differ by less than this.
 _CLOCKS_DIFFER_S = 3600.0
-_PATIENCE_S, _PAUSE_S = 2.0, 0.02
+_PATIENCE_S, _FILL_S, _PAUSE_S = 2.0, 0.5, 0.02
 _TOKEN = re.compile(r"[0-9a-f]{1,32}")
 _DOES = {"run": "recorded", "repair": "repaired", "backfill": "completed"}
 
@@ -187,14 +187,13 @@ def holder(folder: Path) -> Holder | None:
 def _take(path: Path, mine: Holder) -> None:
     if _create(path, mine):
         return
-    found, age_s = _read(path), _age_s(path)
-    if found is None and not path.exists():  # released meanwhile
-        if _create(path, mine):
-            return
-        found, age_s = _read(path), _age_s(path)
-    if not _is_stale(path, found, age_s):
-        raise LockedError(_held_by(path, found))
+    if _filled(path) is None and not path.exists() and _create(path, mine):  # released meanwhile
+        return
+    # Which file is looked at, before it is: one that takes its place is another's, and not stale.
     stale = _token(path)
+    found, age_s = _read(path), _age_s(path)
+    if (found and found.token != stale) or not _is_stale(path, found, age_s):
+        raise LockedError(_held_by(path, found))
     # One program at a time may take over this very file. Should it be killed while it does, so is
     # its own lock taken over.
     takeover = path.with_name(f"{path.stem}-{stale}{path.suffix}")
@@ -291,6 +290,14 @@ def _read(path: Path) -> Holder | None:
         and isinstance(found.started, float)
     )
     return found if right else None
+
+
+def _filled(path: Path) -> Holder | None:
+    """Read a file that may have been made this moment; None if it stays as it is, or is gone."""
+    deadline = time.monotonic() + _FILL_S
+    while (found := _read(path)) is None and path.exists() and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    return found
 
 
 def _token(path: Path) -> str:
