@@ -79,10 +79,18 @@ class PointSpread:
             map_coordinates(self._table, np.stack(at), order=3, mode="nearest", prefilter=False)
             * light[:, None, None]
         )
-        inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & (
-            (columns >= 0) & (columns < image.shape[1])
-        )[:, None]
-        flat = (rows[:, :, None] * image.shape[1] + columns[:, None, :])[inside]
-        image += (
-            np.bincount(flat, spots[inside], image.size).reshape(image.shape).astype(np.float32)
-        )
+        add_boxes(image, rows, columns, spots)
+
+
+def add_boxes(
+    image: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], boxes: Floats
+) -> None:
+    """Add boxes (n, side, side) to `image` at their rows and columns (n, side).
+
+    What lies outside is left out.
+    """
+    inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & (
+        (columns >= 0) & (columns < image.shape[1])
+    )[:, None]
+    flat = (rows[:, :, None] * image.shape[1] + columns[:, None, :])[inside]
+    image += np.bincount(flat, boxes[inside], image.size).reshape(image.shape).astype(np.float32)

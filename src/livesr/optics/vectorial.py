@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, spline_filter, uniform_filter
 
+from livesr.optics.psf import add_boxes
+
 Floats = NDArray[np.floating[Any]]
 
 _OVERSAMPLING = 6
@@ -24,7 +26,7 @@ class VectorialSpread:
     """Light of points at any z on a grid of camera pixels; z counts from focus, towards the lens.
 
     Free dipoles in the immersion's index, seen through a pupil with astigmatism: tabulated every
-    50 nm along z and an eighth of a pixel, and interpolated with cubic splines.
+    50 nm along z and a sixth of a pixel, and interpolated with cubic splines.
 
     Parameters
     ----------
@@ -86,13 +88,7 @@ class VectorialSpread:
         )
         spots = map_coordinates(self._table, np.stack(at), order=3, mode="nearest", prefilter=False)
         spots = np.maximum(spots, 0) * light[:, None, None]
-        inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & (
-            (columns >= 0) & (columns < image.shape[1])
-        )[:, None]
-        flat = (rows[:, :, None] * image.shape[1] + columns[:, None, :])[inside]
-        image += (
-            np.bincount(flat, spots[inside], image.size).reshape(image.shape).astype(np.float32)
-        )
+        add_boxes(image, rows, columns, spots)
 
 
 def _frequencies(na: float, wavelength_um: float) -> Floats:

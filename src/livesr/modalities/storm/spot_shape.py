@@ -111,7 +111,7 @@ def misfits(shape: SpotShape, sigma_px: float, pixel_nm: float) -> Iterator[str]
             f"of its single spots {shape.along_y:.0%} are stretched along y and"
             f" {shape.along_x:.0%} along x, as by a cylindrical lens: they are localised as if they"
             " were round, so photons are too few and z is not measured. Take the lens out or focus,"
-            " or analyse the raw frames with a program that knows the lens's calibration"
+            " or measure it: livesr calibrate RIG --beads STACK.tif --z-step 25"
         )
     elif wide or factor < 1 / _WIDTH_FACTOR:
         width_nm = shape.sigma_px * pixel_nm
