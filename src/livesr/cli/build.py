@@ -38,7 +38,8 @@ def build(
         ),
     ] = ["1024x1024"],  # noqa: B006 - typer copies it
     precision: Annotated[
-        str, typer.Option(help="auto (f16), f32, f16, int8, or f8 (FP8: TensorRT 10 and later).")
+        str,
+        typer.Option(help="auto (f16), f32, f16, int8, or f8 (FP8: from Ada and TensorRT 10 on)."),
     ] = "auto",
     for_: Annotated[
         str,
@@ -63,14 +64,19 @@ def build(
     [dim]Example:[/] livesr build imcsr-mt-er-lyso-light --shape 1024x1024 --for "RTX 4090,
     blackwell"
     """
+    from livesr.live.inference.cards import FP8_SINCE
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.plans import PlanCache
-    from livesr.live.inference.tensorrt import TensorRTRuntime
 
     sizes = [_size(text) for text in shape]
-    chosen, cache = TensorRTRuntime().choose_precision(precision), PlanCache(to)
+    chosen, cache = _precision(precision), PlanCache(to)
     loaded = load_engine(engine)
     library, cards = _targets(for_)
+    if lacking := [card for card in cards if chosen == "f8" and card.capability < FP8_SINCE]:
+        raise UsageError(
+            f"{lacking[0].name} computes no FP8, which cards have from Ada (8.9) on. Use"
+            " --precision int8 or f16."
+        )
     terminal = console(quiet=as_json)
     plans = []
     for card in cards:
@@ -88,6 +94,19 @@ def build(
             terminal.print(f"[dim]{made['plan']}[/]", soft_wrap=True)
     if as_json:
         print_json({"engine": loaded.manifest.id, "sha256": loaded.manifest.sha256, "plans": plans})
+
+
+def _precision(asked: str) -> str:
+    """Return the precision that is asked for, of those that the libraries build for some card."""
+    from livesr.live.inference.tensorrt_build import PRECISIONS
+
+    if asked == "auto":
+        return PRECISIONS[0]
+    if asked not in PRECISIONS:
+        raise UsageError(
+            f"TensorRT computes in {', '.join(PRECISIONS)}, not in {asked!r}. Use --precision auto."
+        )
+    return asked
 
 
 def _targets(cards: str) -> tuple[Library, list[Card]]:
