@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from livesr.base.errors import BackendError, UsageError
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, Lines, ProgressLines, console, print_json
 
 if TYPE_CHECKING:
     from livesr.live.inference.engine import Engine
@@ -53,6 +53,7 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Build also what is there already.")
     ] = False,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Compile an engine with TensorRT and keep the plan, for a GPU, this version and these sizes.
@@ -82,7 +83,7 @@ def build(
     for card in cards:
         for size in sizes:
             plans.append(
-                made := _build(loaded, size, chosen, library, card, cache, force, terminal)
+                made := _build(loaded, size, chosen, library, card, cache, force, terminal, lines)
             )
             what = f"built in {made['seconds']:.1f} s" if made["built"] else "there already"
             what += f", {made['bytes'] / 1e6:.1f} MB"
@@ -150,6 +151,7 @@ def _build(
     cache: PlanCache,
     force: bool,
     terminal: Any,
+    lines: bool,
 ) -> dict[str, Any]:
     from livesr.live.inference.tensorrt import build_plan, plan_key
 
@@ -164,10 +166,13 @@ def _build(
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=terminal, transient=True) as bar:
-            task = bar.add_task(f"Compiling for {key.device}", total=None)
+            task = bar.add_task(f"Compiling for {key.device}", total=None, visible=not lines)
+            written = Lines("steps of the compiler") if lines else None
 
             def show(what: str, step: int, steps: int) -> bool:
                 bar.update(task, description=what, completed=step, total=steps)
+                if written:
+                    written.show(step, steps, device=key.device, phase=what)
                 return not stop.is_set()
 
             stop = threading.Event()

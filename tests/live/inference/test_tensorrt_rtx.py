@@ -372,9 +372,12 @@ class TestCommand:
             "--to",
             "plans",
             "--json",
+            "--progress",
             cwd=tmp_path,
         )
         assert code == 0, err
+        lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+        assert {line["device"] for line in lines} == {"sm_89", "sm_120"}
         made = json.loads(out)["plans"]
         assert [plan["device"] for plan in made] == ["sm_89", "sm_120"]
         for plan in made:
