@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from livesr.live.arrays import Arrays
 
 _SIGMAS = 4.0  # that the Gaussian and the margin at the edges reach
+_DARK = 1e-6  # of the brightest light: less is what transforms in single precision leave
 _TINY = 1e-12
 
 
@@ -79,8 +80,8 @@ def richardson_lucy(picture: Any, blur: GaussianBlur, rounds: int, arrays: Array
     """
     xp = arrays.xp
     light = arrays.clip(picture, 0.0, math.inf, out=xp.empty(picture.shape, dtype=xp.float32))
-    estimate = light
+    estimate, dark = light, xp.max(light) * _DARK + _TINY
     for _ in range(rounds):
-        explained = arrays.clip((blurred := blur.apply(estimate)), _TINY, math.inf, out=blurred)
+        explained = arrays.maximum((blurred := blur.apply(estimate)), dark, out=blurred)
         estimate = estimate * blur.apply(light / explained)
     return arrays.clip(estimate, 0.0, math.inf, out=estimate)
