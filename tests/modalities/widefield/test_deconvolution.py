@@ -42,15 +42,19 @@ def test_it_is_nearer_to_what_is_there_and_keeps_its_light() -> None:
     assert found.sum() == pytest.approx(np.maximum(blurred, 0).sum(), rel=0.02)
 
 
-def test_reweighting_halves_the_width_of_a_point_and_is_linear() -> None:
+def test_reweighting_shows_what_an_image_half_as_blurred_would_and_is_linear() -> None:
     y, x = np.mgrid[:40, :36]
     d2 = (y - 20) ** 2 + (x - 17) ** 2
-    point = np.exp(-d2 / (2 * SIGMA_PX**2)).astype(np.float32)
+
+    def spot(blur: float) -> np.ndarray:
+        """A Gaussian structure of 2 pixels, seen through a blur."""
+        wide2 = 2.0**2 + blur**2
+        return (100 / wide2 * np.exp(-d2 / (2 * wide2))).astype(np.float32)
+
     without_noise = Reweighting(SHAPE, SIGMA_PX, 1e-3, HOST)
-    found = without_noise.apply(point)
-    assert found.sum() == pytest.approx(point.sum(), rel=1e-3)
-    np.testing.assert_allclose(found, 4 * np.exp(-d2 / (2 * (SIGMA_PX / 2) ** 2)), atol=0.1)
-    np.testing.assert_allclose(without_noise.apply(3 * point), 3 * found, atol=1e-4)
+    found = without_noise.apply(spot(SIGMA_PX))
+    np.testing.assert_allclose(found, spot(SIGMA_PX / 2), atol=0.01 * spot(SIGMA_PX / 2).max())
+    np.testing.assert_allclose(without_noise.apply(3 * spot(SIGMA_PX)), 3 * found, atol=1e-3)
 
 
 def test_reweighted_frames_are_nearer_to_what_is_there() -> None:

@@ -68,6 +68,7 @@ class _Work:
     frame: Array
     planes: Array
     gradients: Array
+    directions: Array
     pairs: Array
     looked_up: Array
     total: Array
@@ -131,7 +132,7 @@ class Convergence:
         m2, image = self.scale**2, 4 * math.prod(self.shape)
         tables = len(self._pairs) * _ENTRIES**2 * m2 * 2
         rows, columns = self._band_rows + 2 * self._margin, self._camera_shape[1] + 2 * self._margin
-        pixel = 4 * (SIDE**2 + 8 + 4 * 4) + 8 * 2 + (2 * 2 + 2 * 4) * m2
+        pixel = 4 * (SIDE**2 + 8 + 4 * 4) + 2 * 4 + 8 * 2 + (2 * 2 + 2 * 4) * m2
         statistic = 4 * m2 * TEMPORAL[self._temporal].planes
         return tables + 2 * image + self._threads * rows * columns * (pixel + statistic)
 
@@ -191,6 +192,7 @@ class Convergence:
             frame=empty(y + 2 * REACH, x + 2 * REACH),
             planes=empty(SIDE**2, y, x),
             gradients=empty(8, y * x),
+            directions=empty(4, y * x, dtype=xp.uint16),
             pairs=empty(2, y * x, dtype=xp.int64),
             looked_up=empty(rows * x, m2, dtype=xp.uint16),
             total=empty(rows * x, m2, dtype=xp.uint16),
@@ -254,9 +256,10 @@ class Convergence:
         angle = _angle(along_y, along_x, xp)
         angle *= DIRECTIONS / (2 * math.pi)
         angle += DIRECTIONS / 2
-        angle = xp.floor(xp.where(none, self._no_direction, angle))
-        # Whole numbers up to 4356 are exact in float32.
-        arrays.copy(angle[::2, :] * _ENTRIES + angle[1::2, :], out=work.pairs)
+        arrays.copy(xp.where(none, self._no_direction, angle), out=work.directions)
+        left, right = work.directions[::2, :], work.directions[1::2, :]
+        arrays.multiply(left, _ENTRIES, out=left)
+        arrays.copy(arrays.add(left, right, out=left), out=work.pairs)
 
     def _weight(self, total: Array, n: int, work: _Work) -> None:
         """Fill `work.convergence`: the power of the sums, times the intensity at every pixel."""

@@ -32,7 +32,7 @@ Frames = NDArray[np.float32]
 
 def measure(quick: bool) -> list[Result | LeftOut]:
     """Return speed and quality, of livesr alone where NanoPyx is missing."""
-    size, frames, blocks = (48, 2, 1) if quick else (256, 4, 3)
+    size, frames, blocks = (48, 2, 1) if quick else (128, 2, 3)
     rig = load_rig("virtual_fluctuation")
     bank = fluctuating_bank(rig, size, 20)
     raw = bank.frames.astype(np.float32)

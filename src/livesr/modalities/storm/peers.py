@@ -25,7 +25,7 @@ def measure(quick: bool) -> list[Result | LeftOut]:
     """Return speed and quality at two densities, of livesr alone where Picasso is missing."""
     found: list[Result | LeftOut] = []
     for lit in _LIT[:1] if quick else _LIT:
-        found += _measured(lit, *((5, 1) if quick else (60, 4)))
+        found += _measured(lit, *((5, 1) if quick else (40, 3)))
     if not Picasso.installed():
         reason = f"{_PACKAGE} is not installed: pip install 'livesr[storm]'"
         found.append(LeftOut("storm.peers.picasso", reason))
