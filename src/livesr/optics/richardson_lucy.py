@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from livesr.live.arrays import Arrays
 
-Frequencies: TypeAlias = NDArray[np.float64]
+Frequencies: TypeAlias = NDArray[np.floating[Any]]
 
 _SIGMAS = 4.0  # that the Gaussian and the margin at the edges reach
 _DARK = 1e-6  # of the brightest light: less is what transforms in single precision leave

@@ -31,6 +31,7 @@ from livesr.optics.similarity import pcc
 
 _PACKAGE = "napari-sim-processor"
 _MARGIN = 32  # pixels of the image, where reconstructions fade
+_COMPARED = 384  # of the image's sides: laying all of it onto the truth takes minutes
 _PHOTONS = 300.0
 
 Image = NDArray[np.floating[Any]]
@@ -71,7 +72,7 @@ def measure(quick: bool) -> list[Result | LeftOut]:
             reference,
             version,
             note=f"{note}; with the structure up to SIM's cutoff, laid onto each other, without"
-            f" the outer {_MARGIN} pixels",
+            f" the outer {_MARGIN} of {_COMPARED} pixels",
         ),
     ]
 
@@ -113,6 +114,7 @@ def _agreement(image: Image, truth: Image) -> float:
     Programs place pixels differently; that is no error of the image.
     """
     inside = (slice(_MARGIN, -_MARGIN),) * 2
+    image, truth = image[:_COMPARED, :_COMPARED], truth[:_COMPARED, :_COMPARED]
     at, best = (0.0, 0.0), -1.0
     for step in (0.5, 0.1):
         tried = [(at[0] + i * step, at[1] + j * step) for i in range(-3, 4) for j in range(-3, 4)]
