@@ -154,7 +154,7 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
     drawn from localisations has its outer corner there, where they count from.
     """
     scale = {axis: s for axis, s in image.scale.items() if axis != "c"}
-    here, first = _stage(image), _stage(_first_position(store, image))
+    here, first = image.stage_um, _first_position(store, image).stage_um
     moved = {axis: here.get(axis, 0.0) - first.get(axis, 0.0) for axis in scale}
     if _localisations(store, image.position, image.channel):
         moved |= {axis: moved[axis] + scale[axis] / 2 for axis in "yx"}
@@ -165,19 +165,6 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
         "translate": [*(0.0 for _ in axes), *moved.values()],
         "axis_labels": [*axes, *scale],
         "units": [*("pixel" for _ in axes), *(_UNITS[axis] for axis in scale)],
-    }
-
-
-def _stage(image: Image) -> dict[str, float]:
-    """Return where the stages were in um, by axis; {} where nobody said."""
-    (multiscale,) = image.attributes["ome"]["multiscales"]
-    steps = multiscale["datasets"][0]["coordinateTransformations"][1:]
-    axes = [axis["name"] for axis in multiscale["axes"]]
-    return {
-        a: float(v)
-        for step in steps
-        for a, v in zip(axes, step.get("translation", ()), strict=False)
-        if a in "zyx"
     }
 
 

@@ -145,6 +145,11 @@ class SinkThread:
         """Hand over a measurement."""
         self._give("recon", frame, weight=frame.image.nbytes)
 
+    def exposed(self, stack: RawStack) -> None:
+        """Hand the exposures of a measurement to a sink that asks for them, and gets no other."""
+        if not self.lossless and _said(self.sink, "watches_exposures", False):
+            self._give("exposed", stack)
+
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand over a prediction.
 
@@ -384,6 +389,11 @@ class SinkThreads:
         """Hand a measurement to all."""
         for sink in self._all:
             sink.recon(frame)
+
+    def exposed(self, stack: RawStack) -> None:
+        """Hand the exposures of a measurement to those that ask for them."""
+        for sink in self._all:
+            sink.exposed(stack)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand a prediction to all."""
