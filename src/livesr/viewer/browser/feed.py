@@ -144,10 +144,9 @@ class Feed:
         """Read the intensities at a place of a frame."""
         return probe(frame.pair, at)
 
-    @staticmethod
-    def measured(frame: Frame, view: View, wanted: Measure) -> dict[str, Any]:
+    async def measured(self, frame: Frame, view: View, wanted: Measure) -> dict[str, Any]:
         """Read a line or a region of a frame."""
-        return measured(frame.pair, view, wanted)
+        return await self._in_thread(lambda: measured(frame.pair, view, wanted))
 
     def status(self, frame: Frame | None) -> dict[str, Any]:
         """Return what a page that shows `frame` says beside the pictures."""

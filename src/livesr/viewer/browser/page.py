@@ -165,7 +165,8 @@ class Page:
             self._unacknowledged.add(self._number)
             await self._send(frame.header(self._number), *frame.pictures)
             await self._send_probe()
-            await self._send_now_and_then(frame)
+            await self._send_measured()
+            await self._send_histograms(frame)
             await asyncio.sleep(due - loop.time())
 
     async def _next(self) -> Frame:
@@ -200,18 +201,14 @@ class Page:
             await self._send(_text("probe", **self._feed.probe(self._shown, self._at)))
 
     async def _send_measured(self) -> None:
-        if self._shown is not None and self._measure is not None:
-            found = self._feed.measured(self._shown, self._view, self._measure)
+        if self._shown is not None and (wanted := self._measure) is not None:
+            found = await self._feed.measured(self._shown, self._view, wanted)
             await self._send(_text("measured", **found))
 
-    async def _send_now_and_then(self, frame: Frame) -> None:
-        """Send what nobody could read with every picture: histograms, a line or a region."""
+    async def _send_histograms(self, frame: Frame) -> None:
         now = asyncio.get_running_loop().time()
-        if now < self._histogram_due_s:
-            return
-        self._histogram_due_s = now + _HISTOGRAM_S
-        await self._send_measured()
-        if self._view.histogram:
+        if self._view.histogram and now >= self._histogram_due_s:
+            self._histogram_due_s = now + _HISTOGRAM_S
             await self._send(
                 _text("histograms", histograms=await self._feed.histograms(frame, self._view))
             )
