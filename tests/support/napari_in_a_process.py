@@ -184,6 +184,27 @@ def micromanager():
     return said
 
 
-said = {"store": store, "stream": stream, "run": run, "micromanager": micromanager}[what]()
+def micromanager_alone():
+    """The window of napari-micromanager, without livesr's."""
+    viewer.window.add_plugin_dock_widget("napari-micromanager")
+    end = time.monotonic() + 4
+    wait(lambda: time.monotonic() > end)
+    return {}
+
+
+def first():
+    """Where a store begins, given as the last argument."""
+    viewer.open(sys.argv[3], plugin="livesr")
+    return {"t": int(viewer.dims.current_step[viewer.dims.axis_labels.index("t")])}
+
+
+said = {
+    "store": store,
+    "first": first,
+    "stream": stream,
+    "run": run,
+    "micromanager": micromanager,
+    "micromanager_alone": micromanager_alone,
+}[what]()
 viewer.close()
 print(json.dumps(said))

@@ -455,7 +455,7 @@ def test_a_line_is_drawn_and_its_profile_shown_and_saved(page, source):
     page.click("#line-tool")
     wait_for_text(page, "#measure-hint", "Drag over a picture")
     drag(page, "composite", (0.25, 0.25), (0.75, 0.25))
-    wait_for_text(page, "#measured-size", "6.4 µm · t 4")  # half of 128 pixels of 100 nm
+    wait_for_text(page, "#measured-size", "3.2 µm · t 4")  # half of 128 pixels of 50 nm
     words = page.locator(".legend li").all_inner_texts()
     assert [w.split() for w in words] == [
         ["Measurement", "measured"],
@@ -472,7 +472,7 @@ def test_a_line_is_drawn_and_its_profile_shown_and_saved(page, source):
     assert head == ["picture", "is", "t", "unit", "um", "intensity"]
     er = [(float(um), float(v)) for name, _, _, _, um, v in rows if name == '"ER"']
     assert (er[0], er[-1][1]) == ((0.0, 0.0), 1000.0)
-    assert er[-1][0] == pytest.approx(6.4, abs=0.15)
+    assert er[-1][0] == pytest.approx(3.2)
     page.keyboard.press("l")
     sync_api.expect(page.locator("#measured")).to_be_hidden()
     assert (
