@@ -110,10 +110,10 @@ def test_what_napari_micromanager_acquires_is_recorded(tmp_path: Path) -> None:
         pytest.skip("napari-micromanager crashes on this computer, without livesr as well")
     said = understood(done, tmp_path)
     assert said["another core than the instance"]
-    mda, live = said["reports"]
+    mda, *lives = said["reports"]  # its live mode starts anew for every change of a setting
     assert (mda["raw_frames"], mda["raw_missing"]) == (12, 0)
     assert len(RecordedStore(Path(mda["store"])).pictures("raw")) == 12
-    assert live["raw_frames"] > 20
+    assert max(live["raw_frames"] for live in lives) > 20
 
 
 def test_a_stream_is_followed_until_it_ends(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 ``python this WHAT FOLDER [STORE]``; WHAT is one of the functions below.
 """
 
+import faulthandler
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 what, folder = sys.argv[1], Path(sys.argv[2])
+faulthandler.dump_traceback_later(150)  # says where it hangs, if it does
 os.environ["NAPARI_CONFIG"] = str(folder / "settings.yaml")  # not those of whoever runs the tests
 
 import napari  # noqa: E402
@@ -172,7 +174,7 @@ def micromanager():
     wait(lambda: widget.control.status.get("raw_frames", 0) > 20)
     viewer.screenshot(str(folder / "live.png"), canvas_only=False, flash=False)
     live.click()
-    wait(lambda: len(widget.control.reports) > 1)
+    wait(lambda: len(widget.control.reports) > 1 and widget.control.state == "ready")
     widget.stop_button.click()
     wait(lambda: widget.control.state == "idle")
     said["reports"] = [
