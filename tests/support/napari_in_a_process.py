@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 what, folder = sys.argv[1], Path(sys.argv[2])
-faulthandler.dump_traceback_later(150)  # says where it hangs, if it does
+faulthandler.dump_traceback_later(250)  # says where it hangs, if it does
 os.environ["NAPARI_CONFIG"] = str(folder / "settings.yaml")  # not those of whoever runs the tests
 
 import napari  # noqa: E402

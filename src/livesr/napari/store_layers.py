@@ -6,6 +6,7 @@ shows them; nothing is written.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -69,9 +70,8 @@ def _first_s(path: str) -> float | None:
 
 def _begin_at(seconds: float, last: str) -> None:
     """Move the slider of time there, as soon as the layer called `last` is in an empty window."""
-    import napari
-
-    viewer = napari.current_viewer()
+    napari = sys.modules.get("napari")  # whoever reads without it has no window
+    viewer = napari.current_viewer() if napari else None
     if viewer is None or len(viewer.layers):
         return
 
