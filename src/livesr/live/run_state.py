@@ -26,6 +26,7 @@ Step = Literal["reconstruct", "separate"]
 STEPS = (
     "group",
     "reconstruct",
+    "update",
     "normalise",
     "superpose",
     "window",
@@ -55,7 +56,7 @@ class Trust(TypedDict, total=False):
 class Status(Trust, total=False):
     """State of a run in progress, about once a second.
 
-    `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
+    `recon_updates` are pictures of groups under way. `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
     the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
     `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
     of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
@@ -66,6 +67,7 @@ class Status(Trust, total=False):
     raw_frames: int
     raw_missing: int
     recon_frames: int
+    recon_updates: int
     sr_frames: int
     sr_skipped: int
     sr_provisional: int

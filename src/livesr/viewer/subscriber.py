@@ -291,7 +291,9 @@ class Subscriber:
             self._streams[
                 StreamName(header.channel, header.position, header.position_name, header.z)
             ] = None
-        if (kept := _BESIDE.get(message.topic)) is not None:
+        kept = _BESIDE.get(message.topic)
+        update = message.topic == INPUT.decode() and header.provisional
+        if kept is not None and not update:  # no prediction is made from a group under way
             self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)
 
     def _forget(self) -> None:

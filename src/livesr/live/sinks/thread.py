@@ -145,6 +145,14 @@ class SinkThread:
         """Hand over a measurement."""
         self._give("recon", frame, weight=frame.image.nbytes)
 
+    def updated(self, frame: SRFrame) -> None:
+        """Hand over a picture of a group under way.
+
+        Only to a sink that shows and keeps up, where it displaces nothing.
+        """
+        if not self.lossless and len(self._queue) <= 1:
+            self._give("updated", frame, weight=frame.image.nbytes)
+
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand over a prediction.
 
@@ -384,6 +392,11 @@ class SinkThreads:
         """Hand a measurement to all."""
         for sink in self._all:
             sink.recon(frame)
+
+    def updated(self, frame: SRFrame) -> None:
+        """Hand a picture of a group under way to those that show."""
+        for sink in self._all:
+            sink.updated(frame)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand a prediction to all."""

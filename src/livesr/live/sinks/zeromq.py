@@ -145,6 +145,10 @@ class ZeroMQSink(Sink):
         """Publish a measurement on `sr/input`."""
         self._offer(INPUT, frame)
 
+    def updated(self, frame: SRFrame) -> None:
+        """Publish a picture of a group under way on `sr/input`, as a provisional one."""
+        self._offer(INPUT, frame)
+
     def separated(self, frame: MulticolorFrame) -> None:
         """Publish a prediction, provisional or final, on `sr/frame`.
 

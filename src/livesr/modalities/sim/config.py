@@ -88,6 +88,11 @@ class SIMConfig(Section):
     """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
     of every raw index.
     """
+    update: Literal["group", "angle", "frame"] = "group"
+    """When a new picture is shown: "group" when all exposures came, "angle" (order angle-major) and
+    "frame" also after every angle or exposure, from the newest of all patterns. Such updates are
+    shown and published, never stored or separated.
+    """
     phase_steps_rad: list[Number] | None = None
     """Phase of each step against the first; equal parts of a turn without."""
     patterns: list[PatternConfig] = Field(default_factory=list)
@@ -120,6 +125,17 @@ class SIMConfig(Section):
         """Exposures in one super-resolution frame."""
         return self.angles * self.phases
 
+    @property
+    def updates(self) -> tuple[int, ...]:
+        """Exposures of a group after which a picture is made of the newest of all patterns."""
+        order = self.raw_order()
+        if self.update == "group":
+            return ()
+        every = range(1, len(order))
+        if self.update == "frame":
+            return tuple(every)
+        return tuple(n for n in every if order[n][0] != order[n - 1][0])
+
     def raw_order(self) -> list[tuple[int, int]]:
         """(angle, phase) of every raw index."""
         if isinstance(self.order, list):
@@ -142,6 +158,11 @@ class SIMConfig(Section):
             raise ValueError(
                 f"order must name each of the {len(expected)} (angle, phase) pairs once, got"
                 f" {order}"
+            )
+        if self.update == "angle" and len(self.updates) != self.angles - 1:
+            raise ValueError(
+                "update: angle needs all exposures of an angle in a row (order: angle-major), got"
+                f" {order}; use update: frame, or group"
             )
         if self.phase_steps_rad is not None and len(self.phase_steps_rad) != self.phases:
             raise ValueError(

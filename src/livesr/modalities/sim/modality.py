@@ -64,6 +64,12 @@ class SIM(Modality[SIMConfig]):
         if self.name not in rig.sections:
             raise ValueError("a SIM rig needs a 'sim' section with its patterns")
         section = SIMConfig.of(rig)
+        if rig.superpose and section.update != "group":
+            raise ValueError(
+                f"sim.update is {section.update!r}, and a superposition adds whole groups of its"
+                " channels, which are exposed one after the other: between them there is nothing to"
+                " add. Leave update at group."
+            )
         for name in rig.channels:
             try:
                 own = SIMChannelConfig.of(rig, name).patterns or []
@@ -74,6 +80,10 @@ class SIM(Modality[SIMConfig]):
     def raw_frames(self, section: SIMConfig) -> int:
         """Return the exposures of all angles and phases."""
         return section.raw_frames
+
+    def updates(self, section: SIMConfig) -> tuple[int, ...]:
+        """Return when the newest exposures of all patterns make a picture of a group under way."""
+        return section.updates
 
     def raw_labels(self, section: SIMConfig) -> tuple[str, ...]:
         """Return which angle and phase each raw frame shows."""

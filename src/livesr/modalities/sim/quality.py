@@ -164,21 +164,28 @@ class QualityMeter:
         self._binned_nm = 1e3 * BIN * plan.parameters.pixel_size_um
         self._samplings = [_sampling(overlap, arrays) for overlap in plan.overlaps()]
 
-    def measure(self, work: Workspace) -> tuple[PatternQuality, NDArray[np.float64]]:
+    def measure(
+        self, work: Workspace, moved: tuple[Array, Array] | None = None
+    ) -> tuple[PatternQuality, NDArray[np.float64]]:
         """Return the quality of the frame whose bands were just transformed, and by how much the
         phase of every wave is off, (waves,) in radians.
+
+        `moved` is the picture (y, x) in which motion is measured and how it changed, in squares of
+        pixels; without, that of the whole group.
         """
         slopes, contrasts = self.slopes(work.zero, work.bands, spikes_of(work.mean, self._arrays))
         errors, contrast = np.angle(slopes), float(contrasts.min())
         modulation, off = float(np.abs(slopes).min()), float(np.abs(errors).max())
-        return PatternQuality(contrast, modulation, off, *self._motion_nm(work.ends)), errors
+        if moved is None and self._shows_motion:
+            moved = work.ends[0, :, :], work.ends[1, :, :]
+        return PatternQuality(contrast, modulation, off, *self._motion_nm(moved)), errors
 
-    def _motion_nm(self, ends: Array) -> tuple[float | None, float | None]:
-        """Return how far the sample moved, and the standard error."""
-        if not self._shows_motion:
+    def _motion_nm(self, moved: tuple[Array, Array] | None) -> tuple[float | None, float | None]:
+        """Return how far the sample moved, and the standard error; None where nothing tells."""
+        if moved is None:
             return None, None
-        moved = motion_px(ends[0, :, :], ends[1, :, :], self._arrays)
-        return self._binned_nm * moved.px, self._binned_nm * moved.error_px
+        found = motion_px(*moved, self._arrays)
+        return self._binned_nm * found.px, self._binned_nm * found.error_px
 
     def slopes(
         self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
