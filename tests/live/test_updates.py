@@ -101,7 +101,8 @@ def test_updates_are_marked_with_what_they_show(runs: Runs) -> None:
     assert report["recon_updates"] == 2 * (N_T - 1)
     whole = {f.t: f for f in shown.whole}
     for update in shown.updates:
-        assert update.span_ms is not None and update.span_ms > 0
+        assert update.span_ms is not None
+        assert update.span_ms > 0
         assert update.t_last_ns < whole[update.t].t_last_ns
         assert update.normalisation == whole[update.t - 1].normalisation
         assert "newest" in repr(update)
@@ -155,7 +156,8 @@ def test_the_stream_says_that_an_update_is_provisional(tmp_path: Path) -> None:
     live.record(moving_groups(N_T), pace_s=pace)
     thread.join()
     updates = [h for h in heard if h.provisional]
-    assert updates and len(heard) > len(updates)
+    assert updates
+    assert len(heard) > len(updates)
     assert all(h.newest_raw in (3, 6) and h.span_ms > 0 for h in updates)
     whole = [h for h in heard if not h.provisional]
     assert all(h.newest_raw is None and h.span_ms > 0 for h in whole)
@@ -187,7 +189,8 @@ def test_what_fails_in_an_update_ends_updates_and_nothing_else(
     path = next(iter(live.paths.values()))
     monkeypatch.setattr(type(path.reconstructor), "update", broken)
     report = live.record(moving_groups(N_T))
-    assert report["recon_frames"] == N_T and report["recon_updates"] == 0
+    assert report["recon_frames"] == N_T
+    assert report["recon_updates"] == 0
     assert [w for w in report["warnings"] if "only whole groups" in w and "a bug" in w]
 
 
@@ -235,7 +238,8 @@ def test_what_is_idle_waits_for_everything_else() -> None:
     queue.put_idle("b")
     queue.put("whole")
     queue.put_idle("c")
-    assert queue.get() == "whole" and queue.get(0) is None
+    assert queue.get() == "whole"
+    assert queue.get(0) is None
     queue.put_idle("d")
     queue.close()
     assert queue.get() is None

@@ -56,8 +56,9 @@ class Trust(TypedDict, total=False):
 class Status(Trust, total=False):
     """State of a run in progress, about once a second.
 
-    `recon_updates` are pictures of groups under way. `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
-    the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
+    `recon_updates` are pictures of groups under way, `updates_refused` those that were not shown
+    for a doubt. `raw_missing` never came: of live mode at once, of an MDA those that the core had
+    numbered, the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
     `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
     of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
     channel. So does `remote`, where a server computes: of each engine on the way {backend,
@@ -68,6 +69,7 @@ class Status(Trust, total=False):
     raw_missing: int
     recon_frames: int
     recon_updates: int
+    updates_refused: int
     sr_frames: int
     sr_skipped: int
     sr_provisional: int

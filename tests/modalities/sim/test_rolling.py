@@ -21,6 +21,7 @@ from livesr.optics.exposure import examine
 
 RIG = Path(__file__).parents[3] / "hardware_configs" / "virtual_sim"
 SIZE = 128
+JUDGED = QualityLimits()
 ANGLES, FRAMES = (3, 6), (1, 2, 3, 4, 5, 6, 7, 8)
 
 
@@ -38,7 +39,7 @@ def groups(rig: RigConfig) -> list[list[NDArray[np.uint16]]]:
 
 
 def reconstructor(
-    rig: RigConfig, limits: QualityLimits | None = QualityLimits(), **settings: object
+    rig: RigConfig, limits: QualityLimits | None = JUDGED, **settings: object
 ) -> SIMReconstructor:
     parameters, patterns = parameters_of(rig, "488", Geometry((SIZE, SIZE), "uint16", 0.065))
     return SIMReconstructor(parameters, patterns, limits, **settings)
@@ -68,7 +69,9 @@ def test_an_update_is_the_picture_of_its_exposures(
         mixed = newer(before, now, came)
         update, whole = rolling.update(mixed), plain.reconstruct(mixed.frames)
         np.testing.assert_allclose(update, whole, atol=2e-6 * whole.max())
-        assert rolling.quality and rolling.quality.patterns and plain.quality
+        assert rolling.quality
+        assert rolling.quality.patterns
+        assert plain.quality
         assert plain.quality.patterns is not None
         assert rolling.quality.patterns[:3] == pytest.approx(plain.quality.patterns[:3], rel=1e-4)
 
@@ -123,13 +126,15 @@ def test_motion_is_measured_between_the_exposures_that_take_each_others_place(
     rolling.remember(before)
     rolling.reconstruct(before)
     rolling.update(newer(before, moved, 3))
-    assert rolling.quality and rolling.quality.patterns
+    assert rolling.quality
+    assert rolling.quality.patterns
     assert rolling.quality.patterns.motion_nm == pytest.approx(130, abs=30)
     rolling = reconstructor(rig)
     rolling.remember(before)
     rolling.reconstruct(before)
     rolling.update(newer(before, now, 3))
-    assert rolling.quality and rolling.quality.patterns
+    assert rolling.quality
+    assert rolling.quality.patterns
     assert (rolling.quality.patterns.motion_nm or 0) < 40
 
 

@@ -11,7 +11,7 @@ transformed again; the bands of the others stay where they are, in Fourier space
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Kept:
     weights: NDArray[np.float64]
     levels: NDArray[np.float64]
     factors: NDArray[np.float64]
-    doubt: Doubt = Doubt()
+    doubt: Doubt = field(default_factory=Doubt)
 
     def precedes(self, newer: NewerFrames) -> bool:
         """Whether every frame is one of the group under way, or of the group before it."""
