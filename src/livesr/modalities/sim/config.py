@@ -29,8 +29,10 @@ _Frequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
 class OvertoneConfig(Model):
-    """A wave with a multiple of its pattern's k."""
+    """A wave with a multiple of its pattern's k, or in a lattice one of another direction."""
 
+    k_um: tuple[_Frequency, _Frequency] | None = None
+    """(ky, kx) in cycles/um in the sample, in a lattice; 2 k, 3 k ... without."""
     phase_rad: Number
     """At phase step 0, at the centre of the chip's pixel (0, 0)."""
     modulation: Annotated[float, Field(ge=1e-3, le=1)]
@@ -84,6 +86,10 @@ class SIMConfig(Section):
     """Raw frames of each direction, at least two for each wave and one more."""
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
     """Waves of each direction: 1 for two interfering beams, 2 for three."""
+    lattice: bool = False
+    """Whether every raw frame shows all directions at once, each turned by 1, 2, 3 ... phase steps:
+    hexagonal SIM (angles: 1, phases: 7, harmonics: 3) or a square lattice (1, 5, 2).
+    """
     order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
     """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
     of every raw index.
@@ -146,7 +152,13 @@ class SIMConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> SIMConfig:
-        check_patterns(self.patterns, self.angles, self.harmonics)
+        if self.lattice and (self.angles > 1 or self.harmonics < 2):
+            raise ValueError(
+                f"lattice: all directions stand in every raw frame, so that angles is 1 and"
+                f" harmonics counts them; got angles: {self.angles}, harmonics: {self.harmonics}."
+                " Hexagonal SIM has angles: 1, phases: 7, harmonics: 3"
+            )
+        check_patterns(self.patterns, self.angles, self.harmonics, self.lattice)
         if self.phases < 2 * self.harmonics + 1:
             raise ValueError(
                 f"{self.phases} phases do not separate {self.harmonics} waves; give at least"
@@ -185,8 +197,11 @@ def patterns_of(rig: RigConfig, channel: str) -> list[PatternConfig]:
     return SIMChannelConfig.of(rig, channel).patterns or SIMConfig.of(rig).patterns
 
 
-def check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -> None:
-    """Refuse patterns that are not one for each angle, with an overtone for each further wave.
+def check_patterns(
+    patterns: list[PatternConfig], angles: int, harmonics: int, lattice: bool
+) -> None:
+    """Refuse patterns that are not one for each angle, with an overtone for each further wave,
+    which has a vector of its own in a `lattice` and none elsewhere.
 
     Raises
     ------
@@ -204,4 +219,9 @@ def check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -
             raise ValueError(
                 f"a pattern has {len(pattern.overtones)} overtones, {harmonics - 1} are expected"
                 f" with harmonics: {harmonics}"
+            )
+        if any((o.k_um is not None) != lattice for o in pattern.overtones):
+            raise ValueError(
+                "every overtone of a lattice needs its own k_um, and no other has one: calibrate"
+                " again"
             )

@@ -73,7 +73,7 @@ class SIM(Modality[SIMConfig]):
         for name in rig.channels:
             try:
                 own = SIMChannelConfig.of(rig, name).patterns or []
-                check_patterns(own, section.angles, section.harmonics)
+                check_patterns(own, section.angles, section.harmonics, section.lattice)
             except ValueError as e:
                 raise ValueError(f"channel {name!r}: {e}") from None
 
@@ -268,7 +268,8 @@ def pattern_of(config: PatternConfig) -> Pattern:
     from livesr.optics.illumination import Pattern
 
     overtones = tuple((o.phase_rad, o.modulation) for o in config.overtones)
-    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
+    others = tuple(o.k_um for o in config.overtones if o.k_um is not None)
+    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones, others)
 
 
 def limits_of(config: QualityLimitsConfig) -> QualityLimits:

@@ -120,17 +120,18 @@ class SIMPlan:
         steps, harmonics = parameters.steps_rad(angles, phases), len(patterns[0].waves)
         # A band that moves towards positive kx lies almost wholly in the stored half of the
         # spectrum: turn the others.
-        signs = np.array([-1.0 if p.k_um[1] > 0 else 1.0 for p in patterns])
         here = [p.seen_from(parameters.origin_px, parameters.pixel_size_um) for p in patterns]
-        turned = [p.reversed() if s < 0 else p for s, p in zip(signs, here, strict=True)]
-        weights = _separation_weights(steps * signs[:, None], order, harmonics)
+        waves = [wave for pattern in here for wave in pattern.waves]
+        signs = np.array([-1.0 if wave.k_um[1] > 0 else 1.0 for wave in waves])
+        weights = _separation_weights(steps, order, harmonics)
+        weights[2::2] *= signs[:, None]  # the band of -k is the conjugate of that of k
         change = motion_weights(_components(steps, order, harmonics)) if motion else None
         return cls(
             parameters,
             tuple(order),
             angles,
-            tuple(wave for pattern in turned for wave in pattern.waves),
-            np.repeat(signs, harmonics),
+            tuple(w.reversed() if s < 0 else w for s, w in zip(signs, waves, strict=True)),
+            signs,
             weights if change is None else np.vstack([weights, change]),
             change is not None,
         )

@@ -104,7 +104,7 @@ class SIMReconstructor:
         self._arrays, self._work = arrays, Workspace(self.plan, arrays)
         self._meter = QualityMeter(self.plan, quality_limits, arrays) if quality_limits else None
         self._tears = TearCheck(parameters, patterns, arrays) if quality_limits else None
-        alone = quality_limits is not None and len(patterns) == 1
+        alone = quality_limits is not None and len(patterns) == 1 and not patterns[0].directions_um
         self._alone = OneDirection(parameters, patterns[0]) if alone else None
         self._exposures: Exposures | None = None
         self.quality: FrameQuality | None = None

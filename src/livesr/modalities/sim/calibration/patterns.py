@@ -32,8 +32,8 @@ from livesr.modalities.sim.calibration.groups import (
     Complex,
     Float,
     Optics,
-    bands,
     conditioned,
+    directions,
 )
 from livesr.optics.illumination import Pattern, equal_steps
 from livesr.optics.otf import radial_frequency
@@ -148,8 +148,9 @@ def estimate(
     offset_adu: float = 100.0,
     origin_px: tuple[float, float] = (0.0, 0.0),
     near: Sequence[Pattern] | None = None,
+    lattice: bool = False,
 ) -> list[FoundPattern]:
-    """Estimate the pattern of every angle.
+    """Estimate the pattern of every angle, of a `lattice` the wave of every direction.
 
     Parameters
     ----------
@@ -178,8 +179,8 @@ def estimate(
     frames = conditioned(raw, offset_adu)
     found = []
     check_search(raw.shape[-2:], optics)
-    for angle in range(angles):
-        zero, higher = bands(frames, order, angle, steps, harmonics)
+    every = directions(frames, order, steps, harmonics, lattice)
+    for angle, (zero, higher) in enumerate(every):
         hint = near[angle].waves[-1].k_um if near else None
         found.append(_estimate_angle(zero, higher, optics, angle, hint, origin_px))
     return found
@@ -285,6 +286,7 @@ def correlation_maps(
     steps_rad: Sequence[float],
     harmonics: int = 1,
     offset_adu: float = 100.0,
+    lattice: bool = False,
 ) -> list[Float]:
     """Return what the vector of each angle is looked for in, to be shown.
 
@@ -292,8 +294,8 @@ def correlation_maps(
     """
     frames = conditioned(raw, offset_adu)
     maps = []
-    for angle in range(max(a for a, _ in order) + 1):
-        zero, higher = bands(frames, order, angle, np.asarray(steps_rad, np.float64), harmonics)
+    steps = np.asarray(steps_rad, np.float64)
+    for zero, higher in directions(frames, order, steps, harmonics, lattice):
         maps.append(np.fft.fftshift(correlate(*_both_whitened(zero, higher[-1], optics))))
     return maps
 
