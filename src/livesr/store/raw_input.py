@@ -45,9 +45,11 @@ from livesr.live.sources.recordings.recording import (
     chosen,
     open_recording,
     places,
+    split_tiles,
     with_axes,
     with_sections,
 )
+from livesr.modalities.registry import modality
 from livesr.store.recorded import recorded_rig
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
@@ -279,6 +281,9 @@ def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> Ra
     how = how or ReadAs()
     found = open_recording(path)
     try:
+        name = how.channel or next(iter(rig.channels), "")
+        if tiles := modality(rig.modality_of(name)).mosaic(rig.section(name)):
+            found = split_tiles(found, *tiles)
         return _Recorded(found, rig, how).input()
     except BaseException:
         found.close()

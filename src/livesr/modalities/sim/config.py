@@ -21,6 +21,7 @@ from livesr.base.config import (
     TriggerConfig,
 )
 
+_Tiles = Annotated[int, Field(ge=1, le=12)]
 _Step = Annotated[int, Field(ge=0, lt=12)]
 
 
@@ -93,6 +94,11 @@ class SIMConfig(Section):
     order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
     """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
     of every raw index.
+    """
+    mosaic: tuple[_Tiles, _Tiles] | None = None
+    """(rows, columns) of raw frames in every image of a recording that holds a whole group side by
+    side, as Nikon's N-SIM writes it: [3, 3]. Raw frame 0 is the upper left one, 1 the next to the
+    right.
     """
     update: Literal["group", "angle", "frame"] = "group"
     """When a new picture is shown: "group" when all exposures came, "angle" (order angle-major) and
@@ -170,6 +176,11 @@ class SIMConfig(Section):
             raise ValueError(
                 f"order must name each of the {len(expected)} (angle, phase) pairs once, got"
                 f" {order}"
+            )
+        if self.mosaic and self.mosaic[0] * self.mosaic[1] != self.raw_frames:
+            raise ValueError(
+                f"a mosaic of {self.mosaic[0]} x {self.mosaic[1]} does not hold {self.raw_frames}"
+                f" raw frames ({self.angles} angles x {self.phases} phases)"
             )
         if self.update == "angle" and len(self.updates) != self.angles - 1:
             raise ValueError(

@@ -81,6 +81,10 @@ class SIM(Modality[SIMConfig]):
         """Return the exposures of all angles and phases."""
         return section.raw_frames
 
+    def mosaic(self, section: SIMConfig) -> tuple[int, int] | None:
+        """Return how the raw frames stand in one image of a recording."""
+        return section.mosaic
+
     def updates(self, section: SIMConfig) -> tuple[int, ...]:
         """Return when the newest exposures of all patterns make a picture of a group under way."""
         return section.updates
