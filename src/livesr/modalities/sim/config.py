@@ -91,6 +91,10 @@ class SIMConfig(Section):
     """Whether every raw frame shows all directions at once, each turned by 1, 2, 3 ... phase steps:
     hexagonal SIM (angles: 1, phases: 7, harmonics: 3) or a square lattice (1, 5, 2).
     """
+    nonlinear: bool = False
+    """Whether the overtones are those of a nonlinear response (NL-SIM, 5 x 5 with harmonics: 2):
+    the fundamental is as fine as the optics pass, the result has a pixel more for each overtone.
+    """
     order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
     """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
     of every raw index.
@@ -148,6 +152,11 @@ class SIMConfig(Section):
             return tuple(every)
         return tuple(n for n in every if order[n][0] != order[n - 1][0])
 
+    @property
+    def scale(self) -> int:
+        """Pixels of the result per camera pixel, along each side."""
+        return 1 + self.harmonics if self.nonlinear else 2
+
     def raw_order(self) -> list[tuple[int, int]]:
         """(angle, phase) of every raw index."""
         if isinstance(self.order, list):
@@ -163,6 +172,11 @@ class SIMConfig(Section):
                 f"lattice: all directions stand in every raw frame, so that angles is 1 and"
                 f" harmonics counts them; got angles: {self.angles}, harmonics: {self.harmonics}."
                 " Hexagonal SIM has angles: 1, phases: 7, harmonics: 3"
+            )
+        if self.nonlinear and (self.lattice or self.harmonics < 2):
+            raise ValueError(
+                "nonlinear: overtones reach beyond the optics, so that harmonics counts at least 2,"
+                f" and no lattice; got harmonics: {self.harmonics}, lattice: {self.lattice}"
             )
         check_patterns(self.patterns, self.angles, self.harmonics, self.lattice)
         if self.phases < 2 * self.harmonics + 1:

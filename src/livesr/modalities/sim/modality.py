@@ -94,8 +94,8 @@ class SIM(Modality[SIMConfig]):
         return tuple(f"angle {a} phase {p}" for a, p in section.raw_order())
 
     def scale(self, rig: RigConfig) -> float | None:
-        """Return 2: twice the resolution needs twice the pixels."""
-        return 2.0
+        """Return 2: twice the resolution needs twice the pixels; more of nonlinear SIM."""
+        return float(SIMConfig.of(rig).scale)
 
     # -- the core ----------------------------------------------------------------------------------
 
@@ -247,6 +247,7 @@ def parameters_of(
         origin_px=origin_px,
         equalise=section.equalise,
         damping=settings.damping or rig.optics.damping,
+        scale=section.scale,
     )
     return parameters, patterns
 

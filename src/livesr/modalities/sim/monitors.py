@@ -100,7 +100,12 @@ def vector_monitor(
     is too small to show them.
     """
     section = SIMConfig.of(rig)
-    if not section.follow_drift or section.lattice or min(camera.shape) < MIN_PX:
+    if (
+        not section.follow_drift
+        or section.lattice
+        or section.nonlinear
+        or min(camera.shape) < MIN_PX
+    ):
         return None
     vectors = VectorDrift(*parameters_of(rig, channel, camera), reconstructor.drift)
     return VectorMonitor(vectors, channel)

@@ -163,6 +163,7 @@ class QualityMeter:
         self._shape = np.array(plan.parameters.shape, np.float64)
         self._binned_nm = 1e3 * BIN * plan.parameters.pixel_size_um
         self._samplings = [_sampling(overlap, arrays) for overlap in plan.overlaps()]
+        self._overtones = len(plan.waves) // len(self._samplings)
 
     def measure(
         self, work: Workspace, moved: tuple[Array, Array] | None = None
@@ -204,7 +205,7 @@ class QualityMeter:
             seen = zero[s.zero]
             if len(spikes):
                 seen = seen - self._arrays.array(self._spectrum(spikes, s.places))
-            u, v = seen * s.there, bands[i, :, :][s.band] * s.here
+            u, v = seen * s.there, bands[i * self._overtones, :, :][s.band] * s.here
             product = xp.conj(u) * v * s.weight
             power = (xp.real(u) ** 2 + xp.imag(u) ** 2) * s.weight
             total = xp.sum(power) + 1e-30
@@ -218,7 +219,16 @@ class QualityMeter:
             ]
         real, imag, rest2, total = self._arrays.numbers(found).reshape(-1, 4).T
         slopes = real + 1j * imag
-        return slopes, np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
+        contrasts = np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
+        return self._with_overtones(slopes), np.repeat(contrasts, self._overtones)
+
+    def _with_overtones(self, slopes: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        """Return the slope of every wave, given those that could be compared: an overtone turns
+        with its fundamental, by as many times the angle.
+        """
+        turns = np.tile(np.arange(1, self._overtones + 1), len(slopes))
+        first = np.repeat(slopes, self._overtones)
+        return np.asarray(np.abs(first) * np.exp(1j * turns * np.angle(first)), np.complex128)
 
     def _spectrum(self, spikes: NDArray[np.float64], places: NDArray[np.intp]) -> Complex:
         """Return what single pixels give at frequencies (2, samples)."""

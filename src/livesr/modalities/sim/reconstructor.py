@@ -41,7 +41,7 @@ from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, NewerFrame
 from livesr.modalities.sim.directions import OneDirection
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.pattern_drift import Correction, PatternDrift
-from livesr.modalities.sim.plan import SCALE, SIMPlan
+from livesr.modalities.sim.plan import SIMPlan
 from livesr.modalities.sim.quality import QualityLimits, QualityMeter
 from livesr.modalities.sim.rolling import Exchange, Kept
 from livesr.modalities.sim.tear import Tear, TearCheck
@@ -88,8 +88,6 @@ class SIMReconstructor:
     tapered edges the mean of the result is the mean of the raw frames above the offset.
     """
 
-    scale = SCALE
-
     def __init__(
         self,
         parameters: SIMParameters,
@@ -118,8 +116,13 @@ class SIMReconstructor:
         self._kept: Kept | None = None  # what the bands are made of
 
     @property
+    def scale(self) -> float:
+        """Pixels of the result per camera pixel, along each side."""
+        return float(self.plan.parameters.scale)
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Shape (2y, 2x) of the result."""
+        """Shape (2y, 2x) of the result; of nonlinear SIM larger."""
         return self.plan.shape
 
     @property

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from livesr.live.arrays import Array, Arrays
 from livesr.live.reconstruct.reconstructor import RawFrames
-from livesr.modalities.sim.plan import BIN, SCALE, Piece, SIMPlan
+from livesr.modalities.sim.plan import BIN, Piece, SIMPlan
 
 # Rows a power of two apart share cache sets: transforms along y run 1.8 times as fast with this
 # many more elements.
@@ -87,7 +87,7 @@ class Workspace:
         # Rows have more elements than are used, which only the views leave out.
         self.bands = self._complex((len(plan.waves), height, width))
         self.zero = self._complex((height, plan.parameters.support[1] + 1))
-        self._sum = self._complex((SCALE * height, width + 1))
+        self._sum = self._complex((plan.shape[0], plan.shape[1] // 2 + 1))
         scratch = self._zeros((2 * height * width,))
         self._frame = arrays.xp.reshape(scratch[: height * width], (height, width))
         taper = plan.taper()
@@ -101,7 +101,7 @@ class Workspace:
     def memory_bytes(self) -> int:
         """Bytes held, plus what one frame needs for a moment, the result included."""
         height, width = self._plan.parameters.shape
-        result = 4 * SCALE * height * SCALE * width
+        result = 4 * self._plan.shape[0] * self._plan.shape[1]
         return self._allocated_bytes + result + 8 * height * width
 
     # -- the frame loop ----------------------------------------------------------------------------

@@ -127,6 +127,7 @@ class ChannelCalibration:
             harmonics=len(self.result.patterns[0].waves),
             offset_adu=self.offset_adu,
             lattice=self.result.lattice,
+            nonlinear=SIMConfig.of(self.rig).nonlinear,
         )
         try:
             draw(maps, self.result.found, self.result.optics, widefield, reconstruction).save(path)
@@ -240,6 +241,7 @@ class SIMCalibrator:
             fit_damping=not settings.keep_otf and settings.beads_nm is None,
             damping=from_beads,
             lattice=self._section.lattice,
+            nonlinear=self._section.nonlinear,
         )
         result.doubts[:0] = [said for said in doubts if said not in result.doubts]
         result.doubts.extend(_notes(settings.plane, changed))

@@ -91,6 +91,7 @@ def calibrate(
     fit_damping: bool = True,
     damping: Damping | None = None,
     lattice: bool = False,
+    nonlinear: bool = False,
 ) -> Calibration:
     """Calibrate from raw frames.
 
@@ -105,6 +106,7 @@ def calibrate(
     fit_damping : estimate the OTF's damping too; `optics.damping` stays if that is not possible
     damping : what `optics.damping` was estimated as, if it was, for the record
     lattice : whether every raw frame shows all `harmonics` directions; the order must be given
+    nonlinear : whether only the fundamental is looked for, overtones beyond the optics follow it
 
     Raises
     ------
@@ -130,6 +132,7 @@ def calibrate(
             "harmonics": harmonics,
             "offset_adu": offset_adu,
             "lattice": lattice,
+            "nonlinear": nonlinear,
         }
         found = estimate(raw, optics, order, **common)
     except (NoPatternError, AmbiguousPatternError) as e:
