@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from livesr.base.config import load_rig
 from livesr.base.errors import CalibrationError, ConfigError
 from livesr.base.geometry import Geometry
+from livesr.check.rig import check_rig
 from livesr.modalities.calibrator import CalibrationSettings
 from livesr.modalities.sim.calibration.channel import SIMCalibrator
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import calibrate
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.modality import SIM
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
@@ -159,8 +162,6 @@ def test_a_calibration_is_written_and_read(
     assert len(made.table().rows) == len(KINDS[kind])
     made.save(folder / "rig.yaml")
     again = load_rig(folder)
-    from livesr.modalities.sim.modality import SIM
-
     sim = SIM().build(again, "488", camera)
     image, inside = sim.reconstruct(list(raw[0])), slice(40, -40)
     truth = np.fft.ifft2(np.fft.fft2(specimen()) * sim.transfer).real[inside, inside]
@@ -184,8 +185,6 @@ def test_what_is_no_lattice_is_refused(
     first, *others = directions("hexagonal")
     waves = [{"k_um": k, "phase_rad": 0.0, "modulation": 0.5} for k in others]
     pattern = {"k_um": first, "phase_rad": 0.0, "modulation": 0.5, "overtones": waves}
-    from livesr.modalities.sim.config import SIMConfig
-
     known = {"angles": 1, "phases": 7, "harmonics": 3, "lattice": True, "patterns": [pattern]}
     SIMConfig.model_validate(known)
     with pytest.raises(ValueError, match=said):
@@ -227,3 +226,15 @@ def test_two_directions_are_calibrated_and_resolved() -> None:
     assert sim.quality.doubt == ""
     truth = np.fft.ifft2(np.fft.fft2(specimen()) * sim.transfer).real[inside, inside]
     assert pcc(image[inside, inside], truth) > 0.97
+
+
+def test_a_calibrated_lattice_is_plausible(
+    kind: str, raw: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    folder = rig_of(kind, tmp_path / "rig")
+    rig, camera = load_rig(folder), Geometry(SHAPE, "uint16", PIXEL_UM)
+    SIMCalibrator(rig).calibrate("488", camera, raw, CalibrationSettings()).save(
+        folder / "rig.yaml"
+    )
+    findings = check_rig(folder / "rig.yaml")
+    assert not [f for f in findings if f.level in ("error", "warning")]

@@ -122,7 +122,9 @@ def _vectors(
             for pattern in patterns
             for wave in pattern_of(pattern).waves
         ]
-    lengths = [math.hypot(*p.k_um) * (1 + len(p.overtones)) for p in patterns]  # of the finest wave
+    nonlinear = SIMConfig.of(rig).nonlinear  # whose overtones reach beyond the optics
+    times = [1 if nonlinear else 1 + len(p.overtones) for p in patterns]
+    lengths = [math.hypot(*p.k_um) * n for p, n in zip(patterns, times, strict=True)]  # finest wave
     for i, (pattern, k) in enumerate(zip(patterns, lengths, strict=True)):
         yield from _length(k, cutoff, f"{place}.{i}", found)
         if pattern.modulation < 0.2:
