@@ -20,13 +20,13 @@ Overflow = Literal["block", "drop_oldest", "drop_all"]
 class BoundedQueue(Generic[T]):
     """First in, first out; a full queue either makes the giver wait or gives up its oldest item.
 
+    Beside the items there is one place for an item that matters only while nothing else waits.
+
     Parameters
     ----------
     capacity : most items held
     overflow : "block" waits for room; "drop_oldest" hands the oldest back to the giver and counts
         it; "drop_all" does so with everything held, so that what is kept stays consecutive
-
-    Beside the items there is one place for an item that matters only while nothing else waits.
 
     Attributes
     ----------
