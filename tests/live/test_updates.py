@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,17 @@ def test_exposures_that_are_missing_or_differ_make_no_update() -> None:
     grouping = IndexGrouping(3, (1, 2))
     pushed(grouping, (0, 0), (0, 1), (0, 2))
     assert pushed(grouping, (2, 0)) == []  # a time point between is missing
+
+
+def test_streams_that_take_turns_make_no_update() -> None:
+    grouping = IndexGrouping(2, (1,))
+    seen = []
+    for t in range(3):
+        for position in range(2):
+            for raw in range(2):
+                frame = replace(exposure(t, raw), stream=Stream(position))
+                seen += [stack.newest for stack in grouping.push(frame)]
+    assert seen == [0] * 6
 
 
 def test_what_is_idle_waits_for_everything_else() -> None:

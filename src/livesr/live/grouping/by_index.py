@@ -55,7 +55,7 @@ class IndexGrouping:
         if n_raw < 1:
             raise ValueError(f"n_raw is {n_raw}, expected at least 1")
         self._n_raw, self._updates = n_raw, frozenset(updates)
-        self._whole: dict[Stream, list[CameraFrame]] = {}
+        self._whole: list[CameraFrame] = []  # the last group; one, however many streams there are
         self._open: dict[Stream, dict[int, _Group]] = {}
         self._closed_up_to: dict[Stream, int] = {}
         self.incomplete = self.missing = self.repeated = 0
@@ -89,8 +89,9 @@ class IndexGrouping:
     def _update(self, group: _Group, newest: CameraFrame) -> list[RawStack]:
         """Return the update that an exposure makes; none where exposures are missing."""
         came = sum(slot is not None for slot in group.slots)
-        before = self._whole.get(newest.stream, [])
-        follows = bool(before) and before[0].t == newest.t - 1
+        before, follows = self._whole, False
+        if before:
+            follows = (before[0].stream, before[0].t) == (newest.stream, newest.t - 1)
         if came not in self._updates or newest.raw != came - 1 or not follows:
             return []
         if None in group.slots[:came] or before[0].exposure_ms != newest.exposure_ms:
@@ -116,9 +117,7 @@ class IndexGrouping:
             group = groups.pop(older)
             stack = self._stack(group)
             if self._updates:
-                self._whole[stream] = [f for f in group.slots if f is not None]
-                if not stack.complete:
-                    del self._whole[stream]
+                self._whole = [f for f in group.slots if f and stack.complete]
             self.incomplete += not stack.complete
             self.missing += sum(f is None for f in stack.frames)
             stacks.append(stack)
