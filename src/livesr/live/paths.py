@@ -79,7 +79,7 @@ class ChannelPath:
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
     frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
-    what no engine can know of what the camera shows. `updates` are as of `Modality`.
+    what no engine can know of what the camera shows. `updates` are as of `Section`.
     """
 
     name: str
@@ -259,7 +259,7 @@ def build_path(
         device=place,
         on_device=on_device,
         centred=way.centred,
-        updates=way.updates(section) if isinstance(reconstructor, Updates) else (),
+        updates=section.updates if isinstance(reconstructor, Updates) else (),
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     compute = _with_server(compute, rig)

@@ -53,12 +53,20 @@ class Trust(TypedDict, total=False):
     dose_line: str
 
 
-class Status(Trust, total=False):
+class UnderWay(TypedDict, total=False):
+    """What was shown of groups under way: `recon_updates` pictures; `updates_refused` were not
+    shown for a doubt.
+    """
+
+    recon_updates: int
+    updates_refused: int
+
+
+class Status(Trust, UnderWay, total=False):
     """State of a run in progress, about once a second.
 
-    `recon_updates` are pictures of groups under way, `updates_refused` those that were not shown
-    for a doubt. `raw_missing` never came: of live mode at once, of an MDA those that the core had
-    numbered, the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
+    `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
+    the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
     `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
     of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
     channel. So does `remote`, where a server computes: of each engine on the way {backend,
@@ -68,8 +76,6 @@ class Status(Trust, total=False):
     raw_frames: int
     raw_missing: int
     recon_frames: int
-    recon_updates: int
-    updates_refused: int
     sr_frames: int
     sr_skipped: int
     sr_provisional: int

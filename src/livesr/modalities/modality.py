@@ -136,20 +136,6 @@ class Modality(Generic[S]):
         """Return how many of them are corrected and reconstructed side by side."""
         return self.raw_frames(section)
 
-    def mosaic(self, section: S) -> tuple[int, int] | None:
-        """Return how many raw frames, (down, across), stand side by side in one image of a
-        recording; None where each is an image of its own.
-        """
-        return None
-
-    def updates(self, section: S) -> tuple[int, ...]:
-        """Return after how many exposures of a group a picture is made of the newest exposure of
-        every raw index; () if only of whole groups.
-
-        What `build` returns then has `livesr.live.reconstruct.reconstructor.Updates`.
-        """
-        return ()
-
     def raw_labels(self, section: S) -> tuple[str, ...]:
         """Return what each raw frame of a group is, for the store."""
         return tuple(f"raw {i}" for i in range(self.raw_frames(section)))

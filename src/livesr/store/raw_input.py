@@ -49,7 +49,6 @@ from livesr.live.sources.recordings.recording import (
     with_axes,
     with_sections,
 )
-from livesr.modalities.registry import modality
 from livesr.store.recorded import recorded_rig
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
@@ -282,7 +281,7 @@ def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> Ra
     found = open_recording(path)
     try:
         name = how.channel or next(iter(rig.channels), "")
-        if tiles := modality(rig.modality_of(name)).mosaic(rig.section(name)):
+        if tiles := rig.section(name).tiles:
             found = split_tiles(found, *tiles)
         return _Recorded(found, rig, how).input()
     except BaseException:

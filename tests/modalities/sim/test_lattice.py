@@ -144,7 +144,7 @@ def rig_of(kind: str, folder: Path) -> Path:
     text = (source / "rig.yaml").read_text(encoding="utf-8")
     start, end = text.index("\nsim:\n"), text.index("# Exposure of one raw frame")
     n = len(KINDS[kind])
-    section = f"\nsim: {{angles: 1, phases: {2 * n + 1}, harmonics: {n}, lattice: true}}\n\n"
+    section = f"\nsim: {{angles: 1, phases: {2 * n + 1}, harmonics: {n}, waves: lattice}}\n\n"
     text = text[:start] + section + text[end:]
     (folder / "rig.yaml").write_text(
         "\n".join(line for line in text.splitlines() if "separate:" not in line), encoding="utf-8"
@@ -175,7 +175,7 @@ def test_a_calibration_is_written_and_read(
     [
         ({"angles": 3, "phases": 7}, "angles is 1"),
         ({"phases": 5}, "do not separate 3 waves"),
-        ({"lattice": False}, "no other has one"),
+        ({"waves": "overtones"}, "no other has one"),
     ],
 )
 def test_what_is_no_lattice_is_refused(
@@ -185,7 +185,7 @@ def test_what_is_no_lattice_is_refused(
     first, *others = directions("hexagonal")
     waves = [{"k_um": k, "phase_rad": 0.0, "modulation": 0.5} for k in others]
     pattern = {"k_um": first, "phase_rad": 0.0, "modulation": 0.5, "overtones": waves}
-    known = {"angles": 1, "phases": 7, "harmonics": 3, "lattice": True, "patterns": [pattern]}
+    known = {"angles": 1, "phases": 7, "harmonics": 3, "waves": "lattice", "patterns": [pattern]}
     SIMConfig.model_validate(known)
     with pytest.raises(ValueError, match=said):
         SIMConfig.model_validate({**known, **changes})

@@ -107,6 +107,6 @@ def test_overtones_are_measured_against_the_band_before_them(raw: NDArray[np.uin
 
 
 def test_nonlinear_needs_overtones() -> None:
-    assert SIMConfig(angles=5, phases=5, harmonics=2, nonlinear=True).scale == 3
+    assert SIMConfig(angles=5, phases=5, harmonics=2, waves="nonlinear").scale == 3
     with pytest.raises(ValueError, match="beyond the optics"):
-        SIMConfig(angles=5, phases=5, nonlinear=True)
+        SIMConfig(angles=5, phases=5, waves="nonlinear")

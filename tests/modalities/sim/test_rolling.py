@@ -13,7 +13,7 @@ from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, NewerFrames
 from livesr.modalities.sim.config import SIMConfig
-from livesr.modalities.sim.modality import SIM, parameters_of
+from livesr.modalities.sim.modality import parameters_of
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.rig import RawBank
@@ -158,7 +158,7 @@ def test_doubtful_exposures_make_no_update(
 def test_updates_follow_the_order_of_the_exposures(rig: RigConfig) -> None:
     def updates(**changes: object) -> tuple[int, ...]:
         section = SIMConfig.of(rig)
-        return SIM().updates(SIMConfig.model_validate({**section.model_dump(), **changes}))
+        return SIMConfig.model_validate({**section.model_dump(), **changes}).updates
 
     assert updates() == ()
     assert updates(update="angle") == ANGLES

@@ -142,15 +142,13 @@ class SinkThread:
         self._give("unplaced", stack, weight=sum(f.nbytes for f in stack.frames if f is not None))
 
     def recon(self, frame: SRFrame) -> None:
-        """Hand over a measurement."""
-        self._give("recon", frame, weight=frame.image.nbytes)
+        """Hand over a measurement.
 
-    def updated(self, frame: SRFrame) -> None:
-        """Hand over a picture of a group under way.
-
-        Only to a sink that shows and keeps up, where it displaces nothing.
+        One of a group under way only to a sink that shows and keeps up, where it displaces nothing.
         """
-        if not self.lossless and len(self._queue) <= 1:
+        if not frame.newest:
+            self._give("recon", frame, weight=frame.image.nbytes)
+        elif not self.lossless and len(self._queue) <= 1:
             self._give("updated", frame, weight=frame.image.nbytes)
 
     def separated(self, frame: MulticolorFrame) -> None:
@@ -392,11 +390,6 @@ class SinkThreads:
         """Hand a measurement to all."""
         for sink in self._all:
             sink.recon(frame)
-
-    def updated(self, frame: SRFrame) -> None:
-        """Hand a picture of a group under way to those that show."""
-        for sink in self._all:
-            sink.updated(frame)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand a prediction to all."""

@@ -90,7 +90,7 @@ class Reconstruct:
         try:
             if measured := result():
                 self._state.count("recon_updates")
-                self._run.sinks.updated(self._updated(stack, measured))
+                self._run.sinks.recon(self._updated(stack, measured))
         except DoubtfulFrameError as e:
             self._state.count("updates_refused")
             self._warn_of_doubt(stack, "not shown before their group is complete", e.cause, str(e))

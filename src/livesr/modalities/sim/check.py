@@ -41,7 +41,7 @@ def check(rig: RigConfig, found: Found) -> Iterator[Finding]:
             "sim.angles",
             f"1 angle x {section.raw_frames} phases gain resolution along one direction only.",
             "Frames that show several directions at once (7 of hexagonal SIM, 5 of lattice SIM)"
-            " need lattice: true and as many harmonics as directions, 3 or 2.",
+            " need waves: lattice and as many harmonics as directions, 3 or 2.",
         )
     own = {
         f"channels.{n}.patterns": (patterns, c.emission_nm)

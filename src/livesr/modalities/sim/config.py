@@ -87,13 +87,11 @@ class SIMConfig(Section):
     """Raw frames of each direction, at least two for each wave and one more."""
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
     """Waves of each direction: 1 for two interfering beams, 2 for three."""
-    lattice: bool = False
-    """Whether every raw frame shows all directions at once, each turned by 1, 2, 3 ... phase steps:
-    hexagonal SIM (angles: 1, phases: 7, harmonics: 3) or a square lattice (1, 5, 2).
-    """
-    nonlinear: bool = False
-    """Whether the overtones are those of a nonlinear response (NL-SIM, 5 x 5 with harmonics: 2):
-    the fundamental is as fine as the optics pass, the result has a pixel more for each overtone.
+    waves: Literal["overtones", "lattice", "nonlinear"] = "overtones"
+    """What the waves beyond the first are: "overtones" of three beams; in a "lattice" other
+    directions, all in every raw frame, each turned by 1, 2, 3 ... phase steps: hexagonal SIM
+    (angles: 1, phases: 7, harmonics: 3), a square lattice (1, 5, 2); "nonlinear" overtones reach
+    beyond the optics (5, 5, 2), and the result has a pixel more for each.
     """
     order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
     """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
@@ -153,6 +151,21 @@ class SIMConfig(Section):
         return tuple(n for n in every if order[n][0] != order[n - 1][0])
 
     @property
+    def tiles(self) -> tuple[int, int] | None:
+        """(rows, columns) of raw frames in an image of a recording."""
+        return self.mosaic
+
+    @property
+    def lattice(self) -> bool:
+        """Whether every raw frame shows all directions at once."""
+        return self.waves == "lattice"
+
+    @property
+    def nonlinear(self) -> bool:
+        """Whether overtones reach beyond the optics."""
+        return self.waves == "nonlinear"
+
+    @property
     def scale(self) -> int:
         """Pixels of the result per camera pixel, along each side."""
         return 1 + self.harmonics if self.nonlinear else 2
@@ -169,14 +182,14 @@ class SIMConfig(Section):
     def _consistent(self) -> SIMConfig:
         if self.lattice and (self.angles > 1 or self.harmonics < 2):
             raise ValueError(
-                f"lattice: all directions stand in every raw frame, so that angles is 1 and"
+                f"waves: lattice: all directions stand in every raw frame, so that angles is 1 and"
                 f" harmonics counts them; got angles: {self.angles}, harmonics: {self.harmonics}."
                 " Hexagonal SIM has angles: 1, phases: 7, harmonics: 3"
             )
-        if self.nonlinear and (self.lattice or self.harmonics < 2):
+        if self.nonlinear and self.harmonics < 2:
             raise ValueError(
-                "nonlinear: overtones reach beyond the optics, so that harmonics counts at least 2,"
-                f" and no lattice; got harmonics: {self.harmonics}, lattice: {self.lattice}"
+                "waves: nonlinear: overtones reach beyond the optics, so that harmonics counts at"
+                f" least 2, got {self.harmonics}"
             )
         check_patterns(self.patterns, self.angles, self.harmonics, self.lattice)
         if self.phases < 2 * self.harmonics + 1:

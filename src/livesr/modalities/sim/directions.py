@@ -22,7 +22,7 @@ from livesr.optics.raw_quality import Doubt
 log = logging.getLogger(__name__)
 
 SEVERAL = (
-    "raw frames show several directions at once; hexagonal and lattice SIM need lattice: true in"
+    "raw frames show several directions at once; hexagonal and lattice SIM need waves: lattice in"
     " the section sim, all others one direction in each frame"
 )
 

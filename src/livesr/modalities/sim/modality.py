@@ -81,14 +81,6 @@ class SIM(Modality[SIMConfig]):
         """Return the exposures of all angles and phases."""
         return section.raw_frames
 
-    def mosaic(self, section: SIMConfig) -> tuple[int, int] | None:
-        """Return how the raw frames stand in one image of a recording."""
-        return section.mosaic
-
-    def updates(self, section: SIMConfig) -> tuple[int, ...]:
-        """Return when the newest exposures of all patterns make a picture of a group under way."""
-        return section.updates
-
     def raw_labels(self, section: SIMConfig) -> tuple[str, ...]:
         """Return which angle and phase each raw frame shows."""
         return tuple(f"angle {a} phase {p}" for a, p in section.raw_order())
