@@ -305,6 +305,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_unit=way.unit,
         recon_unit_scale=way.unit_scale,
         power_mw=raw.rig.channel(raw.channel).power_mw,
+        raw_dark_adu=_dark_adu(raw.rig),
     )
 
 

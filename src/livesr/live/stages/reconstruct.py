@@ -113,6 +113,7 @@ class Reconstruct:
             stack.t_camera_ms,
             quality=measured.quality,
             exposure_ms=stack.exposure_ms,
+            stage=stack.stage,
             newest=stack.newest,
             span_ms=stack.span_ms,
         )
@@ -136,6 +137,7 @@ class Reconstruct:
         self._state.count("recon_frames")
         self._run.errors.exposed(stack)
         self._hand_on(frame)
+        self._run.sinks.exposed(stack)
         for sum_ in self._sums:
             if summed := sum_.add(frame):
                 self._hand_on(summed)
@@ -169,6 +171,7 @@ class Reconstruct:
             span_ms=stack.span_ms
             if self._run.channels[stack.stream.channel].path.updates
             else None,
+            stage=stack.stage,
         )
 
     def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:
