@@ -121,7 +121,9 @@ class RawStack:
 
     `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms`
     the mean, `stage` where the stages were at its first frame. An `unplaced` stack holds an
-    exposure that came twice or too late: it is kept, and nothing is computed from it.
+    exposure that came twice or too late: it is kept, and nothing is computed from it. An update of
+    a group under way, of which `newest` exposures have come, has those of the group before in the
+    place of the others, and `before` is that group; it is shown and not stored.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -133,6 +135,13 @@ class RawStack:
     unplaced: bool = False
     exposure_ms: float | None = None
     stage: StagePosition = NO_STAGE
+    newest: int = 0
+    before: tuple[Pixels | None, ...] = ()
+
+    @property
+    def span_ms(self) -> float:
+        """Time from the arrival of the oldest to that of the newest exposure."""
+        return 2e-6 * (self.t_last_ns - self.t_acq_ns)
 
     @property
     def complete(self) -> bool:
@@ -261,6 +270,10 @@ class SRFrame:
     parts : of a superposition the true channels' frames that were added, in the order of the
         structures; else ()
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
+    newest : of an update of a group under way, how many of its exposures are in it; the others are
+        of the group before. 0 of a frame of a whole group
+    span_ms : time that it shows, from the oldest to the newest exposure; None where nothing is
+        updated
     stage : where the stages were at the first of them
     """
 
@@ -279,10 +292,14 @@ class SRFrame:
     resident: Any = field(default=None, compare=False)
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
+    newest: int = 0
+    span_ms: float | None = None
     stage: StagePosition = NO_STAGE
 
     def __repr__(self) -> str:
         what = f"sum of {len(self.parts)} measurements" if self.parts else "measurement"
+        if self.newest:
+            what += f" of the newest {self.newest} exposures and of those before"
         found = "" if self.localisations is None else f", {len(self.localisations)} localisations"
         doubt = f", doubtful: {self.quality.doubt}" if self.quality and self.quality.doubt else ""
         return f"<SRFrame {self.stream} t={self.t}: {_size(self.image)}, {what}{found}{doubt}>"

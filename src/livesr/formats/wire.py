@@ -128,6 +128,8 @@ class WireHeader(_Part):
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     time_shift_ms: float | None = None
+    span_ms: float | None = None
+    newest_raw: _Count | None = None
     compared: dict[str, dict[str, float | None]] = Field(default_factory=dict)
 
     status: dict[str, Any] = Field(default_factory=dict)

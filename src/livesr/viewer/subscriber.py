@@ -320,7 +320,9 @@ class Subscriber:
             x_um, y_um, _ = header.stage_um or (None, None, None)
             place = header.channel, header.position, header.position_name, header.z
             self._streams[key] = StreamName(*place, header.z_um, x_um, y_um)
-        if (kept := _BESIDE.get(message.topic)) is not None:
+        kept = _BESIDE.get(message.topic)
+        update = message.topic == INPUT.decode() and header.provisional
+        if kept is not None and not update:  # no prediction is made from a group under way
             self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)
 
     def _forget(self) -> None:

@@ -113,6 +113,17 @@ class Sink:
             localised, in hundredths of a localisation (`ChannelDescription.recon_unit`)
         """
 
+    def updated(self, frame: SRFrame) -> None:
+        """Take a picture of a group under way: a measurement, which the whole group's replaces.
+
+        Comes only to sinks that are not lossless, and only where a rig asks for it.
+
+        Parameters
+        ----------
+        frame : as of `recon`; `newest` of its exposures are of the time point, the others of the
+            one before
+        """
+
     def exposed(self, stack: RawStack) -> None:
         """Take the exposures of a measurement, after it, where `watches_exposures` says so.
 

@@ -142,8 +142,14 @@ class SinkThread:
         self._give("unplaced", stack, weight=sum(f.nbytes for f in stack.frames if f is not None))
 
     def recon(self, frame: SRFrame) -> None:
-        """Hand over a measurement."""
-        self._give("recon", frame, weight=frame.image.nbytes)
+        """Hand over a measurement.
+
+        One of a group under way only to a sink that shows and keeps up, where it displaces nothing.
+        """
+        if not frame.newest:
+            self._give("recon", frame, weight=frame.image.nbytes)
+        elif not self.lossless and len(self._queue) <= 1:
+            self._give("updated", frame, weight=frame.image.nbytes)
 
     def exposed(self, stack: RawStack) -> None:
         """Hand the exposures of a measurement to a sink that asks for them, and gets no other."""

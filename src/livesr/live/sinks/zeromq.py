@@ -148,6 +148,10 @@ class ZeroMQSink(Sink):
         """Publish a measurement on `sr/input`."""
         self._offer(INPUT, frame)
 
+    def updated(self, frame: SRFrame) -> None:
+        """Publish a picture of a group under way on `sr/input`, as a provisional one."""
+        self._offer(INPUT, frame)
+
     @property
     def watches_exposures(self) -> bool:  # type: ignore[override]
         """Whether somebody has subscribed to `sr/widefield` itself."""

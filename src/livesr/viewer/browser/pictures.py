@@ -478,6 +478,8 @@ def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any
         "height": shape[0],
         "width": shape[1],
         "provisional": header.provisional,
+        "span_ms": finite(header.span_ms),
+        "newest_raw": header.newest_raw,
         "offset_adu": float(header.offset_adu),
         "unit_scale": header.unit_scale,
     }

@@ -117,12 +117,15 @@ class Pane {
     const provisional = frame.provisional && badges.includes("prediction");
     const channelOf = (name) => (name?.startsWith("channel:") ? name.slice("channel:".length) : null);
     const judged = badges.includes("prediction") ? (frame.judgement?.channels?.[channelOf(this.layers[0])] ?? frame.judgement) : null;
-    const key = `${this.layers} ${provisional} ${frame.overlay} ${judged?.word} ${judged?.reasons}`;
+    const measured = this.layers.includes("measurement") ? shown.find((p) => p?.name === "measurement") : null;
+    const rolling = measured?.newest_raw > 0;
+    const key = `${this.layers} ${provisional} ${rolling} ${frame.overlay} ${judged?.word} ${judged?.reasons}`;
     if (this.badges.dataset.key !== key) {
       this.badges.dataset.key = key;
       const made = [...this.layers].reverse().map((name, n) => make("span", { className: `badge ${badges[n]}`, textContent: MEASURED[name] ?? "Prediction (AI)" }));
       if (frame.overlay && this.layers.includes("composite")) made.at(-1).append(` · ${frame.overlay}`);
       if (provisional) made.push(make("span", { className: "badge provisional", textContent: "Provisional", title: "Made without the frame that follows; the final picture replaces it." }));
+      if (rolling) made.push(make("span", { className: "badge provisional", textContent: "Rolling", title: "The newest exposures of a group that is not complete, and those of the group before; the picture of the whole group replaces it." }));
       if (judged) made.push(qualityBadge(judged));
       this.badges.replaceChildren(...made);
     }
@@ -130,7 +133,7 @@ class Pane {
     if (this.title.textContent !== label) this.title.textContent = label;
     const channel = frame.channels.find((c) => c.label === label);
     if (channel) this.title.style.setProperty("--color", cssColor(channel.color));
-    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")} · ${clock(frame.t_acq_ms)}`;
+    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")} · ${clock(frame.t_acq_ms)}${measured?.span_ms ? ` · over ${Math.round(measured.span_ms)} ms` : ""}`;
     if (this.time.textContent !== times) this.time.textContent = times;
   }
 
