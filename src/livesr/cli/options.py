@@ -203,6 +203,17 @@ OnFinishTimeout = Annotated[
         help="Seconds after which the command of --on-finish is ended; 0: never; 3600 without.",
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Compute on the workers of a Dask cluster: its scheduler, tcp://HOST:8786; they must"
+            " see the files under the same paths."
+        ),
+    ),
+]
 NoRaw = Annotated[
     bool, typer.Option("--no-raw", rich_help_panel=KEPT, help="Do not record raw frames.")
 ]
