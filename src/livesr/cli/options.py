@@ -123,6 +123,17 @@ Publish = Annotated[
         help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.",
     ),
 ]
+PublishRaw = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=SENT,
+        help=(
+            "Address on which another computer may ask for the raw groups, as"
+            " tcp://127.0.0.1:5556: 'livesr run RIG --replay ADDRESS' computes the run there."
+        ),
+    ),
+]
 Keys = Annotated[
     Path | None,
     typer.Option(

@@ -432,12 +432,13 @@ def _bar(console: Console, frames: int) -> Iterator[Callable[[Status], None]]:
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} SR frames"),
+        TextColumn("{task.completed:.0f}{task.fields[of]} SR frames"),
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=frames, pace="")
+        of = f" of {frames}" if frames else ""  # of a run elsewhere nobody knows
+        task = progress.add_task("", total=frames or None, pace="", of=of)
         yield lambda status: progress.update(task, completed=_done(status), pace=_pace(status))
 
 

@@ -79,6 +79,8 @@ class RawInput:
     notes : what a user should know of it, in sentences
     remarks : likewise, what only reading showed; to be asked for after the frames were read
     close : closes its files
+    cancel : has `frames` end, if it waits for a run that goes on
+    account : of frames that come from another computer, how they came; grows while they do
     """
 
     path: Path
@@ -101,6 +103,13 @@ class RawInput:
     notes: tuple[str, ...] = ()
     remarks: Callable[[], tuple[str, ...]] = field(default=tuple)
     close: Callable[[], None] = field(default=lambda: None)
+    cancel: Callable[[], None] = field(default=lambda: None)
+    account: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report."""
+        return str(self.account["endpoint"]) if self.account else str(self.path)
 
     @property
     def streams(self) -> int:
