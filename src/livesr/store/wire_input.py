@@ -43,8 +43,8 @@ AHEAD = 4
 """Groups that are asked for at a time: the way there and back is hidden behind them."""
 
 _ANSWER_S = 10.0  # without a word of a run that goes on
-_AGAIN_S = 3.0
-_SLOWEST_BYTES_S = 1e6  # a message is heard when it is whole
+_AGAIN_S, _ALIVE_S = 3.0, 1.0
+_SLOW_BYTES_S, _SLOWEST_BYTES_S = 5e6, 1e6  # a message is heard when it is whole
 _LOOK_MS = 200
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}")
 
@@ -199,7 +199,7 @@ class _Wire:
         self._protect = ViewerKeys.read(keys).protect if keys else None
         self._context: zmq.Context[Any] | None = zmq.Context()
         self._said: _About | None = None
-        self._patience_s = _ANSWER_S
+        self._patience_s, self._again_s = _ANSWER_S, _AGAIN_S
         self._socket = self._connected()
 
     def about(self) -> _About:
@@ -220,6 +220,7 @@ class _Wire:
                 except ValidationError as e:
                     raise ConfigError(f"What {self.endpoint} says is no run's: {e}") from e
                 self._patience_s += AHEAD * self._said.largest_bytes / _SLOWEST_BYTES_S
+                self._again_s += AHEAD * self._said.largest_bytes / _SLOW_BYTES_S
                 return self._said
         raise ConfigError(
             f"No run hands out raw groups at {self.endpoint}: start it there with --publish-raw"
@@ -236,36 +237,46 @@ class _Wire:
         """
         wanted, asked = 0, -1
         came: dict[int, Message] = {}
-        heard_s = asked_s = time.monotonic()
+        heard_s = group_s = alive_s = time.monotonic()
         while not self.cancelled.is_set():
             for n in range(max(asked + 1, wanted), wanted + AHEAD):
                 self._ask(n)
-                asked, asked_s = n, time.monotonic()
+                asked = n
             message, now_s = self._next(), time.monotonic()
             if message is None:
-                if now_s - heard_s > self._patience_s:
-                    raise DamagedFileError(
-                        f"{self.endpoint} has been silent for {self._patience_s:.0f} s. What came until"
-                        " then is computed; look after the run and the network."
-                    )
-                self._socket.send_multipart([ASK_ALIVE])
-                again_s = _AGAIN_S + self._patience_s - _ANSWER_S
-                if now_s - asked_s > again_s and now_s - heard_s > again_s:
-                    asked = wanted - 1
-                    self.account["asked_again"] += 1
-                continue
-            heard_s = now_s
-            if message.topic in (RAW.decode(), GONE.decode(), END.decode()):
-                came[message.header.seq] = message
+                self._check_alive(now_s - heard_s)
+                if now_s - max(heard_s, alive_s) > _ALIVE_S:
+                    self._socket.send_multipart([ASK_ALIVE])
+                    alive_s = now_s
+            else:
+                heard_s = now_s
+                if message.topic in (RAW.decode(), GONE.decode(), END.decode()):
+                    came[message.header.seq], group_s = message, now_s
+            if now_s - group_s > self._again_s:  # one of them was dropped, or the way was cut
+                asked, group_s = wanted - 1, now_s
+                self.account["asked_again"] += 1
             while wanted in came:
                 message = came.pop(wanted)
                 if message.topic == END.decode():
+                    self._done(message)
                     return
                 yield from self._taken(message)
                 wanted += 1
-                heard_s = time.monotonic()  # who takes frames may have taken its time
+                heard_s = group_s = time.monotonic()  # who takes frames may have taken its time
             for n in [n for n in came if n < wanted]:
                 del came[n]
+
+    def _check_alive(self, silent_s: float) -> None:
+        if silent_s > self._patience_s:
+            raise DamagedFileError(
+                f"{self.endpoint} has been silent for {silent_s:.0f} s. What came until then is"
+                " computed; look after the run and the network."
+            )
+
+    def _done(self, message: Message) -> None:
+        """Take note of how the run ended there."""
+        if error := message.header.status.get("error"):
+            self.account["error"] = str(error)[:1000]
 
     def _ask(self, n: int) -> None:
         self._socket.send_multipart([ASK_GROUP, str(n).encode()])
@@ -323,9 +334,11 @@ class _Wire:
 
     def remarks(self) -> tuple[str, ...]:
         """Say what did not come."""
+        said = [f"The run at {self.endpoint} ended early: {e}" for e in [self.account.get("error")] if e]
         if not self.account["lost"]:
-            return ()
+            return tuple(said)
         return (
+            *said,
             f"{self.account['lost']} groups of the run at {self.endpoint} are missing: this"
             " computer, or the network, is slower than the run, which records no raw frames that"
             " they could be fetched from.",
@@ -355,8 +368,6 @@ class _Wire:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, "[" in self.endpoint)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)
         if self._protect:
             self._protect(socket)
         socket.connect(self.endpoint)

@@ -50,8 +50,9 @@ _KEPT_BYTES, _SHARE = 256 << 20, 16  # of the free memory
 _LOOK_MS, _AGAIN_S = 200, 0.5
 _MAX_QUESTION, _MAX_QUESTION_WITH_KEYS = 64, 512  # bytes; longer ones end their connection
 _MAX_ASKED, _MAX_CLIENTS = 64, 16
-_LEAVE_S, _SILENT_S = 20.0, 5.0
-_HIGH_WATER = 8
+_CLOSE_S, _SILENT_S = 5.0, 10.0
+_LINGER_MS = 20_000  # for what was sent and is on its way
+_HIGH_WATER = 32  # what is beyond is dropped, and asked for again
 
 
 class RawDoor(Sink):
@@ -106,11 +107,9 @@ class RawDoor(Sink):
         context = zmq.Context()
         router = context.socket(zmq.ROUTER)
         router.setsockopt(zmq.SNDHWM, _HIGH_WATER)
-        router.setsockopt(zmq.LINGER, 500)
+        router.setsockopt(zmq.LINGER, _LINGER_MS)
         router.setsockopt(zmq.MAXMSGSIZE, _MAX_QUESTION_WITH_KEYS if self._keys else _MAX_QUESTION)
         router.setsockopt(zmq.IPV6, "[" in self._address)
-        router.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)
         router.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         authenticator = self._keys.protect(router) if self._keys else None
 
@@ -140,14 +139,14 @@ class RawDoor(Sink):
             self.account.update(self._desk.account())
 
     def close(self, report: Mapping[str, Any]) -> None:
-        """Hand out what is still asked for, for 20 s at most, and close."""
+        """Say that the run has ended; go on handing out, in the thread, while somebody asks."""
         if self._desk:
             left = self._desk.stop(report)
             self.account.update(self._desk.account())
             if left:
                 log.warning(
-                    "%d raw groups were not fetched by the computer that asked for them when the"
-                    " run had ended: 'livesr process' computes them from the store.",
+                    "The run has ended, and another computer still fetches %d raw groups: this"
+                    " program ends when it has them.",
                     left,
                 )
             self._desk = None
@@ -173,7 +172,8 @@ class _Desk:
         self._clients: dict[bytes, list[float]] = {}  # next group that each wants, last heard
         self._counts = {"groups": 0, "from_store": 0, "gone": 0, "bytes": 0, "refused": 0}
         self._report: Mapping[str, Any] | None = None
-        self._thread = threading.Thread(target=self._loop, name="livesr-raw-door", daemon=True)
+        # Not a daemon: the program does not end while somebody fetches.
+        self._thread = threading.Thread(target=self._loop, name="livesr-raw-door", daemon=False)
 
     def start(self) -> None:
         self._thread.start()
@@ -181,7 +181,9 @@ class _Desk:
     def account(self) -> dict[str, Any]:
         """Return what was handed out: `groups`, of which `from_store`; those that were `gone`."""
         with self._lock:
-            behind = [len(self._known) - int(wanted) for wanted, _ in self._clients.values()]
+            behind = [
+                max(len(self._known) - int(wanted), 0) for wanted, _ in self._clients.values()
+            ]
             return {**self._counts, "clients": len(self._clients), "behind": max(behind, default=0)}
 
     def add(self, stack: RawStack) -> None:
@@ -200,25 +202,24 @@ class _Desk:
     def stop(self, report: Mapping[str, Any]) -> int:
         """End the stream; return how many groups somebody had asked for and did not get."""
         self._report = report
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
         return int(self.account()["behind"])
 
     def _loop(self) -> None:
-        ended_s: float | None = None
         try:
             while True:
-                if self._report is not None and ended_s is None:
-                    ended_s = time.monotonic()
+                ended = self._report is not None
                 wait_ms = 5 if self._asked else _LOOK_MS
                 if self._router.poll(wait_ms):
                     self._take()
                 self._hand_out()
-                if ended_s is not None and self._may_leave(ended_s):
+                if ended and self._may_leave():
                     return
         finally:
             self._closed()
 
-    def _may_leave(self, ended_s: float) -> bool:
+    def _may_leave(self) -> bool:
+        """Whether everybody who asks has been told that the run has ended, or is silent."""
         now = time.monotonic()
         with self._lock:
             behind = [
@@ -226,7 +227,7 @@ class _Desk:
                 for wanted, heard_s in self._clients.values()
                 if wanted <= len(self._known) and now - heard_s < _SILENT_S
             ]
-        return not behind or now - ended_s > _LEAVE_S
+        return not behind
 
     def _take(self) -> None:
         """Take the questions that have come."""
