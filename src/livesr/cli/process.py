@@ -76,7 +76,7 @@ def process(
     )
     reports = []
     for source in sources:
-        target = store or source.with_name(f"{source.name.partition('.')[0]}_processed.ome.zarr")
+        target = store or _beside(source)
         with progress(out, "frames" if cluster is None else "time points", lines=lines) as show:
             report = (
                 _here(asked, source, target, show)
@@ -87,6 +87,14 @@ def process(
         reports.append(report)
     if as_json:
         print_json(reports[0] if len(reports) == 1 else {"runs": reports})
+
+
+def _beside(source: Path) -> Path:
+    """Return where the result goes if nobody says it; of object storage, the working directory."""
+    from livesr.formats.object_store import address_of
+
+    name = f"{source.name.partition('.')[0]}_processed.ome.zarr"
+    return Path(name) if address_of(source) else source.with_name(name)
 
 
 class _Asked(NamedTuple):
@@ -119,10 +127,12 @@ def _here(asked: _Asked, source: Path, target: Path, show: Progress) -> Report:
 def _there(
     address: str, asked: _Asked, source: Path, target: Path, show: Progress, out: Console
 ) -> Report:
+    from livesr.formats.object_store import address_of, refuse_to_write
     from livesr.store.cluster import folder_of, process_on
     from livesr.store.parts import Job
 
-    job = Job(source.absolute(), *asked, folder=folder_of(target))
+    refuse_to_write(target)
+    job = Job(source if address_of(source) else source.absolute(), *asked, folder=folder_of(target))
     return process_on(
         address,
         job,

@@ -24,6 +24,7 @@ from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
+from livesr.formats.object_store import refuse_to_write
 from livesr.live.audit import Audits, AuditSchedule
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
@@ -72,6 +73,9 @@ class Session:
         self, rig: RigConfig, settings: RunConfig, sinks: Sequence[Sink | str] = ()
     ) -> None:
         self.rig, self.settings = rig, settings
+        for place in (settings.store, settings.spare, settings.pairs):
+            if place is not None:
+                refuse_to_write(place)
         self._own_sinks = checked(sinks)
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None

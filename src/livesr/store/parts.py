@@ -38,6 +38,7 @@ from livesr.base.lock import LOCK
 from livesr.base.run_description import RunDescription
 from livesr.base.version import __version__
 from livesr.formats import layout
+from livesr.formats.object_store import address_of
 from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import group_json
 from livesr.live.normalise import FollowingNormalisation
@@ -149,7 +150,7 @@ class Job:
         UsageError
             If the recording, the rig, the engine or the runtime cannot work here.
         """
-        if not self.source.exists():
+        if address_of(self.source) is None and not self.source.exists():
             raise StoreError(
                 f"{self.source} is not there: every worker must see the recording, and the folder"
                 " of the result, under the same path."

@@ -25,7 +25,7 @@ from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription, Stack
-from livesr.formats import layout
+from livesr.formats import layout, object_store
 from livesr.formats.frames_log import Event, stream_of
 from livesr.formats.store import (
     Image,
@@ -253,7 +253,8 @@ def raw_input(
 ) -> RawInput:
     """Describe the raw frames at `path`.
 
-    A store that a run left, or any recording that livesr reads.
+    A store that a run left, on a disk or on object storage (``s3://BUCKET/run.ome.zarr``), or any
+    recording that livesr reads.
 
     Parameters
     ----------
@@ -265,6 +266,7 @@ def raw_input(
     UsageError
         If the recording cannot be read, or does not fit the rig.
     """
+    path = object_store.local(path)
     if is_store(path):
         refuse_in_use(path)
         _refuse_read_as(path, how)
@@ -590,7 +592,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
         # Zarr reads a file that is gone as zeros.
-        if not (image.array / shape.shard_key(*shape.shard_of(t, stream.z))).is_file():
+        if not object_store.exists(image.array, shape.shard_key(*shape.shard_of(t, stream.z))):
             raise _damaged(store, image, t, "its file is gone")
         try:
             block = np.asarray(array[shape.index(t, stream.z)])
