@@ -17,13 +17,14 @@ import pytest
 
 pytest.importorskip("distributed", reason="--cluster needs Dask's distributed")
 
+from test_parts import COMPUTE, assert_same, job_of, whole_run
+
 from livesr.base.errors import ConfigError, RunError, StoreError
 from livesr.cli import _run
 from livesr.live.inference.engine import Engine
 from livesr.store.cluster import folder_of, process_on
 from livesr.store.parts import Job, Part
 from recorded_runs import Live, moving_groups, sim_rig
-from test_parts import COMPUTE, assert_same, job_of, whole_run
 
 # Dask warns of itself: of files that a killed worker leaves open, of ports, of memory.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -191,13 +191,11 @@ def test_what_cannot_be_is_a_sentence(rig_here: Callable[..., Any], tmp_path: Pa
     with pytest.raises(ConfigError, match="No run hands out raw groups"):
         raw_on_wire("tcp://127.0.0.1:1", sim_rig("mixing"))
     door, *_ = rig_here(2, wait=False)
+    storm = load_rig("virtual_storm")
+    one = storm.channel(next(iter(storm.channels)))
+    other = storm.model_copy(update={"channels": {"488": one}})
     with pytest.raises(ConfigError, match="has 9 exposures a group"):
-        storm = load_rig("virtual_storm")
-        name = next(iter(storm.channels))
-        raw_on_wire(
-            door.endpoint,
-            storm.model_copy(update={"channels": {"488": storm.channel(name)}}),
-        )
+        raw_on_wire(door.endpoint, other)
     assert is_address(Path("tcp://rig:5556"))
     assert not is_address("run.ome.zarr")
     assert not is_address(Path("tcp.tif"))
@@ -206,7 +204,7 @@ def test_what_cannot_be_is_a_sentence(rig_here: Callable[..., Any], tmp_path: Pa
 def test_questions_that_are_none_are_counted_and_others_answered(
     rig_here: Callable[..., Any],
 ) -> None:
-    door, *_, report = rig_here(3, wait=False)
+    door, *_ = rig_here(3, wait=False)
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.connect(door.endpoint)

@@ -1,4 +1,4 @@
-"""Engines as a server takes them: a model repository of NVIDIA Triton, and of OpenVINO Model Server.
+"""Engines as a server takes them: a model repository of Triton, and of OpenVINO Model Server.
 
 Owns the folder that is written, and what a client compares: the engine's version and the SHA-256 of
 its network stand in every model's configuration, and in its name where a server hands out no

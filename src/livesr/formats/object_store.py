@@ -162,7 +162,9 @@ def _mirrored(address: str) -> Path:
             " server of your own, AWS_ENDPOINT_URL."
         ) from e
     if not names & {*_METADATA}:
-        raise StoreError(f"{address} is no zarr: it holds {', '.join(sorted(names)[:5]) or 'nothing'}.")
+        raise StoreError(
+            f"{address} is no zarr: it holds {', '.join(sorted(names)[:5]) or 'nothing'}."
+        )
     folder = Path(tempfile.mkdtemp(prefix="livesr-objects-")).resolve() / Path(prefix).name
     atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
     folder.mkdir()

@@ -39,6 +39,7 @@ SILENCE_S: Final = 3.0
 ASK_ABOUT: Final = b"about"
 ASK_GROUP: Final = b"group"
 ASK_ALIVE: Final = b"alive"
+BYE: Final = b"bye"
 ABOUT: Final = b"raw/about"
 GONE: Final = b"raw/gone"
 ALIVE: Final = b"raw/alive"

@@ -1,9 +1,9 @@
-"""Zarr written by anybody, on this computer's disk or on object storage: the only place that hands
-files to zarr.
+"""Zarr written by anybody, on a disk or on object storage: the only place that hands files to zarr.
 
-Owns what zarr may see: files beneath the folder that was opened, links included (or objects beneath
-the address that it stands for, see `livesr.formats.object_store`), and metadata that names known codecs and plain numbers. Both are looked at before anything is decoded: zarr runs every
-codec that a plugin has registered, and numcodecs has one that unpickles.
+Owns what zarr may see: files beneath the folder that was opened, links included, or objects beneath
+the address that it stands for (`livesr.formats.object_store`), and metadata that names known codecs
+and plain numbers. Both are looked at before anything is decoded: zarr runs every codec that a
+plugin has registered, and numcodecs has one that unpickles.
 """
 
 from __future__ import annotations

@@ -207,6 +207,13 @@ class Session:
         """The address on which raw groups are handed out, with its real port."""
         return self._raw_door.endpoint if self._raw_door else None
 
+    def handed_out(self, timeout_s: float = 0.0) -> bool:
+        """Wait until the computers that ask for the raw groups of the last run have all of them.
+
+        Return whether they have. A program that ends before leaves them with what is in the store.
+        """
+        return self._raw_door is None or self._raw_door.handed_out(timeout_s)
+
     @property
     def description(self) -> RunDescription | None:
         """What the run that is open consists of, or the last one; None before the first."""

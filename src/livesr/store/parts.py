@@ -126,7 +126,7 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of all that the pictures depend on: parts of another cannot be put together with these."""
+        """Of all that the pictures depend on; parts of another do not go with these."""
         said = {
             "source": str(self.source),
             "rig": None if self.rig is None else self.rig.model_dump(mode="json"),
@@ -307,7 +307,7 @@ def _computed(
 
 
 def _with_neighbours(raw: RawInput, part: Part, margin: int) -> tuple[int, int]:
-    """Return the time points to read: of every stream, `margin` complete groups more on each side."""
+    """Return the time points to read: of every stream, `margin` complete groups more on a side."""
     before: dict[Stream, list[int]] = {}
     after: dict[Stream, list[int]] = {}
     for (stream, t), complete in raw.there().items():

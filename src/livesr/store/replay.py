@@ -38,8 +38,8 @@ class Replay(Session):
 
     Parameters
     ----------
-    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), a `RawInput`,
-        or the address on which a run hands out its raw groups ("tcp://rig:5556")
+    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), a
+        `RawInput`, or the address on which a run hands out its raw groups ("tcp://rig:5556")
     rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`; a store of livesr
         brings its own
     engine : separates the only channel that is separated, instead of rig.yaml's
@@ -137,8 +137,8 @@ class Replay(Session):
 
     @property
     def frames(self) -> int:
-        """Super-resolution frames that there will be at most, over all streams; 0 where nobody knows
-        how long the run goes on.
+        """Super-resolution frames that there will be at most, over all streams; 0 where nobody
+        knows how long the run goes on.
         """
         if self._frames is None or self._input.account is not None:
             return self._input.groups or (self._frames or 0) * self._input.streams

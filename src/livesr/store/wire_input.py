@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from livesr.formats.wire import (
     ASK_ABOUT,
     ASK_ALIVE,
     ASK_GROUP,
+    BYE,
     END,
     GONE,
     MAX_MESSAGE_BYTES,
@@ -46,6 +48,7 @@ _ANSWER_S = 10.0  # without a word of a run that goes on
 _AGAIN_S, _ALIVE_S = 3.0, 1.0
 _SLOW_BYTES_S, _SLOWEST_BYTES_S = 5e6, 1e6  # a message is heard when it is whole
 _LOOK_MS = 200
+_LINGER_MS = 500  # for the goodbye
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}")
 
 _Side = Annotated[int, Field(ge=1, le=65536)]
@@ -334,7 +337,8 @@ class _Wire:
 
     def remarks(self) -> tuple[str, ...]:
         """Say what did not come."""
-        said = [f"The run at {self.endpoint} ended early: {e}" for e in [self.account.get("error")] if e]
+        error = self.account.get("error")
+        said = [f"The run at {self.endpoint} ended early: {error}"] if error else []
         if not self.account["lost"]:
             return tuple(said)
         return (
@@ -349,7 +353,9 @@ class _Wire:
         self.cancelled.set()
         context, self._context = self._context, None
         if context is not None:
-            self._socket.close(0)
+            with suppress(zmq.ZMQError):  # nobody is there any more
+                self._socket.send_multipart([BYE], zmq.DONTWAIT)
+            self._socket.close(_LINGER_MS)
             context.term()
 
     def _next(self) -> Message | None:

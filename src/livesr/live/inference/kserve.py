@@ -331,10 +331,11 @@ class KServeSession(PaddedSession):
         """Return what the server wrote into the memory that it shares, if it says so."""
         assert self._shared is not None
         told, expected = came.get_output(output), list(self._shared.came.shape)
-        if told is None or list(told.shape) != expected:
+        found = None if told is None else list(told.shape)
+        if found != expected:
             raise BackendError(
-                f"The server at {self._endpoint} wrote {_short(told and list(told.shape))}; expected"
-                f" {expected} (1, channels, y, x)."
+                f"The server at {self._endpoint} wrote {found}; expected {expected}"
+                " (1, channels, y, x)."
             )
         return self._shared.came
 

@@ -33,6 +33,7 @@ from livesr.formats.wire import (
     ASK_ABOUT,
     ASK_ALIVE,
     ASK_GROUP,
+    BYE,
     END,
     GONE,
     RAW,
@@ -50,7 +51,7 @@ _KEPT_BYTES, _SHARE = 256 << 20, 16  # of the free memory
 _LOOK_MS, _AGAIN_S = 200, 0.5
 _MAX_QUESTION, _MAX_QUESTION_WITH_KEYS = 64, 512  # bytes; longer ones end their connection
 _MAX_ASKED, _MAX_CLIENTS = 64, 16
-_CLOSE_S, _SILENT_S = 5.0, 10.0
+_CLOSE_S, _SILENT_S = 5.0, 60.0  # of one whose network or disk is slow
 _LINGER_MS = 20_000  # for what was sent and is on its way
 _HIGH_WATER = 32  # what is beyond is dropped, and asked for again
 
@@ -141,15 +142,17 @@ class RawDoor(Sink):
     def close(self, report: Mapping[str, Any]) -> None:
         """Say that the run has ended; go on handing out, in the thread, while somebody asks."""
         if self._desk:
-            left = self._desk.stop(report)
+            self._desk.stop(report)
             self.account.update(self._desk.account())
-            if left:
-                log.warning(
-                    "The run has ended, and another computer still fetches %d raw groups: this"
-                    " program ends when it has them.",
-                    left,
-                )
-            self._desk = None
+
+    def handed_out(self, timeout_s: float) -> bool:
+        """Wait, after `close`, until everybody who asks has every group; whether that is so."""
+        desk = self._desk
+        if desk is None:
+            return True
+        over = desk.join(timeout_s)
+        self.account.update(desk.account())
+        return over
 
 
 class _Desk:
@@ -172,8 +175,7 @@ class _Desk:
         self._clients: dict[bytes, list[float]] = {}  # next group that each wants, last heard
         self._counts = {"groups": 0, "from_store": 0, "gone": 0, "bytes": 0, "refused": 0}
         self._report: Mapping[str, Any] | None = None
-        # Not a daemon: the program does not end while somebody fetches.
-        self._thread = threading.Thread(target=self._loop, name="livesr-raw-door", daemon=False)
+        self._thread = threading.Thread(target=self._loop, name="livesr-raw-door", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -199,11 +201,15 @@ class _Desk:
                 _, oldest = self._recent.popitem(last=False)
                 self._bytes -= _bytes_of(oldest)
 
-    def stop(self, report: Mapping[str, Any]) -> int:
-        """End the stream; return how many groups somebody had asked for and did not get."""
+    def stop(self, report: Mapping[str, Any]) -> None:
+        """End the stream; wait a little for whoever has nearly all of it."""
         self._report = report
         self._thread.join(_CLOSE_S)
-        return int(self.account()["behind"])
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the thread; return whether it has come."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _loop(self) -> None:
         try:
@@ -219,15 +225,10 @@ class _Desk:
             self._closed()
 
     def _may_leave(self) -> bool:
-        """Whether everybody who asks has been told that the run has ended, or is silent."""
+        """Whether everybody who asked has said goodbye, or is silent."""
         now = time.monotonic()
         with self._lock:
-            behind = [
-                heard_s
-                for wanted, heard_s in self._clients.values()
-                if wanted <= len(self._known) and now - heard_s < _SILENT_S
-            ]
-        return not behind
+            return all(now - heard_s > _SILENT_S for _, heard_s in self._clients.values())
 
     def _take(self) -> None:
         """Take the questions that have come."""
@@ -248,7 +249,9 @@ class _Desk:
     def _answer(self, who: bytes, question: list[bytes]) -> None:
         client = self._clients.setdefault(who, [0.0, 0.0])
         client[1] = time.monotonic()
-        if question == [ASK_ALIVE]:
+        if question == [BYE]:
+            self._forget(who)
+        elif question == [ASK_ALIVE]:
             self._send(who, ALIVE, self._header("status", 0))
         elif question == [ASK_ABOUT]:
             self._send(who, ABOUT, self._header("start", 0, about(self._run)))
@@ -360,9 +363,12 @@ class _Desk:
     def _forget_silent(self) -> None:
         late_s = time.monotonic() - 2 * _SILENT_S
         for who in [w for w, (_, heard_s) in self._clients.items() if heard_s < late_s]:
-            del self._clients[who]
-            for key in [key for key in self._asked if key[0] == who]:
-                del self._asked[key]
+            self._forget(who)
+
+    def _forget(self, who: bytes) -> None:
+        self._clients.pop(who, None)
+        for key in [key for key in self._asked if key[0] == who]:
+            del self._asked[key]
 
 
 def about(run: RunDescription) -> dict[str, Any]:

@@ -463,6 +463,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def bind_problem(address: str, error: zmq.ZMQError) -> str:
+    """Return why an address could not be bound, and what to try."""
     if error.errno == errno.EADDRINUSE:
         return (
             f"{address} is already in use, by another run or another program: end it, choose"

@@ -64,9 +64,9 @@ def export(
     store : OME-Zarr of a run
     to : ``tiff``, OME-TIFF of any size; ``imagej``, hyperstacks; ``ome-zarr-0.4``; ``csv``, a
         row per picture, and localisations as ThunderSTORM's; ``picasso``, localisations as HDF5
-    out : folder to make; beside the store (of one on object storage, in the working directory), named
-        after it and the format, if None. A name that
-        ends in .tif is the file itself, where a single image is chosen
+    out : folder to make; beside the store (of one on object storage, in the working directory),
+        named after it and the format, if None. A name that ends in .tif is the file itself, where a
+        single image is chosen
     on_progress : called with planes written and in all
 
     Raises
