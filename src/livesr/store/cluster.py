@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,6 @@ def _planned(job: Job, store: Path, say: Say) -> tuple[Path, Job]:
             f"{job.folder} holds parts of another run: another recording, rig, engine, setting or"
             " version of livesr. Delete that folder, or name another --store."
         )
-    from dataclasses import replace
-
     return Path(about["store"]), replace(job, stream_id=str(about["stream_id"]))
 
 
@@ -205,7 +204,7 @@ def connected(address: str, say: Say) -> Iterator[Any]:
 
 
 def computed_on(
-    client: Any, job: Job, todo: dict[Part, Levels | None], what: str, say: Say
+    client: Any, job: Job, todo: Mapping[Part, Levels | None], what: str, say: Say
 ) -> Iterator[tuple[Part, tuple[Levels | None, dict[str, Any]]]]:
     """Yield each part when it is done, with what `on_worker` returned.
 

@@ -605,7 +605,7 @@ def _moved_lines(root: Path, part: Part) -> Iterator[str]:
 
 def _copy_missing(root: Path, whole: Path) -> None:
     """Copy what lies beside the images, as far as it is not there."""
-    for file in (*(root / layout.SIDECARS).iterdir(), root / "zarr.json"):
+    for file in [*(root / layout.SIDECARS).iterdir(), root / "zarr.json"]:
         name = file.relative_to(root).as_posix()
         if file.is_file() and name not in _OWN and not (whole / name).exists():
             (whole / name).parent.mkdir(parents=True, exist_ok=True)

@@ -369,7 +369,7 @@ class _Wire:
 
     def _connected(self) -> zmq.Socket[Any]:
         assert self._context is not None
-        socket = self._context.socket(zmq.DEALER)
+        socket: zmq.Socket[Any] = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.RCVHWM, 2 * AHEAD)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.LINGER, 0)
