@@ -303,7 +303,8 @@ def _computed(
             f"{sum(sink.failures.values())} frames of {sink.part} have no prediction:"
             f" {'; '.join(sink.failures)}."
         )
-    return cast("Report", {**report, **sink.own})
+    notes = [*raw.notes, *raw.remarks(), *opened.notes, *report["warnings"]]
+    return cast("Report", {**report, **sink.own, "warnings": notes})
 
 
 def _with_neighbours(raw: RawInput, part: Part, margin: int) -> tuple[int, int]:
@@ -456,14 +457,7 @@ def on_worker(
     try:
         if normalisations is None:
             return measure(opened, job, part), {}
-        report = dict(compute(opened, job, part, normalisations))
-        report["warnings"] = [
-            *opened.raw.notes,
-            *opened.raw.remarks(),
-            *opened.notes,
-            *report["warnings"],
-        ]
-        return None, report
+        return None, dict(compute(opened, job, part, normalisations))
     finally:
         with _lock:
             _idle.append((job.digest, opened))
