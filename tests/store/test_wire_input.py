@@ -32,6 +32,7 @@ HOW = {"backend": "openvino", "precision": "f32", "device": "cpu", "threads": 1}
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire_input, "_ANSWER_S", 2.0)
     monkeypatch.setattr(raw_door, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(raw_door, "_SILENT_S", 2.0)
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_what_memory_has_lost_comes_from_the_store_or_is_counted(
     rig_here: Callable[..., Any], tmp_path: Path, store: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(raw_door, "_KEPT_BYTES", 1)
-    door, live, go, _, report = rig_here(store=store)
+    door, live, go, thread, report = rig_here(store=store)
     raw = raw_on_wire(door.endpoint, sim_rig("mixing"))
     go.set()
     while live.pipeline.status()["raw_frames"] < 8 * 9:
@@ -118,6 +119,7 @@ def test_what_memory_has_lost_comes_from_the_store_or_is_counted(
         assert wire["lost"] > 0
         (said,) = [w for w in replay.report["warnings"] if "are missing" in w]
         assert said.startswith(f"{wire['lost']} groups")
+        thread.join()
         assert report["raw_frames"] == N_T * 9
 
 
@@ -125,12 +127,14 @@ def test_a_rig_that_falls_silent_ends_the_run_with_what_came(
     rig_here: Callable[..., Any], tmp_path: Path
 ) -> None:
     context = zmq.Context()
-    through = _Through(context, rig_here()[0].endpoint)
+    door, _, go, *_ = rig_here()
+    through = _Through(context, door.endpoint)
     settings: Any = {**HOW, "policy": "complete"}
     replay = Replay(through.endpoint, rig=sim_rig("mixing"), **settings)
     through.cut()
     with pytest.raises(Exception, match="silent"), replay:
         replay.run()
+    go.set()
     context.term()
 
 
