@@ -46,6 +46,14 @@ def process(
     compute: ComputeConfig,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
+    refine_drift: Annotated[
+        bool,
+        typer.Option(
+            "--refine-drift",
+            help="Draw running images with the drift that all localisations of a store show"
+            " together, not the one that the live run followed group by group.",
+        ),
+    ] = False,
     lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
@@ -73,6 +81,7 @@ def process(
             compute=compute,
             record_raw=not no_raw,
             record_recon=not no_recon,
+            refine_drift=refine_drift,
             on_progress=show,
         )
     for warning in report["warnings"]:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livesr.base.frames import Normalisation, RawStack, Stream
 
 Key: TypeAlias = tuple[Stream, int]
@@ -33,11 +36,14 @@ class Recorded:
     pattern_drifts : what patterns were corrected by; None in a live run, where patterns are watched
         and followed, which what was recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t)
+    drifts_nm : drift of each exposure of a stream, (exposures, axes), that its running images are
+        drawn with; without, it is followed as in a live run
     """
 
     normalisations: Mapping[Key, Normalisation] = field(default_factory=dict)
     pattern_drifts: Mapping[Key, PatternDrift] | None = None
     wanted: Callable[[Stream, int], bool] = _every
+    drifts_nm: Mapping[Stream, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def offline(self) -> bool:

@@ -14,11 +14,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
+from livesr.formats.localisations import read_localisations
 from livesr.live.honoured import check_honoured
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
@@ -30,6 +34,7 @@ from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
+from livesr.modalities.registry import modality
 from livesr.store.raw_input import RawInput, description
 
 Progress = Callable[[int, int], None]
@@ -43,6 +48,7 @@ def process(
     compute: ComputeConfig = AUTO,
     record_raw: bool = True,
     record_recon: bool = True,
+    refine_drift: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Report:
     """Compute reconstructions and predictions of `raw`, nothing skipped.
@@ -56,6 +62,8 @@ def process(
     ----------
     store : OME-Zarr to write; a path that exists gets the next number
     compute : how; where it leaves the choice, as in the live run
+    refine_drift : whether running images are drawn with the drift that all localisations of the
+        run show together, instead of the one that was followed group by group
 
     Raises
     ------
@@ -65,6 +73,7 @@ def process(
         If the run had to end early.
     """
     refuse_residual_plane(compute)
+    drifts_nm = refined_drifts_nm(raw) if refine_drift else {}
     paths, notes = build_paths(raw, compute)
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
@@ -76,7 +85,9 @@ def process(
         replace(run, record_raw=record_raw, record_recon=record_recon),
         [sink, watch],
         COMPLETE,
-        recorded=Recorded(raw.normalisations, raw.pattern_drifts),
+        recorded=Recorded(
+            {} if refine_drift else raw.normalisations, raw.pattern_drifts, drifts_nm=drifts_nm
+        ),
         on_stop=stopped.set,
     )
     try:
@@ -107,6 +118,32 @@ def process(
             f" {'; '.join(watch.failures)}."
         )
     return report
+
+
+def refined_drifts_nm(raw: RawInput) -> dict[Stream, NDArray[np.float64]]:
+    """Return the drift of every exposure of what was localised, (exposures, axes).
+
+    Raises
+    ------
+    ConfigError
+        If nothing was localised.
+    StoreError
+        If a table cannot be read.
+    """
+    if not raw.localised:
+        raise ConfigError(
+            f"{raw.path} has no table of localisations, by which drift could be refined: give a"
+            " store of a run that localises, or process the recording once without."
+        )
+    drifts = {}
+    for stream, table in raw.localised.items():
+        camera, way = raw.cameras[stream.channel], modality(raw.rig.modality_of(stream.channel))
+        height_nm, width_nm = (n * camera.pixel_size_um * 1e3 for n in camera.shape)
+        found = read_localisations(table)
+        exposures = int(found["frame"].max(initial=-1)) + 1
+        if exposures:
+            drifts[stream] = way.drift_nm(found, (height_nm, width_nm), exposures)
+    return drifts
 
 
 def refuse_residual_plane(compute: ComputeConfig) -> None:

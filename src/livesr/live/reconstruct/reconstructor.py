@@ -95,11 +95,14 @@ class RunningImage(Protocol):
         where no emitters are looked for
     drift_nm : (y, x), or (y, x, z), that the last group was moved back by; None without correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
+    given_drift_nm : drift of every exposure, (exposures, axes), where it is known beforehand and
+        not to be followed; set before the first group
     """
 
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
+    given_drift_nm: NDArray[np.float64] | None = None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:
         """Take a group, whose exposures may be incomplete.

@@ -186,6 +186,7 @@ class RunningImage:
         self._depth = DepthTracker(reconstructor.field_nm) if deep else None
         self.drift_nm: tuple[float, ...] | None = None
         self.jump_nm: tuple[float, float] | None = None
+        self.given_drift_nm: NDArray[np.float64] | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
     def add(self, stack: RawStack) -> Image:
@@ -224,6 +225,8 @@ class RunningImage:
 
     def _where_they_were(self, localisations: NDArray[np.void]) -> NDArray[np.void]:
         """Return the localisations without the drift since the first group."""
+        if self.given_drift_nm is not None:
+            return self._moved_back(localisations, self.given_drift_nm)
         if self._tracker is None:
             return localisations
         here = localisations.copy()
@@ -235,4 +238,15 @@ class RunningImage:
             drift_z_nm = self._depth.update(here["y_nm"], here["x_nm"], here["z_nm"])
             self.drift_nm = *drift_nm, drift_z_nm
             here["z_nm"] -= np.float32(drift_z_nm)
+        return here
+
+    def _moved_back(
+        self, localisations: NDArray[np.void], drift_nm: NDArray[np.float64]
+    ) -> NDArray[np.void]:
+        """Return the localisations without the drift of their exposures."""
+        here = localisations.copy()
+        of_each = drift_nm[np.minimum(here["frame"], len(drift_nm) - 1)].astype(np.float32)
+        for name, shift_nm in zip(("y_nm", "x_nm", "z_nm"), of_each.T, strict=False):
+            here[name] -= shift_nm
+        self.drift_nm = tuple(of_each.mean(axis=0).tolist()) if len(here) else None
         return here
