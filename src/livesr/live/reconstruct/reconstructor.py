@@ -95,6 +95,8 @@ class RunningImage(Protocol):
         where no emitters are looked for
     drift_nm : (y, x), or (y, x, z), that the last group was moved back by; None without correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
+    emitters_per_um2 : localised in a frame of the last group, per square micrometre; None where no
+        emitters are looked for
     given_drift_nm : drift of every exposure, (exposures, axes), where it is known beforehand and
         not to be followed; set before the first group
     """
@@ -102,6 +104,7 @@ class RunningImage(Protocol):
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
+    emitters_per_um2: float | None = None
     given_drift_nm: NDArray[np.float64] | None = None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:

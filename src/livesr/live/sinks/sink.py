@@ -69,7 +69,10 @@ class Sink:
 
     @property
     def accounts(self) -> Mapping[str, Any]:
-        """What an essential sink adds to the report; {} without anything."""
+        """What the sink adds to the report; {} without anything.
+
+        An essential one at its top, any other by its name under `sinks`.
+        """
         return {}
 
     def open(self, run: RunDescription) -> None:

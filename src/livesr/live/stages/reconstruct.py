@@ -126,6 +126,7 @@ class Reconstruct:
             quality=measured.quality,
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
+            emitters_per_um2=stream.running.emitters_per_um2 if stream.running else None,
         )
 
     def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:

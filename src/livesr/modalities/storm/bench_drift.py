@@ -35,8 +35,8 @@ def measure(quick: bool) -> list[Result]:
     results = []
     for name, jump_nm in [*_JUMPS_NM.items()][: 1 if quick else None]:
         found, true, field_nm = _film(frames, size, jump_nm)
-        live, live_s = _timed(lambda: _followed(found, frames, field_nm))
-        offline, offline_s = _timed(lambda: drift_of(found, field_nm, frames))
+        live, live_s = _timed(_followed, found, field_nm, frames)
+        offline, offline_s = _timed(drift_of, found, field_nm, frames)
         note = f"{len(found)} localisations in {frames} frames; {live_s:.1f} s"
         results.append(Result(f"storm.drift_{name}", _left(live, true), "nm", note=note))
         theirs = {
@@ -86,7 +86,7 @@ def _film(
     return np.concatenate(found), drift, localiser.field_nm
 
 
-def _followed(found: NDArray[np.void], frames: int, field_nm: tuple[float, float]) -> Drift:
+def _followed(found: NDArray[np.void], field_nm: tuple[float, float], frames: int) -> Drift:
     tracker, drift = DriftTracker(field_nm), []
     for first in range(0, frames, _GROUP):
         here = found[(found["frame"] >= first) & (found["frame"] < first + _GROUP)]
@@ -99,7 +99,7 @@ def _picasso(
 ) -> Iterator[tuple[str, tuple[Drift, float]]]:
     """Yield what Picasso's AIM and redundant cross-correlation make of the same localisations."""
     try:
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
         from picasso import aim, postprocess
     except ImportError:
         return
@@ -118,9 +118,9 @@ def _picasso(
     yield "RCC", _timed(lambda: in_nm(postprocess.undrift(locs, info, _GROUP, display=False)[0]))
 
 
-def _timed(work: Callable[[], Drift]) -> tuple[Drift, float]:
+def _timed(work: Callable[..., Drift], *given: Any) -> tuple[Drift, float]:
     start = time.perf_counter()
-    made = work()
+    made = work(*given)
     return made, time.perf_counter() - start
 
 

@@ -173,6 +173,7 @@ class RunningImage:
     drift_nm : (y, x), or with z (y, x, z), that the last group was moved back by; None without
         correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
+    emitters_per_um2 : found in a frame of the last group
     """
 
     def __init__(self, reconstructor: STORMReconstructor, correct: Correct | None = None) -> None:
@@ -187,6 +188,7 @@ class RunningImage:
         self.drift_nm: tuple[float, ...] | None = None
         self.jump_nm: tuple[float, float] | None = None
         self.given_drift_nm: NDArray[np.float64] | None = None
+        self.emitters_per_um2: float | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
     def add(self, stack: RawStack) -> Image:
@@ -202,6 +204,8 @@ class RunningImage:
             came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)
         ]
         self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
+        field_um2 = math.prod(this.field_nm) / 1e6
+        self.emitters_per_um2 = round(len(self.localisations) / (len(came) * field_um2), 4)
         drawn = this.draw(self._where_they_were(self.localisations))
         if this.sliding_groups is None:
             self._image += drawn
