@@ -22,6 +22,7 @@ SINKS = Registry(
     {
         "ome-zarr": "livesr.live.sinks.ome_zarr:OMEZarrSink",
         "zeromq": "livesr.live.sinks.zeromq:ZeroMQSink",
+        "picasso": "livesr.live.sinks.picasso:PicassoSink",
         "pairs": "livesr.live.sinks.pairs:PairsSink",
         "signals": "livesr.live.sinks.signals:SignalSink",
     },

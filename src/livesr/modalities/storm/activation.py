@@ -93,7 +93,7 @@ class Activation(Sink):
             "property": c.property,
             "density_per_um2": c.density_per_um2,
             "range": [c.low, c.high],
-            "after": c.rests_at,
+            "after": c.rests_at(),
             "controlled": not self._ended,
             "course": [list(step) for step in self._course],
         }
@@ -177,10 +177,10 @@ class Activation(Sink):
     def _rest(self) -> None:
         c = self._config
         try:
-            self._core.setProperty(c.device, c.property, c.rests_at)
+            self._core.setProperty(c.device, c.property, c.rests_at())
         except Exception as e:
             self._notes[
-                f"{c.device}'s {c.property} could not be set to {c.rests_at:g} after the run"
+                f"{c.device}'s {c.property} could not be set to {c.rests_at():g} after the run"
                 f" ({type(e).__name__}: {e}): look at the laser."
             ] = None
 

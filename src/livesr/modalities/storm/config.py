@@ -64,7 +64,6 @@ class ActivationConfig(Model):
     after: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """Value after the run, and after an error; `low` without."""
 
-    @property
     def rests_at(self) -> float:
         """Value after the run."""
         return self.low if self.after is None else self.after
@@ -73,9 +72,9 @@ class ActivationConfig(Model):
     def _is_range(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"high is {self.high:g}, expected above low, {self.low:g}")
-        if not self.low <= self.rests_at <= self.high:
+        if not self.low <= self.rests_at() <= self.high:
             raise ValueError(
-                f"after is {self.rests_at:g}, expected within {self.low:g} to {self.high:g}"
+                f"after is {self.rests_at():g}, expected within {self.low:g} to {self.high:g}"
             )
         return self
 

@@ -296,7 +296,9 @@ class _SpotFilter:
         self._pad = len(self._wide) - 1
         height, width = (n + 2 * self._pad for n in shape)
         self._padded = xp.empty((height, width), dtype=xp.float32)
-        self._along_y, self._scratch = (xp.empty((shape[0], width), dtype=xp.float32) for _ in range(2))
+        self._along_y, self._scratch = (
+            xp.empty((shape[0], width), dtype=xp.float32) for _ in range(2)
+        )
         self._scratch_x = xp.empty(shape, dtype=xp.float32).T
         self._filtered, self._blurred = (xp.empty(shape, dtype=xp.float32) for _ in range(2))
         point = np.zeros(shape, np.float32)
