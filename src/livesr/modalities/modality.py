@@ -239,25 +239,6 @@ class Modality(Generic[S]):
         """
         return exposure_quality(exposures, frames)
 
-    def drift_nm(
-        self, localisations: NDArray[np.void], field_nm: tuple[float, float], exposures: int
-    ) -> NDArray[np.float64]:
-        """Return the drift of every exposure of a run that is over, (exposures, axes).
-
-        Asked of modalities that localise.
-
-        Parameters
-        ----------
-        localisations : of the whole run, as measured; frames from 0
-        field_nm : size (y, x) of what the camera sees
-
-        Raises
-        ------
-        ConfigError
-            If it cannot be told.
-        """
-        raise ConfigError(f"{self.title} does not tell drift from localisations.")
-
     # -- the desk ----------------------------------------------------------------------------------
 
     def check(self, rig: RigConfig, found: Found) -> Iterator[Finding]:

@@ -154,7 +154,7 @@ class BlinkingBank:
     ) -> NDArray[np.uint16]:
         """Return a frame, uint16 (y, x), in which some give so many photo-electrons."""
         lit = np.column_stack([self.positions_um[fluorophores], photons])
-        frame = np.empty_like(self.frames[0])
+        frame = np.empty(self.frames.shape[1:], np.uint16)
         self._expose(lit, self.heights_um[fluorophores], rng, frame)
         return frame
 

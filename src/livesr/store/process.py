@@ -28,13 +28,13 @@ from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
+from livesr.live.reconstruct.reconstructor import TellsDrift
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
-from livesr.modalities.registry import modality
 from livesr.store.raw_input import RawInput, description
 
 Progress = Callable[[int, int], None]
@@ -73,8 +73,13 @@ def process(
         If the run had to end early.
     """
     refuse_residual_plane(compute)
-    drifts_nm = refined_drifts_nm(raw) if refine_drift else {}
     paths, notes = build_paths(raw, compute)
+    try:
+        drifts_nm = refined_drifts_nm(raw, paths) if refine_drift else {}
+    except BaseException:
+        for path in paths.values():
+            path.close()
+        raise
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
@@ -120,7 +125,9 @@ def process(
     return report
 
 
-def refined_drifts_nm(raw: RawInput) -> dict[Stream, NDArray[np.float64]]:
+def refined_drifts_nm(
+    raw: RawInput, paths: Mapping[str, ChannelPath]
+) -> dict[Stream, NDArray[np.float64]]:
     """Return the drift of every exposure of what was localised, (exposures, axes).
 
     Raises
@@ -130,19 +137,17 @@ def refined_drifts_nm(raw: RawInput) -> dict[Stream, NDArray[np.float64]]:
     StoreError
         If a table cannot be read.
     """
-    if not raw.localised:
+    drifts = {}
+    for stream, table in raw.localised.items():
+        found, reconstructor = read_localisations(table), paths[stream.channel].reconstructor
+        if len(found) and isinstance(reconstructor, TellsDrift):
+            exposures = int(found["frame"].max()) + 1
+            drifts[stream] = reconstructor.drift_of(found, exposures)
+    if not drifts:
         raise ConfigError(
             f"{raw.path} has no table of localisations, by which drift could be refined: give a"
             " store of a run that localises, or process the recording once without."
         )
-    drifts = {}
-    for stream, table in raw.localised.items():
-        camera, way = raw.cameras[stream.channel], modality(raw.rig.modality_of(stream.channel))
-        height_nm, width_nm = (n * camera.pixel_size_um * 1e3 for n in camera.shape)
-        found = read_localisations(table)
-        exposures = int(found["frame"].max(initial=-1)) + 1
-        if exposures:
-            drifts[stream] = way.drift_nm(found, (height_nm, width_nm), exposures)
     return drifts
 
 

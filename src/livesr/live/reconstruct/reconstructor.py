@@ -129,3 +129,13 @@ class Accumulates(Protocol):
         self, correct: Callable[[list[Pixels]], NDArray[np.float32]] | None = None
     ) -> RunningImage:
         """Return what one stream of one run accumulates; `correct` is applied to its frames."""
+
+
+@runtime_checkable
+class TellsDrift(Protocol):
+    """A reconstruction that knows, once a run is over, how far the specimen had drifted."""
+
+    def drift_of(self, localisations: NDArray[np.void], exposures: int) -> NDArray[np.float64]:
+        """Return the drift of every exposure in nm, (exposures, axes), by all of a stream's
+        `localisations`, as measured, at once.
+        """

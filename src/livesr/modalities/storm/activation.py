@@ -77,12 +77,7 @@ class Activation(Sink):
         self._at_limit = 0
         self._ended = False
         self._course: list[tuple[int, float, float]] = []
-        self._notes: dict[str, None] = {}
-
-    @property
-    def notes(self) -> list[str]:
-        """Why control ended, or cannot reach its goal."""
-        return list(self._notes)
+        self.notes: list[str] = []
 
     @property
     def accounts(self) -> Mapping[str, Any]:
@@ -100,7 +95,7 @@ class Activation(Sink):
 
     def open(self, run: RunDescription) -> None:
         """Begin where the laser is, within the range."""
-        self._course, self._at_limit, self._ended, self._notes = [], 0, False, {}
+        self._course, self._at_limit, self._ended, self.notes = [], 0, False, []
         try:
             self._set(float(self._core.getProperty(self._config.device, self._config.property)))
         except Exception as e:  # a device may raise anything
@@ -156,22 +151,22 @@ class Activation(Sink):
         over = density > goal * (1 + _NEAR) and self._value <= c.low
         self._at_limit = self._at_limit + 1 if short or over else 0
         if self._at_limit == _PATIENCE:
-            self._notes[
+            self.notes.append(
                 f"{c.device}'s {c.property} is at its {'high' if short else 'low'}est,"
                 f" {self._value:g}, and {density:.2g} emitters per um^2 are lit, not"
                 f" {goal:g}: change storm.activation or the buffer."
-            ] = None
+            )
 
     def _end(self, error: Exception) -> None:
         """Give up control; the run goes on."""
         self._ended = True
         c = self._config
         log.error("activation ends", exc_info=error)
-        self._notes[
+        self.notes.append(
             f"{c.device} could not be controlled ({type(error).__name__}: {error}): activation is"
             " not held any more, and the run goes on. Look at the laser: is it on, and is its"
             " power where it should be?"
-        ] = None
+        )
         self._rest()
 
     def _rest(self) -> None:
@@ -179,10 +174,10 @@ class Activation(Sink):
         try:
             self._core.setProperty(c.device, c.property, c.rests_at())
         except Exception as e:
-            self._notes[
+            self.notes.append(
                 f"{c.device}'s {c.property} could not be set to {c.rests_at():g} after the run"
                 f" ({type(e).__name__}: {e}): look at the laser."
-            ] = None
+            )
 
 
 def _check(core: Core, config: ActivationConfig) -> None:

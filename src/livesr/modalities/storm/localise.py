@@ -276,7 +276,7 @@ def _reached(spots: Spots, reach: int) -> NDArray[np.bool_]:
     apart = spots * np.array([2 * reach + 2, 1, 1])
     # The nearest is each spot itself.
     distance, _ = cKDTree(apart).query(apart, k=2, p=np.inf, distance_upper_bound=reach + 0.5)
-    return np.isfinite(distance[:, 1])
+    return np.asarray(np.isfinite(np.asarray(distance)[:, 1]))
 
 
 class _SpotFilter:

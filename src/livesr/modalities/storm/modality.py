@@ -148,14 +148,6 @@ class STORM(Modality[STORMConfig]):
         assert isinstance(reconstructor, STORMReconstructor)
         return [SettingsMonitor(reconstructor.localiser, channel)]
 
-    def drift_nm(
-        self, localisations: NDArray[np.void], field_nm: tuple[float, float], exposures: int
-    ) -> NDArray[np.float64]:
-        """Return the drift of every exposure, (exposures, axes), by all localisations at once."""
-        from livesr.modalities.storm.aim import drift_of
-
-        return drift_of(localisations, field_nm, exposures)
-
     # -- the desk ----------------------------------------------------------------------------------
 
     def calibrator(self, rig: RigConfig) -> Calibrator | None:

@@ -18,6 +18,7 @@ from scipy.special import erf
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, Pixels, RawStack
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.storm.aim import drift_of
 from livesr.modalities.storm.depth import DepthTracker
 from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
@@ -126,6 +127,10 @@ class STORMReconstructor:
             this = reach == i
             _add_squares(picture, y[this], x[this], np.maximum(sigma[this], _NARROWEST_PX), radius)
         return picture
+
+    def drift_of(self, localisations: NDArray[np.void], exposures: int) -> NDArray[np.float64]:
+        """Return the drift of every exposure, (exposures, axes), by all localisations at once."""
+        return drift_of(localisations, self.field_nm, exposures)
 
     def running(self, correct: Correct | None = None) -> RunningImage:
         """Return what one stream of one run accumulates.

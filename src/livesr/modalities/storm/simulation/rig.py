@@ -37,7 +37,7 @@ class VirtualActivationLaser(GenericDevice):
         """Be found by a camera."""
         _LASERS[str(self.get_property_value("Name"))] = self
 
-    @pymm_property(name="Power", limits=(0, 100), property_type=float)
+    @pymm_property(name="Power", limits=(0.0, 100.0), property_type=float)
     def power(self) -> float:
         """Power in mW."""
         return self._power_mw
