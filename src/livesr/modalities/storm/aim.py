@@ -29,6 +29,7 @@ _REACH = 3  # squares to every side that are searched
 _EACH = (300, 2000)  # localisations that show the drift of their frames, at least and at most
 _STRETCHES = 8  # of a run with few of them
 _FEWEST_FRAMES = 10
+_STEP_NM = 60.0  # from one stretch to the next, over which nothing is smoothed
 _ABOVE = 4.0  # standard deviations of as many pairs by chance
 _FEWEST_TO_SMOOTH = 5  # that SciPy asks for
 
@@ -125,7 +126,8 @@ def _causal(
     for number, here in enumerate(stretches.each()):
         y, x = places[here].T.astype(np.float32)
         drift.append(tracker.update(y, x))
-        if tracker.jump_nm and number:
+        step_nm = np.abs(np.diff(drift[-2:], axis=0)).max(initial=0)
+        if number and (tracker.jump_nm or step_nm > _STEP_NM):
             jumped.append(number)
     every = np.repeat(np.array(drift), np.diff(stretches.edges), axis=0)
     jumps = []
