@@ -103,6 +103,7 @@ class Line(TypedDict, total=False):
     emitters_per_um2: float | None
     drift_nm: _Numbers
     drift_jump_nm: _Numbers
+    span_ms: _Milliseconds
     clipped: _Count
     residual: float | None
     novelty: float | None

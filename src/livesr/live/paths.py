@@ -48,6 +48,7 @@ from livesr.live.reconstruct.reconstructor import (
     Fades,
     Reconstructor,
     RunningImage,
+    Updates,
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.modalities.modality import Modality
@@ -78,7 +79,7 @@ class ChannelPath:
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
     frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
-    what no engine can know of what the camera shows.
+    what no engine can know of what the camera shows. `updates` are as of `Section`.
     """
 
     name: str
@@ -98,14 +99,15 @@ class ChannelPath:
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
     centred: bool = False
+    updates: tuple[int, ...] = ()
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
         return Gathering(self.parts)
 
-    def grouping(self) -> IndexGrouping:
-        """Return a fresh grouping."""
-        return IndexGrouping(self.n_raw)
+    def grouping(self, recorded: bool = False) -> IndexGrouping:
+        """Return a fresh grouping; of `recorded` frames one without updates, which nobody sees."""
+        return IndexGrouping(self.n_raw, () if recorded else self.updates)
 
     @property
     def accumulates(self) -> bool:
@@ -257,6 +259,7 @@ def build_path(
         device=place,
         on_device=on_device,
         centred=way.centred,
+        updates=section.updates if isinstance(reconstructor, Updates) else (),
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     compute = _with_server(compute, rig)
@@ -302,6 +305,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_unit=way.unit,
         recon_unit_scale=way.unit_scale,
         power_mw=raw.rig.channel(raw.channel).power_mw,
+        raw_dark_adu=_dark_adu(raw.rig),
     )
 
 

@@ -31,6 +31,7 @@ _SCRIPTS = (
     "format",
     "histogram",
     "localised",
+    "measure",
     "panes",
     "planes",
     "playback",
