@@ -27,6 +27,7 @@ ARGUMENTS = {
     "closed_loop.py": (["4"], "4 super-resolution frames, 0 incomplete"),
     "react_to_frames.py": (["0.0"], "ended after"),
     "fluctuations_live.py": (["run.ome.zarr", "2", "short_fluctuation"], "2 images in"),
+    "storm_density.py": (["run.ome.zarr", "4", "short_storm"], "the laser is left at 0"),
     "storm_localisations.py": (["run.ome.zarr", "2", "short_storm"], "of the emitters found"),
 }
 

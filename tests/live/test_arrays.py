@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from livesr.base.config import load_rig
 from livesr.base.frames import Normalisation
 from livesr.live.arrays import HOST, Arrays, CupyArrays, cupy_arrays
 from livesr.live.compose import Arithmetic
@@ -26,9 +27,12 @@ from livesr.modalities.fluctuation.cumulants import Cumulants
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.storm.config import STORMConfig
+from livesr.modalities.storm.localise import Localiser, PhotonScale
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
+from livesr.simulation.blinking_rig import BlinkingBank
 
 SHAPE = (72, 90)
 ANGLES_RAD = (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
@@ -261,3 +265,26 @@ def parameters(function: Callable[..., Any]) -> set[str]:
             word.partition("=")[0].strip()
             for word in str(function.__doc__).splitlines()[0].split(",")
         }
+
+
+@pytest.mark.parametrize("lens", [None, "astigmatic"])
+def test_localisation_needs_the_standard_alone(lens):
+    rig = load_rig("virtual_storm_3d" if lens else "virtual_storm")
+    depth = {"astigmatism": 0.06, "depth_um": 0.5} if lens else {}
+    frames = BlinkingBank(rig, 48, 6, fluorophores=500, lit=8, photons=2000, **depth).frames
+    optics = rig.optics
+    table = STORMConfig.of(rig).astigmatism if lens else None
+    found = [
+        Localiser(
+            (48, 48),
+            optics.pixel_size_nm,
+            94.0,
+            PhotonScale(100.0, 15 / 200, 2.0),
+            astigmatism=table,
+            arrays=arrays,
+        ).localise(frames, range(6))
+        for arrays in (HOST, Arrays(array_api_strict))
+    ]
+    assert len(found[0]) == len(found[1]) > 20
+    for name in found[0].dtype.names:
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-3, atol=0.01)

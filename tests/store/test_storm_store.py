@@ -18,7 +18,7 @@ import yaozarrs
 import zarr
 
 from livesr.base.config import RigConfig, load_rig
-from livesr.base.errors import StoreError
+from livesr.base.errors import ConfigError, StoreError
 from livesr.formats.localisations import read_localisations
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
@@ -259,3 +259,32 @@ def test_positions_and_thousands_of_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         raw[1990:2010], np.concatenate([frames[0, 1990:], frames[0, :10]])
     )
+
+
+def test_drift_is_refined_by_all_localisations_at_once(tmp_path: Path, rig: RigConfig) -> None:
+    """Drift within a group, which no live run can take out, is gone from the image."""
+    bank = BlinkingBank(rig, SIZE, 300, fluorophores=100, lit=12)
+    frames = bank.frames.reshape(50, N, SIZE, SIZE).copy()
+    frames[25:] = np.roll(frames[25:], 3, axis=2)
+    live = Live(rig, tmp_path / "live.ome.zarr")
+    live.record(frames)
+    raw = store_input(RecordedStore(live.sink.path))
+    store = Path(process(raw, tmp_path / "again.ome.zarr", refine_drift=True)["store"])
+    np.testing.assert_array_equal(
+        read_localisations(store / TABLE), read_localisations(live.sink.path / TABLE)
+    )
+    drift = np.array([line["drift_nm"] for _, line in sorted(lines(store, "recon").items())])
+    pixel_nm = 65  # of `Live`
+    np.testing.assert_allclose(drift[30:] - drift[:20], [[3 * pixel_nm, 0]] * 20, atol=30)
+    assert np.abs(drift[:22]).max() < 30
+
+
+def test_drift_is_refined_where_something_was_localised(tmp_path: Path) -> None:
+    live = Live(load_rig(RIGS / "virtual_sim"), tmp_path / "live.ome.zarr")
+    live.record(np.ones((2, 9, SIZE, SIZE), np.uint16))
+    with pytest.raises(ConfigError, match="has no table of localisations"):
+        process(
+            store_input(RecordedStore(live.sink.path)),
+            tmp_path / "again.ome.zarr",
+            refine_drift=True,
+        )

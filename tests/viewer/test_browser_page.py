@@ -13,7 +13,7 @@ from PIL import Image
 
 from contracts import describe, feed
 from livesr.base.frames import Stream
-from livesr.formats.wire import WireChannel
+from livesr.formats.wire import WireChannel, WireCounts, WireLocalised
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import FLAGS, find_chromium
@@ -885,3 +885,27 @@ def test_an_upright_tablet_stacks_the_pictures(page, source):
         )
     finally:
         page.set_viewport_size({"width": 1200, "height": 860})
+
+
+def test_what_was_localised_is_shown_group_by_group(page, source):
+    card = page.locator("#localised")
+    source.give(measurement(0, np.full((64, 64), 300, np.uint16)))
+    sync_api.expect(page.locator("#panes canvas").first).to_be_visible()
+    sync_api.expect(card).to_be_hidden()
+    for t in range(1, 11):
+        hist = {"frame": WireCounts(low=t * 100, high=t * 100 + 100, counts=(t,) * 50)}
+        hist["photons"] = WireCounts(low=200, high=3000, counts=tuple(range(64)))
+        hist["uncertainty_nm"] = WireCounts(low=5.0, high=25.5, counts=(1, 5, 3))
+        said = WireLocalised(
+            count=1000 + 10 * t,
+            per_um2=0.25,
+            median={"photons": 912.4, "uncertainty_nm": 11.26},
+            histograms=hist,
+        )
+        source.give(measurement(t, np.full((64, 64), 300 + t, np.uint16), localised=said))
+        sync_api.expect(card.locator("tbody tr").first.locator("td").first).to_have_text(str(t))
+    sync_api.expect(card.locator("tbody tr")).to_have_count(8)
+    sync_api.expect(card.locator("tbody tr").first).to_have_text("1011.00.2591211.3")
+    sync_api.expect(card.locator("figure")).to_have_count(3)
+    caption = card.locator("figure[data-of=uncertainty_nm] span")
+    sync_api.expect(caption).to_have_text(["5", "Uncertainty, nm", "26"])

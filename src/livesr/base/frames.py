@@ -264,6 +264,8 @@ class SRFrame:
         measured; None where no emitters are looked for
     drift_nm : (y, x), or (y, x, z), that the group was moved back by before it was drawn
     jump_nm : (y, x) by which the specimen jumped between the group before and this one; else None
+    emitters_per_um2 : localised in a frame of this group, per square micrometre of the field; None
+        where no emitters are looked for
     quality : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there
         too; None elsewhere
@@ -292,6 +294,7 @@ class SRFrame:
     resident: Any = field(default=None, compare=False)
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
+    emitters_per_um2: float | None = None
     newest: int = 0
     span_ms: float | None = None
     stage: StagePosition = NO_STAGE

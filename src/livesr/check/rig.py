@@ -260,26 +260,37 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
 
 
 def check_named(
-    cfg: Configuration, place: str, named: tuple[str, str], found: Found
+    cfg: Configuration,
+    place: str,
+    named: tuple[str, str],
+    found: Found,
+    code: str = "pattern",
+    does: tuple[str, str] = (
+        "shows the patterns, or lets them run",
+        "chooses the pattern, or lets the patterns run",
+    ),
 ) -> Iterator[Finding]:
-    """Look for a (device, property) that a modality names at `place` of rig.yaml in rig.cfg."""
+    """Look for a (device, property) that a modality names at `place` of rig.yaml in rig.cfg.
+
+    `code` begins what the findings are called; `does` says what device and property are for.
+    """
     device, name = named
     known = cfg.known_names(device)
     if device not in cfg.devices:
         yield found(
             "error",
-            "pattern-device",
+            f"{code}-device",
             place,
             f"rig.cfg has no device {device!r}.{suggestion(device, list(cfg.devices))}",
-            "Name the device that shows the patterns, or lets them run.",
+            f"Name the device that {does[0]}.",
         )
     elif known and name not in known:
         yield found(
             "warning",
-            "pattern-name",
+            f"{code}-name",
             place,
             f"{device!r} is not known for a property {name!r}.{suggestion(name, known)}",
-            "Name the property that chooses the pattern, or lets the patterns run.",
+            f"Name the property that {does[1]}.",
         )
 
 

@@ -53,6 +53,14 @@ def process(
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
     cluster: options.Cluster = None,
+    refine_drift: Annotated[
+        bool,
+        typer.Option(
+            "--refine-drift",
+            help="Draw running images with the drift that all localisations of a store show"
+            " together, not the one that the live run followed group by group.",
+        ),
+    ] = False,
     lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
@@ -74,12 +82,17 @@ def process(
     asked = _Asked(
         load_rig(rig) if rig else None, engine, upscale, how, compute, not no_raw, not no_recon
     )
+    if refine_drift and cluster:
+        raise ConfigError(
+            "--refine-drift looks at a whole run, and --cluster computes it in parts: leave one"
+            " out."
+        )
     reports = []
     for source in sources:
         target = store or _beside(source)
         with progress(out, "frames" if cluster is None else "time points", lines=lines) as show:
             report = (
-                _here(asked, source, target, show)
+                _here(asked, source, target, show, refine_drift)
                 if cluster is None
                 else _there(cluster, asked, source, target, show, out)
             )
@@ -109,7 +122,7 @@ class _Asked(NamedTuple):
     record_recon: bool
 
 
-def _here(asked: _Asked, source: Path, target: Path, show: Progress) -> Report:
+def _here(asked: _Asked, source: Path, target: Path, show: Progress, refine_drift: bool) -> Report:
     from livesr.store.process import process as process_raw
     from livesr.store.raw_input import raw_input
 
@@ -120,6 +133,7 @@ def _here(asked: _Asked, source: Path, target: Path, show: Progress) -> Report:
         compute=asked.compute,
         record_raw=asked.record_raw,
         record_recon=asked.record_recon,
+        refine_drift=refine_drift,
         on_progress=show,
     )
 

@@ -100,6 +100,7 @@ class Line(TypedDict, total=False):
     vector_drift_per_um: _Numbers
     saturated: _Count
     localisations: _Count
+    emitters_per_um2: float | None
     drift_nm: _Numbers
     drift_jump_nm: _Numbers
     span_ms: _Milliseconds

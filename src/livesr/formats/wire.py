@@ -90,6 +90,28 @@ class WireJudgement(WireVerdict):
     channels: dict[str, WireVerdict] = Field(default_factory=dict)
 
 
+class WireCounts(_Part):
+    """How many of something lie in each of equally wide bins from `low` to `high`."""
+
+    low: FiniteFloat
+    high: FiniteFloat
+    counts: Annotated[tuple[_Count, ...], Field(max_length=256)]
+
+
+class WireLocalised(_Part):
+    """What a group added to a running image of localisations.
+
+    `count` in all, `per_um2` in a frame and square micrometre, of which `median` is that of each
+    quantity, and the others are histograms: over the frames of the group, of photo-electrons and of
+    lateral uncertainty, of z and its uncertainty where there is one.
+    """
+
+    count: _Count
+    per_um2: FiniteFloat | None = None
+    median: dict[_Name, FiniteFloat] = Field(default_factory=dict)
+    histograms: dict[_Name, WireCounts] = Field(default_factory=dict)
+
+
 class WireHeader(_Part):
     """The header of every message; which fields a type fills is tabulated in docs/wire-format.md.
 
@@ -141,6 +163,8 @@ class WireHeader(_Part):
     span_ms: float | None = None
     newest_raw: _Count | None = None
     compared: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+
+    localised: WireLocalised | None = None
 
     status: dict[str, Any] = Field(default_factory=dict)
 

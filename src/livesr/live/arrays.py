@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
+import scipy.special
 from numpy.typing import NDArray
 
 Array = Any
@@ -123,6 +124,20 @@ class Arrays:
         out[...] = self.xp.clip(a, low, high)
         return out
 
+    def erf(self, a: Array) -> Array:
+        """Return the error function of each element, within 1.5e-7.
+
+        Notes
+        -----
+        Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+        """
+        xp = self.xp
+        t = 1.0 / (1.0 + 0.3275911 * xp.abs(a))
+        series = 1.061405429 * t
+        for term in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+            series = (series + term) * t
+        return xp.sign(a) * (1.0 - series * xp.exp(-(a * a)))
+
     def finite(self, a: Array) -> Array:
         """Return a copy with 0 where there is no finite number."""
         return self.xp.where(self.xp.isfinite(a), a, self.xp.zeros_like(a))
@@ -173,6 +188,15 @@ class Arrays:
             else:
                 sums.append(xp.sum(xp.sum(frame, axis=1, dtype=xp.uint32), dtype=xp.uint64))
         return self.numbers(sums)
+
+    def column_sums(self, a: Array, b: Array | None = None) -> Array:
+        """Return the sum of each column of a, or of a b; both (k, n)."""
+        return self.xp.sum(a if b is None else a * b, axis=0)
+
+    def summed(self, places: Array, values: Array, size: int) -> Array:
+        """Return float32 (size,): the sum of the `values` at each of `places`, both (k,)."""
+        on_host = np.bincount(self.on_host(places), self.on_host(values), size)
+        return self.array(on_host.astype(np.float32))
 
     def percentile(self, a: Array, percent: float) -> Array:
         """Return a percentile of all elements, interpolated linearly, 0-d."""
@@ -301,6 +325,15 @@ class NumpyArrays(Arrays):
         """Fill `out` with the matrix product and return it."""
         return self.xp.matmul(a, b, out=out)
 
+    def erf(self, a: Array) -> Array:
+        """Return the error function of each element."""
+        return scipy.special.erf(a)
+
+    def column_sums(self, a: Array, b: Array | None = None) -> Array:
+        """Return the sum of each column of a, or of a b; both (k, n)."""
+        # One pass, where a product would be written and read again.
+        return self.xp.sum(a, axis=0) if b is None else self.xp.einsum("kn,kn->n", a, b)
+
     def dot(self, a: Array, b: Array) -> Array:
         """Return the sum of a b over all elements, 0-d."""
         return self.xp.vdot(a, b)
@@ -382,6 +415,20 @@ class CupyArrays(NumpyArrays):
     def dot(self, a: Array, b: Array) -> Array:
         """Return the sum of a b over all elements, 0-d."""
         return self.xp.sum(a * b)
+
+    def erf(self, a: Array) -> Array:
+        """Return the error function of each element."""
+        import cupyx.scipy.special
+
+        return cupyx.scipy.special.erf(a)
+
+    def column_sums(self, a: Array, b: Array | None = None) -> Array:
+        """Return the sum of each column of a, or of a b; both (k, n)."""
+        return self.xp.sum(a if b is None else a * b, axis=0)
+
+    def summed(self, places: Array, values: Array, size: int) -> Array:
+        """Return float32 (size,): the sum of the `values` at each of `places`, both (k,)."""
+        return self.xp.bincount(places, values, size).astype(self.xp.float32)
 
     def percentile(self, a: Array, percent: float) -> Array:
         """Return a percentile of all elements, interpolated linearly, 0-d."""

@@ -400,6 +400,9 @@ class LiveSR(Session):
                 pipeline.warn(sentence)
         return pipeline
 
+    def _reacting(self) -> list[Sink]:
+        return [s for way, _ in modalities_of(self.rig) for s in way.sinks(self._core, self.rig)]
+
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._summarised(plan)
         for name in sorted(about.lone):

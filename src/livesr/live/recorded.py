@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livesr.base.frames import Normalisation, RawStack, Stream
 
 Key: TypeAlias = tuple[Stream, int]
@@ -39,12 +42,15 @@ class Recorded:
     wanted : whether the network is to see the frame at (stream, t)
     levels : told of each measured frame's own background and scale, from which its normalisation
         and those of later frames follow
+    drifts_nm : drift of each exposure of a stream, (exposures, axes), that its running images are
+        drawn with; without, it is followed as in a live run
     """
 
     normalisations: Mapping[Key, Normalisation] = field(default_factory=dict)
     pattern_drifts: Mapping[Key, PatternDrift] | None = None
     wanted: Callable[[Stream, int], bool] = _every
     levels: Callable[[Stream, int, Normalisation], None] = _unheard
+    drifts_nm: Mapping[Stream, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def offline(self) -> bool:

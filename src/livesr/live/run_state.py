@@ -116,7 +116,7 @@ class Report(Status, RawAccount, total=False):
     """Everything that is known about a run, as in report.json and with `--json`.
 
     `device` and `channels` go by channel, `steps_ms` by step, `sink_dropped` by sink. What follows
-    `error` is added by whoever made the run.
+    `error` is added by whoever made the run. `sinks` goes by sink: what it says of itself.
     """
 
     groups: int
@@ -132,6 +132,7 @@ class Report(Status, RawAccount, total=False):
     acquisition_waits: int
     channels: dict[str, dict[str, Any]]
     sink_dropped: dict[str, int]
+    sinks: dict[str, dict[str, Any]]
     error: str | None
     store: str | None
     publish: str | None

@@ -263,7 +263,7 @@ class Session:
     def _sinks(self) -> list[Sink]:
         """Make the sinks of the run that comes next, in the order in which they are opened."""
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
-        sinks: list[Sink] = [self._signals, *map(made, self._own_sinks)]
+        sinks: list[Sink] = [self._signals, *map(made, self._own_sinks), *self._reacting()]
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink
 
@@ -291,6 +291,10 @@ class Session:
             )
             sinks.append(self._writer)
         return named_apart(sinks)
+
+    def _reacting(self) -> list[Sink]:
+        """Return what reacts to a run on the instrument that acquires it."""
+        return []
 
     def _release_pipeline(self) -> None:
         """Let the run in progress end by itself; the next one can begin."""

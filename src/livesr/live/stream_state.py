@@ -15,6 +15,7 @@ import numpy as np
 from livesr.base.frames import Normalisation, Pixels, RawStack, Stream, Window
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
+from livesr.live.recorded import LIVE, Recorded
 from livesr.live.window import FrameWindow
 
 _ROWS = 32  # of a frame, that are kept
@@ -77,15 +78,18 @@ class Streams:
     Parameters
     ----------
     paths : of every channel, by name
+    recorded : what an offline run uses again
     """
 
-    def __init__(self, paths: Mapping[str, ChannelPath]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Mapping[str, ChannelPath], recorded: Recorded = LIVE) -> None:
+        self._paths, self._recorded = paths, recorded
         self._states: dict[Stream, StreamState] = {}
 
     def __getitem__(self, stream: Stream) -> StreamState:
         if stream not in self._states:
-            self._states[stream] = StreamState(self._paths[stream.channel])
+            state = self._states[stream] = StreamState(self._paths[stream.channel])
+            if state.running:
+                state.running.given_drift_nm = self._recorded.drifts_nm.get(stream)
         return self._states[stream]
 
     def flush(self) -> Iterator[Window]:

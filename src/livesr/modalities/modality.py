@@ -8,7 +8,7 @@ run accumulates lives in the objects that it makes.
     rig.yaml ------ Section, validate                  its section, and what the rig needs beside it
     a rig --------- raw_frames, raw_labels, scale      what a group of exposures is
     the core ------ trigger, prepare_run,              what must hold before and while a run is
-                    calibrated_with                    acquired
+                    calibrated_with, sinks             acquired
     a run --------- build, monitors, quality           raw frames -> measurement, and what watches
     the store ----- method, unit, raw_along_t          how it is written
     the desk ------ check, check_hardware,             livesr check, calibrate, simulated data and
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.live.sinks.sink import Sink
     from livesr.modalities.calibrator import Calibrator
     from livesr.optics.exposure import Exposures
     from livesr.simulation.sequence import DrawImage, DrawSequence
@@ -163,6 +164,19 @@ class Modality(Generic[S]):
     def calibrated_with(self, section: S) -> Sequence[tuple[str, str, str]]:
         """Return (device, property, value) of objective and camera orientation that the section
         was measured with.
+        """
+        return ()
+
+    def sinks(self, core: CMMCorePlus, rig: RigConfig) -> Sequence[Sink]:
+        """Return what is to see the frames of a run on `core`, beside store and stream.
+
+        Called before every run that is acquired, of a modality that `rig` uses; what reacts to
+        measurements by setting a device is such a sink.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot work; the run does not start.
         """
         return ()
 

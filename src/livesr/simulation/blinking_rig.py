@@ -71,6 +71,8 @@ class BlinkingBank:
     frames : uint16 (frame, y, x), ADU
     positions_um : float64 (fluorophore, 2), (y, x); the centre of the chip's pixel (0, 0) is (0, 0)
     heights_um : float64 (fluorophore,), z from the plane in focus
+    switching : how they blink
+    seed : as given
     """
 
     def __init__(
@@ -101,9 +103,15 @@ class BlinkingBank:
         switching = Photoswitching.with_density(
             fluorophores, lit, on_frames, bleached_share=bleached_share, photons=photons
         )
+        self.switching, self.seed, self._background = switching, seed, background
         self._blinks = blink(fluorophores, frames, switching, rng)
         self.frames = np.empty((frames, size, size), np.uint16)
-        self._expose(rig, background, astigmatism, rng)
+        optics = self.pixel_size_um, rig.optics.na, rig.optics.emission_nm / 1e3
+        self._deep = VectorialSpread(*optics, astigmatism=astigmatism) if astigmatism else None
+        self._flat = None if astigmatism else PointSpread(*optics)
+        self._noise = camera_noise(rig.camera)
+        for number, frame in enumerate(self.frames):
+            self._expose(self.truth(number), self.heights_of(number), rng, frame)
 
     def heights_of(self, frame: int) -> NDArray[np.float64]:
         """Return z in um of what `truth` tells of a frame, (n,)."""
@@ -141,23 +149,29 @@ class BlinkingBank:
         span = np.ptp(surface) or 1.0
         return np.asarray((surface - surface.min()) / span - 0.5) * depth_um
 
+    def exposed(
+        self, fluorophores: NDArray[np.intp], photons: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.uint16]:
+        """Return a frame, uint16 (y, x), in which some give so many photo-electrons."""
+        lit = np.column_stack([self.positions_um[fluorophores], photons])
+        frame = np.empty(self.frames.shape[1:], np.uint16)
+        self._expose(lit, self.heights_um[fluorophores], rng, frame)
+        return frame
+
     def _expose(
-        self, rig: RigConfig, background: float, astigmatism: float, rng: np.random.Generator
+        self,
+        lit: NDArray[np.float64],
+        heights_um: NDArray[np.float64],
+        rng: np.random.Generator,
+        out: NDArray[np.uint16],
     ) -> None:
-        optics = self.pixel_size_um, rig.optics.na, rig.optics.emission_nm / 1e3
-        deep = VectorialSpread(*optics, astigmatism=astigmatism) if astigmatism else None
-        flat = None if deep else PointSpread(*optics)
-        noise = camera_noise(rig.camera)
-        expected = np.empty(self.frames.shape[1:], np.float32)
-        for number, frame in enumerate(self.frames):
-            expected.fill(background)
-            lit = self.truth(number)
-            places = lit[:, 0] / self.pixel_size_um, lit[:, 1] / self.pixel_size_um, lit[:, 2]
-            if deep:
-                deep.add(expected, *places, self.heights_of(number))
-            elif flat:
-                flat.add(expected, *places)
-            noise.expose(expected, rng, out=frame)
+        expected = np.full(out.shape, self._background, np.float32)
+        places = lit[:, 0] / self.pixel_size_um, lit[:, 1] / self.pixel_size_um, lit[:, 2]
+        if self._deep:
+            self._deep.add(expected, *places, heights_um)
+        elif self._flat:
+            self._flat.add(expected, *places)
+        self._noise.expose(expected, rng, out=out)
 
 
 def camera_noise(camera: CameraConfig) -> EMCCDNoise | SCMOSNoise:

@@ -489,6 +489,7 @@ class _FillSink(Sink):
         facts |= {"drift_jump_nm": frame.jump_nm, "time_shift_ms": time_shift_ms(frame.parts)}
         if frame.localisations is not None:
             facts["localisations"] = len(frame.localisations)
+            facts["emitters_per_um2"] = frame.emitters_per_um2
         self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
 
     def _keep_localisations(self, frame: SRFrame) -> None:

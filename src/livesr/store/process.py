@@ -14,16 +14,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
+from livesr.formats.localisations import read_localisations
 from livesr.live.honoured import check_honoured
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
+from livesr.live.reconstruct.reconstructor import TellsDrift
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -43,6 +48,7 @@ def process(
     compute: ComputeConfig = AUTO,
     record_raw: bool = True,
     record_recon: bool = True,
+    refine_drift: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Report:
     """Compute reconstructions and predictions of `raw`, nothing skipped.
@@ -56,6 +62,8 @@ def process(
     ----------
     store : OME-Zarr to write; a path that exists gets the next number
     compute : how; where it leaves the choice, as in the live run
+    refine_drift : whether running images are drawn with the drift that all localisations of the
+        run show together, instead of the one that was followed group by group
 
     Raises
     ------
@@ -66,6 +74,12 @@ def process(
     """
     refuse_residual_plane(compute)
     paths, notes = build_paths(raw, compute)
+    try:
+        drifts_nm = refined_drifts_nm(raw, paths) if refine_drift else {}
+    except BaseException:
+        for path in paths.values():
+            path.close()
+        raise
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
@@ -75,7 +89,9 @@ def process(
             paths,
             replace(run, record_raw=record_raw, record_recon=record_recon),
             [sink, watch],
-            Recorded(raw.normalisations, raw.pattern_drifts),
+            Recorded(
+                {} if refine_drift else raw.normalisations, raw.pattern_drifts, drifts_nm=drifts_nm
+            ),
             raw.frames(),
             lambda: Report(store=str(sink.path), publish=None, offline=True),
         )
@@ -125,6 +141,32 @@ def computed(
     if pipeline.error:
         raise pipeline.error
     return report
+
+
+def refined_drifts_nm(
+    raw: RawInput, paths: Mapping[str, ChannelPath]
+) -> dict[Stream, NDArray[np.float64]]:
+    """Return the drift of every exposure of what was localised, (exposures, axes).
+
+    Raises
+    ------
+    ConfigError
+        If nothing was localised.
+    StoreError
+        If a table cannot be read.
+    """
+    drifts = {}
+    for stream, table in raw.localised.items():
+        found, reconstructor = read_localisations(table), paths[stream.channel].reconstructor
+        if len(found) and isinstance(reconstructor, TellsDrift):
+            exposures = int(found["frame"].max()) + 1
+            drifts[stream] = reconstructor.drift_of(found, exposures)
+    if not drifts:
+        raise ConfigError(
+            f"{raw.path} has no table of localisations, by which drift could be refined: give a"
+            " store of a run that localises, or process the recording once without."
+        )
+    return drifts
 
 
 def refuse_residual_plane(compute: ComputeConfig) -> None:

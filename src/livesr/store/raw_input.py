@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
@@ -71,6 +72,7 @@ class RawInput:
         complete
     normalisations : what the run normalised its frames with
     pattern_drifts : what it corrected phases and vectors of SIM patterns by
+    localised : tables of what was localised in it, by stream
     run : fields of `RunDescription` that the run had
     uncertainty : by which augmentation that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
@@ -95,6 +97,7 @@ class RawInput:
     pattern_drifts: Mapping[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]] = (
         field(default_factory=dict)
     )
+    localised: Mapping[Stream, Path] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
@@ -180,6 +183,7 @@ def store_input(
         there=lambda: {k: e["state"] == "raw" for k, e in store.pictures("raw").items()},
         normalisations={} if rig else store.normalisations(),
         pattern_drifts={} if rig else store.pattern_drifts(),
+        localised=_localised(store),
         run=run,
         notes=store.problems,
         uncertainty={
@@ -201,6 +205,16 @@ def store_input(
 
 def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:
     return sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))
+
+
+def _localised(store: RecordedStore) -> dict[Stream, Path]:
+    """Return the tables of localisations that there are."""
+    raws = (image for image in store.images.values() if image.kind == "raw")
+    tables = {
+        Stream(raw.position, raw.channel): layout.localisations_name(raw.name) for raw in raws
+    }
+    there = {s: n for s, n in tables.items() if contained.is_file(store.path, n)}
+    return {stream: store.path / name for stream, name in there.items()}
 
 
 def _devices(store: RecordedStore) -> dict[str, str]:

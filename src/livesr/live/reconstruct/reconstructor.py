@@ -147,11 +147,17 @@ class RunningImage(Protocol):
         where no emitters are looked for
     drift_nm : (y, x), or (y, x, z), that the last group was moved back by; None without correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
+    emitters_per_um2 : localised in a frame of the last group, per square micrometre; None where no
+        emitters are looked for
+    given_drift_nm : drift of every exposure, (exposures, axes), where it is known beforehand and
+        not to be followed; set before the first group
     """
 
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
+    emitters_per_um2: float | None = None
+    given_drift_nm: NDArray[np.float64] | None = None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:
         """Take a group, whose exposures may be incomplete.
@@ -175,3 +181,13 @@ class Accumulates(Protocol):
         self, correct: Callable[[list[Pixels]], NDArray[np.float32]] | None = None
     ) -> RunningImage:
         """Return what one stream of one run accumulates; `correct` is applied to its frames."""
+
+
+@runtime_checkable
+class TellsDrift(Protocol):
+    """A reconstruction that knows, once a run is over, how far the specimen had drifted."""
+
+    def drift_of(self, localisations: NDArray[np.void], exposures: int) -> NDArray[np.float64]:
+        """Return the drift of every exposure in nm, (exposures, axes), by all of a stream's
+        `localisations`, as measured, at once.
+        """

@@ -10,12 +10,23 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livesr.base.documents import to_json
 from livesr.base.frames import FrameErrors, MulticolorFrame, Pixels, SRFrame, Stream, Widefield
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.layout import ERROR_WARNING, UNCERTAINTY_WARNING
-from livesr.formats.wire import INPUT, MAX_NAME, WIDEFIELD, WireChannel, WireHeader
+from livesr.formats.wire import (
+    INPUT,
+    MAX_NAME,
+    WIDEFIELD,
+    WireChannel,
+    WireCounts,
+    WireHeader,
+    WireLocalised,
+)
 from livesr.live.sinks.series import DisplayWindow
 from livesr.live.sinks.sink import (
     error_facts,
@@ -26,6 +37,8 @@ from livesr.live.sinks.sink import (
 )
 
 _WINDOW_UPDATE_S = 0.1
+_BINS = 64  # of a histogram of localisations
+_QUANTITIES = ("photons", "uncertainty_nm", "z_nm", "z_uncertainty_nm")
 
 
 class PictureHeaders:
@@ -151,6 +164,7 @@ class PictureHeaders:
             unit_scale=channel.recon_unit_scale,
             ai={"prediction": False},
             latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
+            localised=_localised(frame, len(channel.raw_labels)),
         )
 
     def widefield(self, frame: Widefield, seq: int, pixels: Pixels) -> WireHeader:
@@ -204,6 +218,31 @@ class PictureHeaders:
             "dtype": "<u2",
             "encoding": "raw",
         }
+
+
+def _localised(frame: SRFrame, exposures: int) -> WireLocalised | None:
+    """Sum up what a group of `exposures` added to a running image."""
+    found = frame.localisations
+    if found is None:
+        return None
+    first, bins = frame.t * exposures, min(exposures, _BINS)
+    ranges = {"frame": (first, first + exposures)} if bins else {}
+    counted = {"frame": _counts(found["frame"], bins, ranges["frame"])} if ranges else {}
+    quantities = [n for n in _QUANTITIES if n in (found.dtype.names or ())]
+    for name in quantities if len(found) else ():
+        low, high = (float(v) for v in np.percentile(found[name], (0.5, 99.5)))
+        counted[name] = _counts(found[name], _BINS, (low, max(high, low + 1e-3)))
+    return WireLocalised(
+        count=len(found),
+        per_um2=frame.emitters_per_um2,
+        median={n: round(float(np.median(found[n])), 3) for n in quantities if len(found)},
+        histograms=counted,
+    )
+
+
+def _counts(values: NDArray[Any], bins: int, between: tuple[float, float]) -> WireCounts:
+    counts, _ = np.histogram(values, bins, between)
+    return WireCounts(low=between[0], high=between[1], counts=tuple(counts.tolist()))
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:

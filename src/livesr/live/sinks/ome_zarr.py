@@ -310,6 +310,7 @@ class OMEZarrSink(Sink):
             **quality_facts(frame),
             clipped=clipped or None,
             localisations=None if frame.localisations is None else len(frame.localisations),
+            emitters_per_um2=frame.emitters_per_um2,
             drift_nm=frame.drift_nm,
             drift_jump_nm=frame.jump_nm,
             time_shift_ms=time_shift_ms(frame.parts),

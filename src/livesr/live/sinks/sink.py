@@ -22,6 +22,7 @@ SINKS = Registry(
     {
         "ome-zarr": "livesr.live.sinks.ome_zarr:OMEZarrSink",
         "zeromq": "livesr.live.sinks.zeromq:ZeroMQSink",
+        "picasso": "livesr.live.sinks.picasso:PicassoSink",
         "pairs": "livesr.live.sinks.pairs:PairsSink",
         "signals": "livesr.live.sinks.signals:SignalSink",
     },
@@ -72,7 +73,10 @@ class Sink:
 
     @property
     def accounts(self) -> Mapping[str, Any]:
-        """What an essential sink adds to the report; {} without anything."""
+        """What the sink adds to the report; {} without anything.
+
+        An essential one at its top, any other by its name under `sinks`.
+        """
         return {}
 
     def open(self, run: RunDescription) -> None:

@@ -124,9 +124,12 @@ class SinkThread:
 
     @property
     def accounts(self) -> Mapping[str, Any]:
-        """What an essential sink says of what it kept, for the report."""
+        """What the sink says of itself, for the report; of one that is not essential, by its name
+        under `sinks`.
+        """
         nothing: Mapping[str, Any] = {}
-        return _said(self.sink, "accounts", nothing) if self.essential else nothing
+        said = _said(self.sink, "accounts", nothing)
+        return said if self.essential or not said else {"sinks": {self.sink.name: dict(said)}}
 
     @property
     def weight(self) -> int:
@@ -445,7 +448,10 @@ class SinkThreads:
     @property
     def accounts(self) -> dict[str, Any]:
         """What the sinks say of what they kept, for the report."""
-        return {name: value for sink in self._all for name, value in sink.accounts.items()}
+        every = [sink.accounts for sink in self._all]
+        others = {k: v for each in every for k, v in each.get("sinks", {}).items()}
+        told = {name: value for each in every for name, value in each.items()}
+        return {**told, "sinks": others} if others else told
 
     @property
     def notes(self) -> list[str]:

@@ -36,7 +36,7 @@ class Reconstruct:
     def __init__(self, run: Run) -> None:
         self._run, self._state, self._recorded = run, run.state, run.recorded
         paths = {name: channel.path for name, channel in run.channels.items()}
-        self._streams = Streams(paths)
+        self._streams = Streams(paths, run.recorded)
         self._sums = [Sum(run, path, self._streams) for path in paths.values() if path.parts]
         in_slots = all(path.on_device for path in paths.values() if not path.parts)
         slots = max(len(path.on_device) for path in paths.values()) if in_slots else 1
@@ -169,6 +169,7 @@ class Reconstruct:
             quality=measured.quality,
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
+            emitters_per_um2=stream.running.emitters_per_um2 if stream.running else None,
             span_ms=stack.span_ms
             if self._run.channels[stack.stream.channel].path.updates
             else None,

@@ -29,7 +29,7 @@ from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import interleave
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
-from livesr.modalities.storm import bench_3d
+from livesr.modalities.storm import bench_3d, bench_drift
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.modality import STORM
 from livesr.modalities.storm.reconstructor import STORMReconstructor
@@ -53,7 +53,7 @@ def measure(quick: bool) -> list[Result]:
     results = [_localise(rig, quick), _live(quick)]
     for lit in _LIT[:1] if quick else _LIT:
         results += _quality(rig, lit, 5 if quick else 40)
-    return results + bench_3d.measure(quick)
+    return results + bench_drift.measure(quick) + bench_3d.measure(quick)
 
 
 def _localise(rig: RigConfig, quick: bool) -> Result:

@@ -46,6 +46,39 @@ class AstigmatismConfig(Model):
         return self
 
 
+class ActivationConfig(Model):
+    """A laser whose power is set after each group, so that density stays what was asked for."""
+
+    device: Annotated[str, Field(min_length=1, max_length=200)]
+    """Micro-Manager's label of the laser, or of what sets its power."""
+    property: Annotated[str, Field(min_length=1, max_length=200)]
+    """Its property that is set: a number."""
+    density_per_um2: Annotated[float, Field(gt=0, le=10)] = 0.3
+    """Localised emitters per square micrometre and frame that are wanted: 0.3 are found where
+    0.4 are lit, three quarters of them.
+    """
+    low: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Least value that is ever set."""
+    high: Annotated[float, Field(ge=0, le=1e9)]
+    """Largest value that is ever set."""
+    after: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    """Value after the run, and after an error; `low` without."""
+
+    def rests_at(self) -> float:
+        """Value after the run."""
+        return self.low if self.after is None else self.after
+
+    @model_validator(mode="after")
+    def _is_range(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"high is {self.high:g}, expected above low, {self.low:g}")
+        if not self.low <= self.rests_at() <= self.high:
+            raise ValueError(
+                f"after is {self.rests_at():g}, expected within {self.low:g} to {self.high:g}"
+            )
+        return self
+
+
 class STORMConfig(Section):
     """How blinking frames become a running image."""
 
@@ -70,3 +103,5 @@ class STORMConfig(Section):
     """"gaussian" draws each emitter with its uncertainty, "histogram" counts."""
     drift_correction: bool = True
     """Lay every group onto what the run has shown before."""
+    activation: ActivationConfig | None = None
+    """A laser that holds the density of lit emitters; None: nothing is set."""

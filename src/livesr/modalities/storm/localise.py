@@ -13,36 +13,27 @@ by side in one array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from livesr.base.frames import LOCALISATION, LOCALISATION_3D
+from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.reconstruct.reconstructor import RawFrames
 from livesr.modalities.storm.config import AstigmatismConfig
-from livesr.modalities.storm.spot import (
-    SMALLEST_BACKGROUND,
-    AnyFloats,
-    AstigmaticSpot,
-    Part,
-    RoundSpot,
-    Spot,
-    light_of,
-    profile,
-    profile_and_slopes,
-)
+from livesr.modalities.storm.fit import BACKGROUND, PHOTONS, Fit, Noise, X, Y, Z, fit_gaussians
+from livesr.modalities.storm.spot import AstigmaticSpot, RoundSpot, Spot
 
-Floats = NDArray[np.float32]
 Spots = NDArray[np.intp]
 
-_ITERATIONS, _ITERATIONS_AGAIN = 6, 2
-_ITERATIONS_3D = 10
-_MOVED = (0, 1, 4)  # y, x and z among what is fitted
 _ROUNDS = 2
-_LARGEST_STEP_PX, _LARGEST_STEP_Z_PX = 0.5, 1.5
+_FRAMES = 20  # fitted side by side: what they are made of fits into a core's cache
+_BRIGHTEST = 1e9  # photo-electrons of a pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +85,7 @@ class Localiser:
     threshold : how far a spot must rise above the filtered frame's noise, in standard deviations
     astigmatism : widths that a cylindrical lens gives, from which z is fitted; without, spots are
         `sigma_nm` wide and z is not known
+    arrays : what is computed with
     """
 
     def __init__(
@@ -105,7 +97,10 @@ class Localiser:
         *,
         threshold: float = 5.0,
         astigmatism: AstigmatismConfig | None = None,
+        arrays: Arrays = HOST,
     ) -> None:
+        self._arrays = arrays
+        self._noise = Noise(scale.excess, scale.read_variance)
         self.shape, self.scale, self.threshold = shape, scale, threshold
         self.astigmatism = astigmatism
         self._sigma_nm, self._pixel_size_nm = sigma_nm, pixel_size_nm
@@ -121,7 +116,7 @@ class Localiser:
                 f"a frame of {shape[0]}x{shape[1]} is smaller than the {side}x{side} pixels of"
                 " one fit"
             )
-        self._filter = _SpotFilter(shape, self._spot.sigma_px)
+        self._filter = _SpotFilter(shape, self._spot.sigma_px, arrays)
 
     @property
     def sigma_px(self) -> float:
@@ -157,266 +152,131 @@ class Localiser:
         frames : uint8 or uint16 (y, x), ADU
         numbers : what each frame is called in the records
         """
+        starts = range(0, len(frames), _FRAMES)
+        found = [self._localise(frames[i : i + _FRAMES], numbers[i : i + _FRAMES]) for i in starts]
+        return np.concatenate([np.empty(0, self.records), *found])
+
+    def _localise(self, frames: RawFrames, numbers: Sequence[int]) -> NDArray[np.void]:
         photons = np.array(frames, np.float32)
         photons -= np.float32(self.scale.offset_adu)
         photons *= np.float32(self.scale.photons_per_adu)
-        spots = self._detect(photons)
+        there = self._arrays.array(photons)
+        spots = self._detect(there)
         if not len(spots):
             return np.empty(0, self.records)
-        return self._records(spots, self._fit(photons, spots), np.asarray(numbers))
+        return self._records(spots, self._fit(there, spots), np.asarray(numbers))
 
-    def _detect(self, photons: Floats) -> Spots:
+    def _detect(self, photons: Array) -> Spots:
         """Return (frame, y, x) of every pixel where a spot seems to be centred."""
-        found = [np.empty((0, 3), np.intp)]
-        for number, frame in enumerate(photons):
-            y, x = self._peaks(frame)
-            found.append(np.stack([np.full_like(y, number), y, x], axis=1))
+        found, width = [np.empty((0, 3), np.intp)], self.shape[1]
+        for number in range(photons.shape[0]):
+            at = self._arrays.on_host(self._peaks(photons[number, :, :]))
+            found.append(np.stack([np.full_like(at, number), at // width, at % width], axis=1))
         return np.concatenate(found)
 
-    def _peaks(self, frame: Floats) -> tuple[Spots, Spots]:
+    def _peaks(self, frame: Array) -> Array:
+        """Return the pixels of a frame, counted row by row, that rise above the noise, and above
+        their neighbours.
+        """
+        arrays, xp = self._arrays, self._arrays.xp
         filtered, light = self._filter(frame)
         # `light` becomes the level to exceed: the noise of what is there, as the filter leaves it.
-        np.maximum(light, 0, out=light)
-        light *= np.float32(self.scale.excess)
-        light += np.float32(self.scale.read_variance)
-        np.sqrt(light, out=light)
-        light *= np.float32(self.threshold * self._filter.noise)
-        r = self._radius
-        inner = (slice(r, -r), slice(r, -r))
-        y, x = np.nonzero(filtered[inner] > light[inner])
-        y, x = y + r, x + r
-        value = filtered[y, x]
-        highest = np.ones(len(value), bool)
+        arrays.clip(light, 0.0, _BRIGHTEST, light)
+        level = xp.sqrt(light * self.scale.excess + self.scale.read_variance)
+        above = filtered > level * (self.threshold * self._filter.noise)
+        r, (height, width) = self._radius, self.shape
+        above[:r, :], above[height - r :, :] = False, False
+        above[:, :r], above[:, width - r :] = False, False
+        flat, at = xp.reshape(filtered, (-1,)), xp.nonzero(xp.reshape(above, (-1,)))[0]
+        value = xp.take(flat, at)
+        highest = xp.ones_like(at, dtype=xp.bool)
         for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
-            highest &= value >= filtered[y + dy, x + dx]
-        return y[highest], x[highest]
+            highest &= value >= xp.take(flat, at + (dy * width + dx))
+        return at[highest]
 
-    def _fit(self, photons: Floats, spots: Spots) -> Fit:
-        """Fit every spot, then again beside what the others are found to give."""
-        boxes = self._boxes(photons, spots)
-        fit = fit_gaussians(boxes, self._spot, self.scale)
-        for _ in range(_ROUNDS):
-            others = self._boxes(self._model(photons.shape, spots, fit), spots)
-            others -= fit.spots(boxes.shape[1], self._spot)
-            fit = fit_gaussians(boxes, self._spot, self.scale, others, fit)
+    def _fit(self, photons: Array, spots: Spots) -> Fit:
+        """Fit every spot, then those that others reach again, beside what these are found to
+        give.
+        """
+        arrays, spot, noise = self._arrays, self._spot, self._noise
+        places = self._places(spots)
+        boxes = self._boxes(photons, places)
+        fit = fit_gaussians(boxes, spot, noise, arrays=arrays)
+        crowded = np.flatnonzero(_reached(spots, 2 * self._radius))
+        if not (len(crowded) and _ROUNDS):
+            return fit
+        where, xp = arrays.array(crowded), arrays.xp
+        theta, its_places = xp.take(fit.theta, where, axis=1), xp.take(places, where, axis=2)
+        its_boxes, again = xp.take(boxes, where, axis=2), Fit(theta)
+        for number in range(_ROUNDS):
+            light = again.spots(2 * self._radius + 1, spot, arrays)
+            others = self._boxes(self._model(photons.shape, its_places, light), its_places) - light
+            last = number == _ROUNDS - 1
+            again = fit_gaussians(
+                its_boxes, spot, noise, others, again.theta, variance=last, arrays=arrays
+            )
+        for kept, refitted in zip(fit, again, strict=True):
+            arrays.put(kept, where, refitted)
         return fit
 
-    def _boxes(self, image: Floats, spots: Spots) -> Floats:
+    def _places(self, spots: Spots) -> Array:
+        """Return the pixels of the box of each spot, through all frames, (side, side, n)."""
         frame, y, x = spots.T
+        height, width = self.shape
         around = np.arange(-self._radius, self._radius + 1)
-        boxes: Floats = image[
-            frame[:, None, None],
-            (y[:, None] + around)[:, :, None],
-            (x[:, None] + around)[:, None, :],
-        ]
-        return boxes
+        middle = (frame * height + y) * width + x
+        return self._arrays.array((around[:, None] * width + around)[:, :, None] + middle)
 
-    def _model(self, shape: tuple[int, ...], spots: Spots, fit: Fit) -> Floats:
+    def _boxes(self, image: Array, places: Array) -> Array:
+        xp = self._arrays.xp
+        flat = xp.take(xp.reshape(image, (-1,)), xp.reshape(places, (-1,)))
+        return xp.reshape(flat, places.shape)
+
+    def _model(self, shape: tuple[int, ...], places: Array, light: Array) -> Array:
         """Return the light of all spots together, without background."""
-        frame, y, x = spots.T
-        around = np.arange(-self._radius, self._radius + 1)
-        rows = (frame * shape[1] + y)[:, None] + around
-        flat = rows[:, :, None] * shape[2] + (x[:, None] + around)[:, None, :]
-        light = fit.spots(2 * self._radius + 1, self._spot)
-        return (
-            np.bincount(flat.ravel(), light.ravel(), int(np.prod(shape)))
-            .astype(np.float32)
-            .reshape(shape)
-        )
+        xp = self._arrays.xp
+        at, light = xp.reshape(places, (-1,)), xp.reshape(light, (-1,))
+        return self._arrays.summed(at, light, math.prod(shape))
 
     def _records(
         self, spots: Spots, fit: Fit, numbers: NDArray[np.integer[Any]]
     ) -> NDArray[np.void]:
         """Return what is a spot after its fit, ordered by frame."""
-        good = np.hypot(fit.y, fit.x) < self._radius / 2
-        good &= (fit.photons > 0) & np.isfinite(fit.error_px)
-        good &= fit.photons > self.threshold / 2 * fit.photons_error
-        if isinstance(self._spot, AstigmaticSpot):
+        theta, variance = (self._arrays.on_host(part) for part in fit)
+        y, x, photons, _, *z = theta
+        errors = np.sqrt(variance)
+        error_px = np.sqrt((variance[Y] + variance[X]) / 2)
+        good = np.hypot(y, x) < self._radius / 2
+        good &= (photons > 0) & np.isfinite(error_px)
+        good &= photons > self.threshold / 2 * errors[PHOTONS]
+        if z:
             low, high = self._spot.z_range_px
-            good &= (fit.z > low) & (fit.z < high) & np.isfinite(fit.z_error)
-        fit = fit.of(good)
-        frame, y, x = spots[good].T
+            good &= (z[0] > low) & (z[0] < high) & np.isfinite(errors[Z])
+        theta, errors = theta[:, good], errors[:, good]
+        frame, row, column = spots[good].T
         found = np.empty(len(frame), self.records)
         found["frame"] = numbers[frame]
         # From the centre of a pixel to the corner of the field.
-        found["y_nm"] = (fit.y + y + 0.5) * self._pixel_size_nm
-        found["x_nm"] = (fit.x + x + 0.5) * self._pixel_size_nm
-        found["photons"], found["background"] = fit.photons, fit.background
-        core = self._spot.parts(fit.theta)[0]
-        found["sigma_nm"] = np.ravel(core.x) * self._pixel_size_nm
-        found["uncertainty_nm"] = fit.error_px * self._pixel_size_nm
+        found["y_nm"] = (theta[Y] + row + 0.5) * self._pixel_size_nm
+        found["x_nm"] = (theta[X] + column + 0.5) * self._pixel_size_nm
+        found["photons"], found["background"] = theta[PHOTONS], theta[BACKGROUND]
+        core = self._spot.parts(theta)[0]
+        found["sigma_nm"] = core.x * self._pixel_size_nm
+        found["uncertainty_nm"] = error_px[good] * self._pixel_size_nm
         if self.astigmatism:
-            found["sigma_y_nm"] = np.ravel(core.y) * self._pixel_size_nm
+            found["sigma_y_nm"] = core.y * self._pixel_size_nm
             in_specimen = self._pixel_size_nm * self.astigmatism.z_factor
-            found["z_nm"] = fit.z * in_specimen
-            found["z_uncertainty_nm"] = fit.z_error * in_specimen
+            found["z_nm"] = theta[Z] * in_specimen
+            found["z_uncertainty_nm"] = errors[Z] * in_specimen
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Fitted spots.
-
-    Attributes
-    ----------
-    theta : (n, 4 or 5): y and x in pixels from the middle of the box, photo-electrons, background
-        per pixel, and z in camera pixels
-    variance : of each, from the Fisher matrix
-    """
-
-    theta: Floats
-    variance: Floats
-
-    @property
-    def y(self) -> Floats:
-        """Pixels from the middle of the box."""
-        return self.theta[:, 0]
-
-    @property
-    def x(self) -> Floats:
-        """Pixels from the middle of the box."""
-        return self.theta[:, 1]
-
-    @property
-    def photons(self) -> Floats:
-        """Photo-electrons of the spot."""
-        return self.theta[:, 2]
-
-    @property
-    def background(self) -> Floats:
-        """Photo-electrons per pixel."""
-        return self.theta[:, 3]
-
-    @property
-    def z(self) -> Floats:
-        """Camera pixels; of astigmatic spots only."""
-        return self.theta[:, 4]
-
-    @property
-    def error_px(self) -> Floats:
-        """Lateral standard deviation, the mean of both axes'."""
-        return np.sqrt((self.variance[:, 0] + self.variance[:, 1]) / 2)
-
-    @property
-    def photons_error(self) -> Floats:
-        """Standard deviation of `photons`."""
-        return np.sqrt(self.variance[:, 2])
-
-    @property
-    def z_error(self) -> Floats:
-        """Standard deviation of `z`."""
-        return np.sqrt(self.variance[:, 4])
-
-    def of(self, which: NDArray[np.bool_]) -> Fit:
-        """Return some of them."""
-        return Fit(self.theta[which], self.variance[which])
-
-    def spots(self, side: int, spot: Spot) -> Floats:
-        """Return the light of each in its box, without background, (n, side, side)."""
-        return self.photons[:, None, None] * light_of(spot, self.theta, side)
-
-
-def fit_gaussians(
-    boxes: Floats,
-    spot: Spot,
-    scale: PhotonScale,
-    others: Floats | None = None,
-    start: Fit | None = None,
-) -> Fit:
-    """Fit one Gaussian, integrated over pixels, to each box: position, photons, background, and of
-    an astigmatic one z.
-
-    Parameters
-    ----------
-    boxes : photo-electrons, float32 (n, side, side)
-    spot : what is fitted
-    scale : for the noise
-    others : what other spots are known to give in each box
-    start : where to start from; `spot` says without
-
-    Notes
-    -----
-    Maximises the Poisson likelihood by Fisher scoring: Smith et al. 2010, Nature Methods 7, 373;
-    with z as in their supplement 6. Read noise enters as a Poisson of the same variance: Huang et
-    al. 2013, Nature Methods 10, 653. The excess noise of an EMCCD scales every variance alike, so
-    it leaves the estimate alone and widens its error.
-    """
-    known = np.full_like(boxes, scale.read_variance / scale.excess)
-    data = np.maximum(boxes + known, np.float32(1e-3))
-    if others is not None:
-        known += np.maximum(others, 0)
-    theta = spot.start(boxes) if start is None else start.theta.copy()
-    for _ in range(_iterations(spot) if start is None else _ITERATIONS_AGAIN):
-        fisher, slope = _score(data, theta, spot, known)
-        _step(theta, np.linalg.solve(fisher, slope[..., None])[..., 0], boxes.shape[1], spot)
-    fisher, _ = _score(data, theta, spot, known)
-    variance = np.maximum(np.linalg.inv(fisher), 0) * np.float32(scale.excess)
-    return Fit(theta, np.asarray(variance.diagonal(axis1=1, axis2=2), np.float32))
-
-
-def _iterations(spot: Spot) -> int:
-    return _ITERATIONS if spot.parameters == 4 else _ITERATIONS_3D
-
-
-def _step(theta: Floats, step: Floats, side: int, spot: Spot) -> None:
-    """Go one step, short enough in position, and stay where a spot can be."""
-    np.clip(step[:, :2], -_LARGEST_STEP_PX, _LARGEST_STEP_PX, out=step[:, :2])
-    np.clip(step[:, 4:], -_LARGEST_STEP_Z_PX, _LARGEST_STEP_Z_PX, out=step[:, 4:])
-    theta += step.astype(np.float32)
-    np.clip(theta[:, :2], -side / 2, side / 2, out=theta[:, :2])
-    np.maximum(theta[:, 2], 1, out=theta[:, 2])
-    np.maximum(theta[:, 3], SMALLEST_BACKGROUND, out=theta[:, 3])
-    spot.bound(theta)
-
-
-def _score(data: Floats, theta: Floats, spot: Spot, known: Floats) -> tuple[Floats, Floats]:
-    """Return Fisher matrix (n, p, p) and slope of the log-likelihood (n, p) for the parameters of
-    `spot`.
-    """
-    shape, *slopes = _slopes(theta, spot, data.shape[1])
-    photons = theta[:, 2, None, None]
-    expected = photons * shape
-    expected += theta[:, 3, None, None]
-    expected += known
-    weight = 1 / expected
-    jacobian = np.empty((len(data), spot.parameters, data.shape[1] ** 2), np.float32)
-    for i, slope in zip(_MOVED, slopes, strict=False):
-        jacobian[:, i] = (photons * slope).reshape(len(data), -1)
-    jacobian[:, 2] = shape.reshape(len(data), -1)
-    jacobian[:, 3] = 1
-    weighted = jacobian * weight.reshape(len(data), 1, -1)
-    fisher = np.asarray(weighted @ jacobian.transpose(0, 2, 1), np.float32)
-    residual = (data - expected).reshape(len(data), -1, 1)
-    # A spot that fades to nothing must not make the matrix singular.
-    fisher += np.float32(1e-6) * np.eye(spot.parameters, dtype=np.float32)
-    return fisher, np.asarray((weighted @ residual)[..., 0], np.float32)
-
-
-def _slopes(theta: Floats, spot: Spot, side: int) -> list[Floats]:
-    """Return spots of one photo-electron, (n, side, side), and their derivatives by y, x and, if it
-    is fitted, z.
-    """
-    one = _with_depth if spot.parameters == 5 else _flat
-    found = [one(theta, part, side) for part in spot.parts(theta)]
-    return [np.asarray(sum(terms[1:], terms[0]), np.float32) for terms in zip(*found, strict=True)]
-
-
-def _flat(theta: Floats, part: Part, side: int) -> list[Floats]:
-    in_y, dy = profile(side, theta[:, 0], part.y)
-    in_x, dx = profile(side, theta[:, 1], part.x)
-    return [_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))]
-
-
-def _with_depth(theta: Floats, part: Part, side: int) -> list[Floats]:
-    in_y, dy, wy = profile_and_slopes(side, theta[:, 0], part.y)
-    in_x, dx, wx = profile_and_slopes(side, theta[:, 1], part.x)
-    in_y, dy, wy = (np.float32(part.share) * values for values in (in_y, dy, wy))
-    by_z = _outer(wy * part.y_slope, in_x) + _outer(in_y, wx * part.x_slope)
-    return [*(_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))), by_z]
-
-
-def _outer(rows: AnyFloats, columns: AnyFloats) -> Floats:
-    return np.asarray(rows[:, :, None] * columns[:, None, :], np.float32)
+def _reached(spots: Spots, reach: int) -> NDArray[np.bool_]:
+    """Return which spots have another one of their frame within `reach` pixels along y and x."""
+    apart = spots * np.array([2 * reach + 2, 1, 1])
+    # The nearest is each spot itself.
+    distance, _ = cKDTree(apart).query(apart, k=2, p=np.inf, distance_upper_bound=reach + 0.5)
+    return np.asarray(np.isfinite(np.asarray(distance)[:, 1]))
 
 
 class _SpotFilter:
@@ -430,51 +290,51 @@ class _SpotFilter:
     noise : what the filter makes of the standard deviation of white noise
     """
 
-    def __init__(self, shape: tuple[int, int], sigma_px: float) -> None:
+    def __init__(self, shape: tuple[int, int], sigma_px: float, arrays: Arrays) -> None:
+        self._arrays, xp = arrays, arrays.xp
         self._narrow, self._wide = _half_gaussian(sigma_px), _half_gaussian(2 * sigma_px)
         self._pad = len(self._wide) - 1
         height, width = (n + 2 * self._pad for n in shape)
-        self._padded = np.empty((height, width), np.float32)
-        self._along_y, self._scratch = np.empty((2, shape[0], width), np.float32)
-        self._scratch_x = np.empty(shape, np.float32).T
-        self._blurred = np.empty((2, *shape), np.float32)
+        self._padded = xp.empty((height, width), dtype=xp.float32)
+        self._along_y, self._scratch = (
+            xp.empty((shape[0], width), dtype=xp.float32) for _ in range(2)
+        )
+        self._scratch_x = xp.empty(shape, dtype=xp.float32).T
+        self._filtered, self._blurred = (xp.empty(shape, dtype=xp.float32) for _ in range(2))
         point = np.zeros(shape, np.float32)
         point[shape[0] // 2, shape[1] // 2] = 1
-        self.noise = float(np.linalg.norm(self(point)[0]))
+        self.noise = float(np.linalg.norm(arrays.on_host(self(arrays.array(point))[0])))
 
-    def __call__(self, frame: Floats) -> tuple[Floats, Floats]:
+    def __call__(self, frame: Array) -> tuple[Array, Array]:
         """Return the filtered frame and its wide blur.
 
         Valid until the next call, and the caller's to change until then.
         """
         p, padded = self._pad, self._padded
         padded[p:-p, p:-p] = frame
-        padded[:p, p:-p], padded[-p:, p:-p] = frame[0], frame[-1]
-        padded[:, :p], padded[:, -p:] = padded[:, p, None], padded[:, -p - 1, None]
-        filtered, wide = self._blurred
+        padded[:p, p:-p], padded[-p:, p:-p] = frame[:1, :], frame[-1:, :]
+        padded[:, :p], padded[:, -p:] = padded[:, p : p + 1], padded[:, -p - 1 : -p]
+        filtered, wide = self._filtered, self._blurred
         for half, out in ((self._narrow, filtered), (self._wide, wide)):
-            _correlate(padded, half, self._along_y, self._scratch)
-            _correlate(self._along_y.T, half, out.T, self._scratch_x)
-        filtered -= wide
+            self._correlate(padded, half, self._along_y, self._scratch)
+            self._correlate(self._along_y.T, half, out.T, self._scratch_x)
+        self._arrays.subtract(filtered, wide, filtered)
         return filtered, wide
 
-
-def _correlate(source: Floats, half: Floats, out: Floats, scratch: Floats) -> None:
-    """Correlate along the first axis with a symmetric kernel, of which `half` is given from its
-    middle on; no copies.
-    """
-    n = len(out)
-    middle = (len(source) - n) // 2
-    np.multiply(source[middle : middle + n], half[0], out=out)
-    for i, weight in enumerate(half[1:], start=1):
-        np.add(
-            source[middle - i : middle - i + n], source[middle + i : middle + i + n], out=scratch
-        )
-        scratch *= weight
-        out += scratch
+    def _correlate(self, source: Array, half: list[float], out: Array, scratch: Array) -> None:
+        """Correlate along the first axis with a symmetric kernel, of which `half` is given from its
+        middle on; no copies.
+        """
+        arrays, n = self._arrays, out.shape[0]
+        middle = (source.shape[0] - n) // 2
+        arrays.multiply(source[middle : middle + n, :], half[0], out)
+        for i, weight in enumerate(half[1:], start=1):
+            before, after = (source[middle + s : middle + s + n, :] for s in (-i, i))
+            arrays.multiply(arrays.add(before, after, scratch), weight, scratch)
+            arrays.add(out, scratch, out)
 
 
-def _half_gaussian(sigma_px: float) -> Floats:
+def _half_gaussian(sigma_px: float) -> list[float]:
     """Return a Gaussian's samples from its middle to three sigma; both halves sum to 1."""
     half = np.exp(-0.5 * (np.arange(int(np.ceil(3 * sigma_px)) + 1) / sigma_px) ** 2)
-    return np.asarray(half / (2 * half.sum() - half[0]), np.float32)
+    return [float(v) for v in half / (2 * half.sum() - half[0])]

@@ -15,14 +15,18 @@ from livesr.modalities.storm.config import STORMConfig
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from pymmcore_plus import CMMCorePlus
 
     from livesr.base.config import RigConfig
     from livesr.base.frames import FrameQuality, Pixels
     from livesr.base.geometry import Geometry
+    from livesr.check.finding import Finding, Found
     from livesr.check.hardware import Looked, Measured
+    from livesr.check.micromanager import Configuration
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.live.sinks.sink import Sink
     from livesr.modalities.calibrator import Calibrator
     from livesr.modalities.storm.localise import Localiser
     from livesr.modalities.storm.reconstructor import STORMReconstructor
@@ -69,6 +73,24 @@ class STORM(Modality[STORMConfig]):
     def frames_at_once(self, section: STORMConfig) -> int:
         """Return how many of them are localised side by side."""
         return min(section.frames, FRAMES_AT_ONCE)
+
+    def sinks(self, core: CMMCorePlus, rig: RigConfig) -> Sequence[Sink]:
+        """Return what holds the density of emitters by a laser, if the rig asks for it."""
+        from livesr.modalities.storm.activation import Activation
+
+        config = STORMConfig.of(rig).activation
+        if config is None:
+            return ()
+        return (Activation(core, config, frozenset(rig.channels_of(self.name))),)
+
+    def check_beside(self, rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
+        """Look for the activation laser."""
+        from livesr.check.rig import check_named
+
+        if (config := STORMConfig.of(rig).activation) is not None:
+            named = (config.device, config.property)
+            does = ("sets the power of the activation laser", "is that power")
+            yield from check_named(cfg, "storm.activation", named, found, "activation", does)
 
     def scale(self, rig: RigConfig) -> float | None:
         """Return None: the running image has pixels of its own size."""

@@ -18,6 +18,7 @@ from scipy.special import erf
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, Pixels, RawStack
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.storm.aim import drift_of
 from livesr.modalities.storm.depth import DepthTracker
 from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
@@ -127,6 +128,10 @@ class STORMReconstructor:
             _add_squares(picture, y[this], x[this], np.maximum(sigma[this], _NARROWEST_PX), radius)
         return picture
 
+    def drift_of(self, localisations: NDArray[np.void], exposures: int) -> NDArray[np.float64]:
+        """Return the drift of every exposure, (exposures, axes), by all localisations at once."""
+        return drift_of(localisations, self.field_nm, exposures)
+
     def running(self, correct: Correct | None = None) -> RunningImage:
         """Return what one stream of one run accumulates.
 
@@ -173,6 +178,7 @@ class RunningImage:
     drift_nm : (y, x), or with z (y, x, z), that the last group was moved back by; None without
         correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
+    emitters_per_um2 : found in a frame of the last group
     """
 
     def __init__(self, reconstructor: STORMReconstructor, correct: Correct | None = None) -> None:
@@ -186,6 +192,8 @@ class RunningImage:
         self._depth = DepthTracker(reconstructor.field_nm) if deep else None
         self.drift_nm: tuple[float, ...] | None = None
         self.jump_nm: tuple[float, float] | None = None
+        self.given_drift_nm: NDArray[np.float64] | None = None
+        self.emitters_per_um2: float | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
     def add(self, stack: RawStack) -> Image:
@@ -201,6 +209,8 @@ class RunningImage:
             came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)
         ]
         self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
+        field_um2 = math.prod(this.field_nm) / 1e6
+        self.emitters_per_um2 = round(len(self.localisations) / (len(came) * field_um2), 4)
         drawn = this.draw(self._where_they_were(self.localisations))
         if this.sliding_groups is None:
             self._image += drawn
@@ -224,6 +234,8 @@ class RunningImage:
 
     def _where_they_were(self, localisations: NDArray[np.void]) -> NDArray[np.void]:
         """Return the localisations without the drift since the first group."""
+        if self.given_drift_nm is not None:
+            return self._moved_back(localisations, self.given_drift_nm)
         if self._tracker is None:
             return localisations
         here = localisations.copy()
@@ -235,4 +247,15 @@ class RunningImage:
             drift_z_nm = self._depth.update(here["y_nm"], here["x_nm"], here["z_nm"])
             self.drift_nm = *drift_nm, drift_z_nm
             here["z_nm"] -= np.float32(drift_z_nm)
+        return here
+
+    def _moved_back(
+        self, localisations: NDArray[np.void], drift_nm: NDArray[np.float64]
+    ) -> NDArray[np.void]:
+        """Return the localisations without the drift of their exposures."""
+        here = localisations.copy()
+        of_each = drift_nm[np.minimum(here["frame"], len(drift_nm) - 1)].astype(np.float32)
+        for name, shift_nm in zip(("y_nm", "x_nm", "z_nm"), of_each.T, strict=False):
+            here[name] -= shift_nm
+        self.drift_nm = tuple(of_each.mean(axis=0).tolist()) if len(here) else None
         return here

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.special import erf
 
+from livesr.live.arrays import HOST, Array, Arrays
 from livesr.modalities.storm.config import AstigmatismConfig
 
-Floats = NDArray[np.float32]
-AnyFloats = NDArray[np.floating[Any]]
-Width = AnyFloats | np.float32
+Width = Array | float
 
 SMALLEST_BACKGROUND = 0.05
 _Z_STEPS = 13  # of the range, that a fit may begin at
@@ -36,15 +33,15 @@ class Part(NamedTuple):
     Attributes
     ----------
     share : of the spot's light
-    y, x : widths, pixels, one value or (n, 1)
+    y, x : widths, pixels, one value or (n,)
     y_slope, x_slope : their derivatives by z
     """
 
     share: float
     y: Width
     x: Width
-    y_slope: Width = np.float32(0)
-    x_slope: Width = np.float32(0)
+    y_slope: Width = 0.0
+    x_slope: Width = 0.0
 
 
 class Spot(Protocol):
@@ -55,45 +52,42 @@ class Spot(Protocol):
     parameters : how many are fitted
     sigma_px : width that spots are looked for with
     widest_px : width that the box of a fit has room for
+    z_range_px : that z is kept within, where it is fitted
     """
 
     parameters: int
     sigma_px: float
     widest_px: float
+    z_range_px: tuple[float, float]
 
-    def parts(self, theta: Floats) -> Sequence[Part]:
-        """Return the Gaussians that fitted spots, (n, `parameters`), are the sum of; the narrowest
+    def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
+        """Return the Gaussians that fitted spots, (`parameters`, n), are the sum of; the narrowest
         first.
         """
 
-    def start(self, boxes: Floats) -> Floats:
-        """Return where the fits of boxes (n, side, side), photo-electrons, begin."""
-
-    def bound(self, theta: Floats) -> None:
-        """Keep what is fitted beside position, light and background within its bounds."""
+    def start(self, boxes: Array, arrays: Arrays = HOST) -> Array:
+        """Return where the fits of boxes (side, side, n), photo-electrons, begin."""
 
 
 class RoundSpot:
     """A spot as wide as the optics make it in focus; see `Spot`."""
 
     parameters = 4
+    z_range_px = (0.0, 0.0)
 
     def __init__(self, sigma_px: float) -> None:
-        self.sigma_px = self.widest_px = sigma_px
-        self._parts = (Part(1.0, np.float32(sigma_px), np.float32(sigma_px)),)
+        self.sigma_px = self.widest_px = float(sigma_px)
+        self._parts = (Part(1.0, self.sigma_px, self.sigma_px),)
 
-    def parts(self, theta: Floats) -> Sequence[Part]:
+    def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
         """Return one Gaussian, the same for all."""
         return self._parts
 
-    def start(self, boxes: Floats) -> Floats:
+    def start(self, boxes: Array, arrays: Arrays = HOST) -> Array:
         """Return the middle, and what exceeds the border."""
-        background, light = _light(boxes)
-        zero = np.zeros_like(light)
-        return np.stack([zero, zero, light, background], axis=1).astype(np.float32)
-
-    def bound(self, theta: Floats) -> None:
-        """There is nothing to bound."""
+        background, light = _light(boxes, arrays)
+        zero = arrays.xp.zeros_like(light)
+        return arrays.xp.stack([zero, zero, light, background])
 
 
 class AstigmaticSpot:
@@ -110,86 +104,98 @@ class AstigmaticSpot:
         z_px, both = z_px / pixel_size_nm, both / pixel_size_nm
         self.z_range_px = float(z_px[0]), float(z_px[-1])
         self._starts_px = np.linspace(*self.z_range_px, _Z_STEPS, dtype=np.float32)
-        self._widths = CubicSpline(z_px, both, axis=1, bc_type="natural")
-        self._slopes = self._widths.derivative()
+        curves = CubicSpline(z_px, both, axis=1, bc_type="natural")
+        self._knots_px = z_px.astype(np.float32)
+        self._pieces = curves.c.astype(np.float32)  # (power, between two knots, axis)
         self.sigma_px = float(np.sqrt(both.prod(axis=0)).min())
         self.widest_px = float(np.quantile(both.max(axis=0), _BOX_HOLDS))
 
-    def parts(self, theta: Floats) -> Sequence[Part]:
+    def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
         """Return a Gaussian as wide as each z makes it, and the halo."""
-        low, high = self.z_range_px
-        z = np.clip(theta[:, 4], low, high)
-        (y, x), (y_slope, x_slope) = (
-            np.asarray(curve(z), np.float32)[..., None] for curve in (self._widths, self._slopes)
-        )
-        halo = self._config.halo
+        (y, y_slope), (x, x_slope) = self._widths(theta[4, :], arrays)
+        halo, wider = self._config.halo, self._config.halo_factor
         core = Part(1 - halo, y, x, y_slope, x_slope)
         if not halo:
             return (core,)
-        wider = (values * np.float32(self._config.halo_factor) for values in core[1:])
-        return core, Part(halo, *wider)
+        return core, Part(halo, *(values * wider for values in core[1:]))
 
-    def start(self, boxes: Floats) -> Floats:
+    def _widths(self, z_px: Array, arrays: Arrays) -> list[tuple[Array, Array]]:
+        """Return the widths along y and x, and their derivatives."""
+        xp, knots = arrays.xp, arrays.array(self._knots_px)
+        z = xp.clip(z_px, *self.z_range_px)
+        last = len(self._knots_px) - 2
+        piece = xp.clip(xp.searchsorted(knots, z, side="right") - 1, 0, last)
+        dz, made = z - xp.take(knots, piece), []
+        for axis in (0, 1):
+            a, b, c, d = (
+                xp.take(arrays.array(np.ascontiguousarray(power[:, axis])), piece)
+                for power in self._pieces
+            )
+            made.append((((a * dz + b) * dz + c) * dz + d, (3.0 * a * dz + 2.0 * b) * dz + c))
+        return made
+
+    def start(self, boxes: Array, arrays: Arrays = HOST) -> Array:
         """Return the middle, what exceeds the border, and the z whose spot is most like each."""
-        n, side = boxes.shape[:2]
-        background, light = _light(boxes)
-        theta = np.zeros((n, 5), np.float32)
-        theta[:, 2], theta[:, 3] = light, background
-        at = np.zeros((_Z_STEPS, 5), np.float32)
-        at[:, 4] = self._starts_px
-        shapes = light_of(self, at, side).reshape(_Z_STEPS, -1)
-        shapes /= np.linalg.norm(shapes, axis=1, keepdims=True)
-        above = (boxes - background[:, None, None]).reshape(n, -1)
-        theta[:, 4] = self._starts_px[(above @ shapes.T).argmax(axis=1)]
-        return theta
-
-    def bound(self, theta: Floats) -> None:
-        """Keep z within what was calibrated."""
-        np.clip(theta[:, 4], *self.z_range_px, out=theta[:, 4])
+        xp, (side, _, n) = arrays.xp, boxes.shape
+        background, light = _light(boxes, arrays)
+        at = np.zeros((5, _Z_STEPS), np.float32)
+        at[4] = self._starts_px
+        shapes = light_of(self, at, side).reshape(-1, _Z_STEPS)
+        shapes /= np.linalg.norm(shapes, axis=0)
+        above = xp.reshape(boxes - background, (side**2, n))
+        like = xp.matmul(arrays.array(np.ascontiguousarray(shapes.T)), above)
+        z = xp.take(arrays.array(self._starts_px), xp.argmax(like, axis=0))
+        zero = xp.zeros_like(light)
+        return xp.stack([zero, zero, light, background, z])
 
 
-def light_of(spot: Spot, theta: Floats, side: int) -> Floats:
-    """Return the light of spots of one photo-electron in their boxes, (n, side, side)."""
-    light = np.zeros((len(theta), side, side), np.float32)
-    for part in spot.parts(theta):
-        in_y, _ = profile(side, theta[:, 0], part.y)
-        in_x, _ = profile(side, theta[:, 1], part.x)
-        light += (part.share * in_y)[:, :, None] * in_x[:, None, :]
-    return light
+def light_of(spot: Spot, theta: Array, side: int, arrays: Arrays = HOST) -> Array:
+    """Return the light of spots of one photo-electron in their boxes, (side, side, n)."""
+    made = []
+    for part in spot.parts(theta, arrays):
+        in_y, _ = profile(side, theta[0, :], part.y, arrays)
+        in_x, _ = profile(side, theta[1, :], part.x, arrays)
+        made.append((part.share * in_y)[:, None, :] * in_x[None, :, :])
+    return sum(made[1:], made[0])
 
 
-def profile(side: int, centre: AnyFloats, sigma_px: Width) -> tuple[AnyFloats, AnyFloats]:
+def profile(side: int, centre: Array, sigma_px: Width, arrays: Arrays) -> tuple[Array, Array]:
     """Return the share of a Gaussian that each pixel of a row collects, and its derivative by the
-    centre; (n, side).
+    centre; (side, n).
     """
-    shares, _, density = _at_edges(side, centre, sigma_px)
-    return shares, -np.diff(density)
+    shares, _, density = _at_edges(side, centre, sigma_px, arrays)
+    return shares, density[:-1, :] - density[1:, :]
 
 
 def profile_and_slopes(
-    side: int, centre: AnyFloats, sigma_px: Width
-) -> tuple[AnyFloats, AnyFloats, AnyFloats]:
+    side: int, centre: Array, sigma_px: Width, arrays: Arrays = HOST
+) -> tuple[Array, Array, Array]:
     """Return the same, and the derivative by the width."""
-    shares, edges, density = _at_edges(side, centre, sigma_px)
-    return shares, -np.diff(density), -np.diff(density * edges / sigma_px)
+    shares, edges, density = _at_edges(side, centre, sigma_px, arrays)
+    by_width = density * edges / sigma_px
+    return shares, density[:-1, :] - density[1:, :], by_width[:-1, :] - by_width[1:, :]
 
 
 def _at_edges(
-    side: int, centre: AnyFloats, sigma_px: Width
-) -> tuple[AnyFloats, AnyFloats, AnyFloats]:
-    """Return what pixels collect (n, side), where their edges are and the density there."""
-    sigma = np.asarray(sigma_px, centre.dtype)
-    edges = np.arange(side + 1, dtype=centre.dtype) - centre.dtype.type(side / 2) - centre[:, None]
-    scaled = edges * (1 / (math.sqrt(2) * sigma))
-    density = np.exp(-(scaled**2)) * (1 / (math.sqrt(2 * math.pi) * sigma))
-    return 0.5 * np.diff(erf(scaled)), edges, density
+    side: int, centre: Array, sigma_px: Width, arrays: Arrays
+) -> tuple[Array, Array, Array]:
+    """Return what pixels collect (side, n), where their edges are and the density there."""
+    xp = arrays.xp
+    pixels = xp.arange(side + 1, dtype=centre.dtype) - side / 2
+    edges = pixels[:, None] - centre[None, :]
+    scaled = edges * (1 / (math.sqrt(2) * sigma_px))
+    density = xp.exp(-(scaled * scaled)) * (1 / (math.sqrt(2 * math.pi) * sigma_px))
+    passed = arrays.erf(scaled)
+    return 0.5 * (passed[1:, :] - passed[:-1, :]), edges, density
 
 
-def _light(boxes: Floats) -> tuple[Floats, Floats]:
+def _light(boxes: Array, arrays: Arrays) -> tuple[Array, Array]:
     """Return background and photo-electrons above it: the border, and what exceeds it."""
-    border = np.concatenate(
-        [boxes[:, 0], boxes[:, -1], boxes[:, 1:-1, 0], boxes[:, 1:-1, -1]], axis=1
-    )
-    background = np.maximum(np.median(border, axis=1), SMALLEST_BACKGROUND)
-    light = np.maximum(boxes.sum((1, 2)) - background * boxes.shape[1] ** 2, 1)
-    return background, light
+    xp = arrays.xp
+    rim = [boxes[0, :, :], boxes[-1, :, :], boxes[1:-1, 0, :], boxes[1:-1, -1, :]]
+    border = xp.sort(xp.concat(rim, axis=0), axis=0)
+    middle = border.shape[0] // 2
+    median = 0.5 * (border[middle - 1, :] + border[middle, :])  # their number is even
+    background = xp.clip(median, SMALLEST_BACKGROUND, None)
+    whole = xp.sum(boxes, axis=(0, 1))
+    return background, xp.clip(whole - background * boxes.shape[0] ** 2, 1.0, None)

@@ -231,7 +231,8 @@ def _model(theta: Floats, side: int, halo: tuple[float, float]) -> tuple[Floats,
 def _one(theta: Floats, side: int, factor: float) -> tuple[Floats, ...]:
     """Return one Gaussian `factor` times as wide, and its derivatives by y, x and both widths."""
     (in_y, dy, wy), (in_x, dx, wx) = (
-        profile_and_slopes(side, theta[:, i], factor * theta[:, 4 + i, None]) for i in (0, 1)
+        (values.T for values in profile_and_slopes(side, theta[:, i], factor * theta[:, 4 + i]))
+        for i in (0, 1)
     )
     pairs = ((in_y, in_x), (dy, in_x), (in_y, dx), (factor * wy, in_x), (in_y, factor * wx))
     return tuple(a[:, :, None] * b[:, None, :] for a, b in pairs)

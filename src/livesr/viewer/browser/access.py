@@ -30,6 +30,7 @@ _SCRIPTS = (
     "connection",
     "format",
     "histogram",
+    "localised",
     "measure",
     "panes",
     "planes",

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.timing import now_ns
-from livesr.formats.wire import Message, WireChannel
+from livesr.formats.wire import Message, WireChannel, WireLocalised
 from livesr.viewer.browser.messages import ChannelDisplay, View
 from livesr.viewer.composite import (
     SAFE_COLORS,
@@ -191,6 +191,7 @@ class PictureMaker:
             "provisional": header.provisional,
             "judgement": _judgement(pair.prediction),
             "mixing": header.mixing,
+            "localised": said.model_dump() if (said := _localised(pair)) else None,
             "warnings": list(dict.fromkeys(w for m in pair.messages for w in m.header.warnings)),
         }
         return Frame(key, pair, content, tuple(parts))
@@ -331,6 +332,11 @@ def _mean_pcc(audit: Mapping[str, Any]) -> dict[str, Any]:
     pccs = [finite(pcc) for pcc in dict(audit.get("pcc") or {}).values()]
     known = [pcc for pcc in pccs if pcc is not None]
     return {"t": audit.get("t"), "pcc": sum(known) / len(known) if known else None}
+
+
+def _localised(pair: FramePair) -> WireLocalised | None:
+    """Return what the measurement's group localised."""
+    return pair.measurement.header.localised if pair.measurement else None
 
 
 def _rsp(pair: FramePair) -> dict[str, Any] | None:
