@@ -112,11 +112,22 @@ class RawAccount(TypedDict, total=False):
     raw_unplaced: int
 
 
-class Report(Status, RawAccount, total=False):
+class Surroundings(TypedDict, total=False):
+    """What whoever made a run adds to its report: where it came from, and where it went."""
+
+    store: str | None
+    publish: str | None
+    offline: bool
+    replay: dict[str, Any]
+    raw_door: dict[str, Any]
+    listener_errors: int
+
+
+class Report(Status, RawAccount, Surroundings, total=False):
     """Everything that is known about a run, as in report.json and with `--json`.
 
-    `device` and `channels` go by channel, `steps_ms` by step, `sink_dropped` by sink. What follows
-    `error` is added by whoever made the run. `sinks` goes by sink: what it says of itself.
+    `device` and `channels` go by channel, `steps_ms` by step, `sink_dropped` by sink. `sinks` goes
+    by sink: what it says of itself.
     """
 
     groups: int
@@ -134,12 +145,6 @@ class Report(Status, RawAccount, total=False):
     sink_dropped: dict[str, int]
     sinks: dict[str, dict[str, Any]]
     error: str | None
-    store: str | None
-    publish: str | None
-    offline: bool
-    replay: dict[str, Any]
-    raw_door: dict[str, Any]
-    listener_errors: int
 
 
 class RunState:
