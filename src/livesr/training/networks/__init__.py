@@ -1,5 +1,5 @@
-"""The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are
-compared with.
+"""The networks: IMC-SR separates structures, EDSR upscales, U-Net SIM reconstructs raw frames; RCAN,
+U-Net and DFCAN are what they are compared with.
 
 Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
 nothing of losses, data or runtimes.
@@ -22,6 +22,7 @@ from livesr.training.networks.edsr import EDSR
 from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
 from livesr.training.networks.rcan import RCAN
 from livesr.training.networks.unet import UNet
+from livesr.training.networks.unet_sim import UNetSIM
 
 __all__ = [
     "DFCAN",
@@ -31,6 +32,7 @@ __all__ = [
     "RCAN",
     "IMCSRSingle",
     "UNet",
+    "UNetSIM",
     "build",
     "load",
     "patches_seen",
@@ -43,6 +45,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "edsr": EDSR,
     "rcan": RCAN,
     "unet": UNet,
+    "unet-sim": UNetSIM,
     "dfcan": DFCAN,
 }
 
