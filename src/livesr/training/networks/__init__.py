@@ -1,5 +1,6 @@
-"""The networks: IMC-SR separates structures, EDSR upscales, U-Net SIM reconstructs raw frames; RCAN,
-U-Net and DFCAN are what they are compared with.
+"""The networks: IMC-SR separates structures, EDSR upscales, U-Net SIM reconstructs raw frames.
+
+RCAN, U-Net and DFCAN are what they are compared with.
 
 Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
 nothing of losses, data or runtimes.

@@ -80,14 +80,16 @@ class SIMSequence:
 
         `domain` has its structures; the pixels stay.
         """
-        domain, draw = domain or Domain(), Draw(np.random.default_rng(tuple(entropy)))
         other = copy.copy(self)
-        other._entropy = tuple(entropy)
-        other.noise = _drawn_noise(draw, domain)
-        other._draw_optics(draw, self._microscope.shape, domain)
-        other._draw_light(draw, domain)
-        other._look()
+        other._light_anew(entropy, domain or Domain())  # noqa: SLF001 - a copy of this one
         return other
+
+    def _light_anew(self, entropy: Sequence[int], domain: Domain) -> None:
+        draw, self._entropy = Draw(np.random.default_rng(tuple(entropy))), tuple(entropy)
+        self.noise = _drawn_noise(draw, domain)
+        self._draw_optics(draw, self._microscope.shape, domain)
+        self._draw_light(draw, domain)
+        self._look()
 
     @property
     def offset_adu(self) -> float:
