@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -242,7 +242,7 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
 def _input(channel: ChannelDescription) -> dict[str, Any]:
     """Return what a prediction was made of."""
     frames = "t-1, t, t+1" if channel.window == 3 else "t"
-    first = next(iter(channel.ai.get("engines", ())), {})
+    first: Mapping[str, Any] = next(iter(channel.ai.get("engines", ())), {})
     if first.get("task") in RAW_TASKS:
         return {"kind": "raw frames", "labels": first["raw_frames"], "frames": frames}
     return {"kind": "reconstruction", "method": channel.recon_method, "frames": frames}

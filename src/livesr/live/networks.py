@@ -19,6 +19,7 @@ from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, OutputChannel, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
+from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import InferenceSession, Resident
@@ -118,6 +119,8 @@ class Networks:
     def resident(self) -> Resident | None:
         """The way in for frames that are on a GPU, None if a step needs them on the host."""
         if len(self.steps) != 1 or self.uncertainty is not None or self.raw_order:
+            return None
+        if self.steps[0].engine.manifest.normalisation == MEAN_DEVIATION:
             return None
         return self.steps[0].session.resident
 
@@ -391,7 +394,7 @@ def _provenance(steps: Sequence[Network], raw: Sequence[str] = ()) -> Mapping[st
     `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
     went through, in order. `raw` are the raw frames that the first one saw.
     """
-    engines = [
+    engines: list[dict[str, Any]] = [
         {
             "task": engine.manifest.task,
             "model": {

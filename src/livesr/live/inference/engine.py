@@ -332,7 +332,9 @@ def _renamed(value: object) -> object:
     return value
 
 
-Normalised = Annotated[Literal["background-scale", "none"], BeforeValidator(_renamed)]
+Normalised = Annotated[
+    Literal["background-scale", "mean-deviation", "none"], BeforeValidator(_renamed)
+]
 
 
 class Manifest(Model):
@@ -344,8 +346,9 @@ class Manifest(Model):
     raw_frames : of an engine that sees the raw frames of one time point: what each is, in its order
         ("angle 0 phase 0", or "raw 0" for whatever the rig exposes there); else empty
     scale : output pixels per input pixel along each axis
-    normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
-        takes ADU
+    normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; behind
+        "mean-deviation" the whole frame has mean 0 and standard deviation 1, also where it is seen
+        in tiles, and the answer is taken back; "none" takes ADU
     pixel_size_nm : sampling of the input that it was trained for; None is any
     resolution_nm : wavelength / (2 NA) of the optics that it was trained for; None is any
     modality : reconstructions that it was trained for; empty is any
