@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 import yaozarrs
 import zarr
+from typer.testing import CliRunner
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import ReconstructConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.geometry import Geometry
+from livesr.cli import app
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
 from livesr.live.paths import build_path
@@ -170,6 +173,13 @@ def test_the_classical_reconstruction_of_a_whole_group(tmp_path: Path) -> None:
     again = Path(process(raw, tmp_path / "again.ome.zarr", compute=ON_CPU)["store"])
     assert "sr" not in {image.kind for image in RecordedStore(again).images.values()}
     assert np.array_equal(array(again, "recon"), array(classical.sink.path, "recon"))
+
+
+def test_too_few_raw_frames_are_not_calibrated_with(tmp_path: Path) -> None:
+    part = rig("of-three", 3).model_dump(mode="json", exclude={"folder"})
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(part), encoding="utf-8")
+    said = CliRunner().invoke(app, ["calibrate", str(tmp_path), "--dry-run"])
+    assert "exposes angle 0 phase 0, angle 1 phase 0, angle 2 phase 0, and" in str(said.exception)
 
 
 class TestRestore:
