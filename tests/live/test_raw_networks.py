@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from livesr.live.paths import build_path
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
+from livesr.store.repair import repair
 from raw_groups import ONE_PHASE, group_engine, restoring_engine
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups, sim_rig
 
@@ -173,6 +175,30 @@ def test_the_classical_reconstruction_of_a_whole_group(tmp_path: Path) -> None:
     again = Path(process(raw, tmp_path / "again.ome.zarr", compute=ON_CPU)["store"])
     assert "sr" not in {image.kind for image in RecordedStore(again).images.values()}
     assert np.array_equal(array(again, "recon"), array(classical.sink.path, "recon"))
+
+
+def test_metadata_that_is_lost_is_made_again(tmp_path: Path) -> None:
+    found = rig("of-three", 3)
+    (tmp_path / "rig.yaml").write_text(
+        yaml.safe_dump(found.model_dump(mode="json", exclude={"folder"})), encoding="utf-8"
+    )
+    found = load_rig(tmp_path)
+    live = Live(found, tmp_path / "run.ome.zarr")
+    live.record(moving_groups(3, 3))
+    store = live.sink.path
+    manifest = (tmp_path / "home" / "engines" / "of-three" / "manifest.yaml").read_text()
+    (store / "livesr" / "manifest-488.yaml").write_text(manifest)
+    before = {}
+    for name in ("recon", "sr"):
+        file = store / name / "zarr.json"
+        before[name] = json.loads(file.read_text())["attributes"]["livesr"]
+        file.unlink()
+    (store / "livesr" / "images.json").unlink()
+    repair(store)
+    for name, said in before.items():
+        again = json.loads((store / name / "zarr.json").read_text())["attributes"]["livesr"]
+        assert (again["prediction"], again["kind"]) == (said["prediction"], said["kind"])
+    assert again["input"] == before["sr"]["input"]
 
 
 def test_too_few_raw_frames_are_not_calibrated_with(tmp_path: Path) -> None:

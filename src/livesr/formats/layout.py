@@ -34,6 +34,10 @@ STRAYS = f"{SIDECARS}/strays"
 IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
+MEAN_METHOD = "widefield mean"
+"""What the mean of a group's raw frames is called, the measurement beside a network that sees
+them."""
+
 RAW_TASKS = ("restore", "reconstruct")
 """What engines do that see raw frames."""
 
@@ -244,7 +248,8 @@ def _input(channel: ChannelDescription) -> dict[str, Any]:
     frames = "t-1, t, t+1" if channel.window == 3 else "t"
     first: Mapping[str, Any] = next(iter(channel.ai.get("engines", ())), {})
     if first.get("task") in RAW_TASKS:
-        return {"kind": "raw frames", "labels": first["raw_frames"], "frames": frames}
+        labels = list(first.get("raw_frames", channel.raw_labels))
+        return {"kind": "raw frames", "labels": labels, "frames": frames}
     return {"kind": "reconstruction", "method": channel.recon_method, "frames": frames}
 
 

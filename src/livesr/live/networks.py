@@ -17,7 +17,7 @@ from livesr.base.config import ChannelConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.engine import Engine, OutputChannel, Uncertain, load_engine
+from livesr.live.inference.engine import Engine, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
@@ -276,7 +276,8 @@ def open_networks(
             try_out(engine, seen.shape, compute)
             session = _opened(engine, seen.shape, compute)
             if engine.manifest.task == "restore" and raw:
-                session, engine = RestoredSession(session, raw), _of_restored(engine)
+                session = RestoredSession(session, raw)
+                engine = replace(engine, manifest=engine.manifest.shown)
                 seen = frames
             steps.append(Network(engine, session, seen.shape))
             frames = seen.through(engine)
@@ -325,13 +326,6 @@ def _check_together(channel: str, engines: Sequence[Engine], raw: RawGroups | No
             f" {_MOST} engines stand behind each other. Leave out 'upscale'."
         )
     return True
-
-
-def _of_restored(engine: Engine) -> Engine:
-    """Return an engine as what follows sees it: one picture, as large as the measurement."""
-    shown = (OutputChannel(name="Restored", color="FFFFFF"),)
-    manifest = engine.manifest.model_copy(update={"channels": shown, "raw_frames": ()})
-    return replace(engine, manifest=manifest)
 
 
 def _opened(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:

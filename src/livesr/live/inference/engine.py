@@ -422,6 +422,16 @@ class Manifest(Model):
             raise ValueError(f"raw_frames must differ, got {', '.join(self.raw_frames)}")
 
     @property
+    def shown(self) -> Manifest:
+        """As what follows sees it: behind one that restores raw frames stands one picture of them,
+        as large as the measurement.
+        """
+        if self.task != "restore":
+            return self
+        picture = (OutputChannel(name="Restored", color="FFFFFF"),)
+        return self.model_copy(update={"channels": picture, "raw_frames": ()})
+
+    @property
     def inputs(self) -> int:
         """Planes of the network's input."""
         return len(self.raw_frames) or self.window
