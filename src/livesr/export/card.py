@@ -21,7 +21,7 @@ _ORIGINS = {
     "edsr": "EDSR (Lim et al. 2017; for STORM Hu et al. 2020)",
     "rcan": "RCAN (Zhang et al. 2018)",
     "unet": "U-Net (Ronneberger et al. 2015)",
-    "unet-sim": "U-Net on raw frames (Jin et al. 2020), on blocks of pixels",
+    "raw-unet": "U-Net on raw frames (Jin et al. 2020), on blocks of pixels",
 }
 _LIMITS = {
     "separate": (
