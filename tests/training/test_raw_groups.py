@@ -133,3 +133,19 @@ def test_a_network_that_keeps_its_size_is_refused_for_finer_pairs(tmp_path: Path
     )
     with pytest.raises(ValueError, match="frames 3 of the pairs, 9 of the network"):
         Trainer(config, pairs, pairs, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("depth", "fold"), [(1, 2), (2, 1), (2, 2)])
+def test_the_halo_of_its_network_is_what_a_pixel_sees(depth: int, fold: int) -> None:
+    torch = pytest.importorskip("torch")
+    from livesr.training.networks import RawUNet
+
+    torch.manual_seed(0)
+    network = RawUNet(width=4, depth=depth, fold=fold).eval()
+    torch.nn.init.normal_(network.out.weight, std=0.3)
+    frames = torch.randn(1, 3, 128, 128, requires_grad=True)
+    for place in range(64, 64 + network.multiple_of):
+        network(frames)[0, 0, 2 * place, 2 * place].backward()
+    seen = frames.grad[0].abs().sum(0).nonzero()
+    reach = max(64 - int(seen.min()), int(seen.max()) - (64 + network.multiple_of - 1))
+    assert network.halo - 6 <= reach <= network.halo

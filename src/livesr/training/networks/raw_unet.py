@@ -47,7 +47,8 @@ class RawUNet(nn.Module):  # type: ignore[misc]
             raise ValueError(f"depth and fold must be at least 1; got {depth} and {fold}")
         self.frames, self.scale, self._unfold = frames, scale, fold * scale
         self.multiple_of = fold * 2**depth
-        self.halo = fold * (2 * (2 ** (depth + 1) - 1) + 2 * (2**depth - 1)) + 1
+        # Two pixels a level on the way down and up, and what pooling and unfolding join to them.
+        self.halo = fold * (7 * 2**depth - 4) + 1
         self.fold = nn.Conv2d(frames, frames * fold**2, fold, stride=fold)
         self.mean = nn.Conv2d(frames, scale**2, 3, padding=1)
         self._begin()
