@@ -16,9 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 import livesr
-from livesr.bench.gpu.subjects import agreement
+from livesr.bench.gpu.paste import to_paste
+from livesr.bench.gpu.subjects import agreement, full_engine
 from livesr.bench.report import read_json, write_json
-from livesr.bench.result import AGREEMENT, LeftOut, Measured, Result, Target
+from livesr.bench.result import AGREEMENT, Environment, LeftOut, Measured, Result, Target
 from livesr.bench.runner import SUITES
 from livesr.cli import app
 from livesr.live.inference.cuda import why_no_gpu
@@ -47,6 +48,8 @@ def test_without_a_gpu_the_cpus_runtimes_agree_and_the_rest_says_why_not(tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)
     assert said["wrong"] == []
+    assert "card and driver: none" in said["text"]
+    assert "wrong or failed: nothing" in said["text"]
     known = read_json(out)
     agreeing = [r for r in known.results if r.unit == AGREEMENT]
     assert {r.name.split(".")[2] for r in agreeing} == {"openvino", "torch"}
@@ -55,6 +58,54 @@ def test_without_a_gpu_the_cpus_runtimes_agree_and_the_rest_says_why_not(tmp_pat
     reasons = {entry.name: entry.reason for entry in known.left_out}
     for name in ("gpu.parity.tensorrt", "gpu.speed.tensorrt", "gpu.frame.recon"):
         assert "NVIDIA driver" in reasons[name]
+
+
+def test_what_is_pasted_into_an_issue_says_card_agreement_times_and_what_failed() -> None:
+    card = "NVIDIA GeForce RTX 4090, 580.65, 24564 MiB"
+    here = Environment(
+        "a CPU", 4, True, 1.0, "Windows-11", "3.12.1", {"livesr": "9.9", "onnx": "1.2"}, gpu=card
+    )
+    least = (Target(0.998, "least"),)
+    name = "gpu.parity.tensorrt-rtx"
+    results = [
+        Result(f"{name}.f16.light", 0.9995, AGREEMENT, targets=least, environment=here),
+        Result(f"{name}.f16.full", 0.9990, AGREEMENT, targets=least, environment=here),
+        Result(f"{name}.f8.light", 0.5, AGREEMENT, targets=least, environment=here),
+        Result("gpu.speed.tensorrt-rtx.512", 4.25, "ms", 9, "torch eager f16", 0.47),
+        Result("gpu.speed.tensorrt-rtx.1024", 15.5, "ms", 36, "torch eager f16", 0.43),
+        Result("gpu.frame.512", 5.0, "ms", 4.2, "its network alone", 1.2),
+        Result("hook.call", 5.0, "us"),
+    ]
+    left_out = [
+        LeftOut("gpu.speed.tensorrt", "It is not installed."),
+        LeftOut("gpu.frame.recon", "It crashed.\nTraceback", fault=True),
+    ]
+    text = to_paste(Measured(results, left_out))
+    assert max(map(len, text.splitlines())) <= 78
+    words = " ".join(text.split())
+    for said in (
+        "livesr 9.9 bench gpu, Python 3.12.1, Windows-11",
+        f"card and driver: {card}; 4 cores of a CPU",
+        "with onnx 1.2",
+        "tensorrt-rtx f16 0.9990, tensorrt-rtx f8 0.5000",
+        "512: 4.25 (0.47 times torch eager f16), 1024: 15.5 (0.43 times torch eager f16)",
+        "ms, frame: 512: 5 (1.20 times its network alone)",
+        "wrong or failed: gpu.parity.tensorrt-rtx.f8.light, gpu.frame.recon",
+        "failed, gpu.frame.recon: It crashed.",
+        "not run, tensorrt: It is not installed.",
+    ):
+        assert said in words, (said, words)
+    assert "hook" not in text
+    assert to_paste(Measured([results[-1]])) == ""
+
+
+@pytest.mark.slow
+def test_the_full_network_is_made_where_none_is_at_hand(tmp_path: Path) -> None:
+    for package in ("torch", "onnx", "nncf"):
+        pytest.importorskip(package)
+    engine = full_engine(tmp_path, groups=1, blocks=1, width=8)
+    assert engine.int8_path
+    assert (engine.manifest.trained, engine.manifest.window) == (False, 3)
 
 
 def test_a_gain_and_an_offset_are_no_agreement() -> None:

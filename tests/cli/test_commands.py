@@ -237,6 +237,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     code, facts = as_json("info", cwd=tmp_path)
     assert code == 0
     assert "identity" in [e["id"] for e in facts["engines"]]
+    assert Path(facts["plans"]).name == "plans"
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
     ready = [b for b in facts["backends"] if not b["unavailable"]]

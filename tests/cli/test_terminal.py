@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from rich.console import Console
 
 from livesr import cli
@@ -24,6 +25,8 @@ from livesr.cli.output import Lines, run_table, score_table
 REPOSITORY = Path(__file__).parents[2]
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WIDTH = 80
+LONG = ["backfill", "build", "calibrate-errors", "demo", "evaluate", "export", "limits", "process"]
+LONG += ["quantise", "run", "train"]
 HELP = ["demo", "run", "check", "calibrate", "process", "view", "train", "bench"]
 
 
@@ -169,6 +172,12 @@ def test_the_table_of_a_run_counts_what_never_came() -> None:
     assert "raw missing" not in printed(run_table({**report(), "raw_missing": 0}))
     score = {"ER": {"pcc": 0.9, "ssim": 0.8, "nrmse": 0.1, "input_pcc": 0.5}}
     matches("score", printed(score_table(score)))
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_what_takes_long_tells_scripts_how_far_it_is(command: str) -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert any("--progress" in parameter.opts for parameter in commands[command].params)
 
 
 def test_progress_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:

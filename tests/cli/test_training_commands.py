@@ -282,6 +282,26 @@ def test_a_training_survives_the_loss_of_its_machine(tmp_path: Path) -> None:
     assert [row["step"] for row in read_log(tmp_path / "second" / "log.csv")] == ["3", "6"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("bash") is None, reason="a shell script")
+def test_a_quarter_of_an_hour_checks_and_then_trains(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    script = Path(__file__).parents[2] / "scripts" / "gpu_quarter_hour.sh"
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "TMPDIR": str(tmp_path),
+        "BENCH_ARGUMENTS": "--quick",
+        "TRAIN_ARGUMENTS": "--workers 1",
+    }
+    command = ["bash", str(script), "out", "25", "tiny.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, timeout=1700, check=False)
+    assert done.returncode == 0
+    assert "wrong or failed: nothing" in (tmp_path / "out" / "gpu.txt").read_text(encoding="utf-8")
+    assert list((tmp_path / "out" / "training").glob("run.tar.*"))
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_recipe_parses(name: str) -> None:
     recipe = load_recipe(name)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from livesr.base.version import __version__
+
 REPOSITORY = Path(__file__).parents[2]
 DECISIONS = sorted((REPOSITORY / "docs" / "adr").glob("*.md"))
 KINDS = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
@@ -22,8 +24,17 @@ def releases() -> dict[str, str]:
 def test_the_changelog_has_releases_in_order() -> None:
     names = list(releases())
     assert names[0] == "Unreleased"
-    numbers = [tuple(map(int, name.split(".")[:3])) for name in names[1:]]
+    versions = [name.partition(" — ")[0] for name in names[1:]]
+    numbers = [tuple(map(int, version.split("."))) for version in versions]
     assert numbers == sorted(numbers, reverse=True)
+    dates = [date.fromisoformat(name.partition(" — ")[2]) for name in names[1:] if " — " in name]
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_this_version_has_its_changes_and_its_notes() -> None:
+    assert any(name.split(" ")[0] == __version__ for name in releases())
+    notes = REPOSITORY / "docs" / "release-notes" / f"{__version__}.md"
+    assert notes.read_text(encoding="utf-8").startswith(f"# livesr {__version__}\n")
 
 
 @pytest.mark.parametrize("name", releases())

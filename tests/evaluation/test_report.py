@@ -208,7 +208,8 @@ def test_the_report_is_one_page_that_loads_nothing(result: dict[str, Any], tmp_p
 # -- the command -----------------------------------------------------------------------------------
 
 
-def evaluate(*arguments: object) -> dict[str, Any]:
+def evaluate(*arguments: object) -> tuple[dict[str, Any], list[str]]:
+    """Return what the command says, and its lines of progress."""
     command = [
         "evaluate",
         str(ENGINE),
@@ -218,12 +219,16 @@ def evaluate(*arguments: object) -> dict[str, Any]:
         "openvino",
         *map(str, arguments),
         "--json",
+        "--progress",
     ]
-    return json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    return json.loads(done.stdout), [line["progress"] for line in lines]
 
 
 def test_the_command_evaluates_on_simulated_cells(tmp_path: Path) -> None:
-    found = evaluate("--n", 1, "--size", 96, "--out", tmp_path, "--conditions", "very high")
+    found, lines = evaluate("--n", 1, "--size", 96, "--out", tmp_path, "--conditions", "very high")
+    assert lines == ["sequences scored", "null tests"]
     assert found["settings"]["conditions"]["photons"] == [500, 2000]
     assert found["diagnostics"]["flicker"]["input"]["n"] == 1
     assert (tmp_path / "report.html").exists()

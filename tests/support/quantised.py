@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 _MAX = 127
 
@@ -84,5 +84,8 @@ def _values(network: Any, names: list[str], frames: np.ndarray) -> dict[str, np.
     probe.graph.output.extend(
         helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in inside
     )
-    values = ReferenceEvaluator(probe).run(None, {"frames": frames[None]})[1:]
+    runtime = onnxruntime.InferenceSession(
+        probe.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    values = runtime.run(None, {"frames": frames[None].astype(np.float32)})[1:]
     return {"frames": frames, **dict(zip(inside, values, strict=True))}

@@ -20,6 +20,8 @@ Overflow = Literal["block", "drop_oldest", "drop_all"]
 class BoundedQueue(Generic[T]):
     """First in, first out; a full queue either makes the giver wait or gives up its oldest item.
 
+    Beside the items there is one place for an item that matters only while nothing else waits.
+
     Parameters
     ----------
     capacity : most items held
@@ -41,6 +43,7 @@ class BoundedQueue(Generic[T]):
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}, expected at least 1")
         self._items: deque[tuple[T, int]] = deque()
+        self._idle: T | None = None
         self._capacity, self._overflow = capacity, overflow
         self._changed = threading.Condition()
         self._closed = False
@@ -68,16 +71,30 @@ class BoundedQueue(Generic[T]):
             self.dropped += len(out)
             self._items.append((item, weight))
             self.weight += weight
+            self._idle = None
             self._changed.notify_all()
             return out
+
+    def put_idle(self, item: T) -> None:
+        """Add an item that is served only while no other waits.
+
+        Whatever is put after it displaces it, uncounted, and so does the end.
+        """
+        with self._changed:
+            if not self._items:
+                self._idle = item
+                self._changed.notify_all()
 
     def get(self, timeout_s: float | None = None) -> T | None:
         """Return the oldest item, or None when closed and empty, or when `timeout_s` has passed."""
         with self._changed:
             if not self._items and not self._closed:
-                self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
+                self._changed.wait_for(
+                    lambda: self._items or self._idle is not None or self._closed, timeout_s
+                )
             if not self._items:
-                return None
+                idle, self._idle = self._idle, None
+                return None if self._closed else idle
             item = self._take()
             self._changed.notify_all()
             return item

@@ -413,6 +413,22 @@ class Section(Model):
         assert isinstance(section, cls)
         return section
 
+    @property
+    def updates(self) -> tuple[int, ...]:
+        """After how many exposures of a group a picture is made of the newest exposure of every raw
+        index; () if only of whole groups.
+
+        What the modality builds then has `livesr.live.reconstruct.reconstructor.Updates`.
+        """
+        return ()
+
+    @property
+    def tiles(self) -> tuple[int, int] | None:
+        """How many raw frames, (down, across), stand side by side in one image of a recording; None
+        where each is an image of its own.
+        """
+        return None
+
 
 class ChannelSection(Model):
     """Keys of a channel that only its modality knows; in rig.yaml they stand beside the others.

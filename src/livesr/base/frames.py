@@ -121,7 +121,9 @@ class RawStack:
 
     `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms`
     the mean, `stage` where the stages were at its first frame. An `unplaced` stack holds an
-    exposure that came twice or too late: it is kept, and nothing is computed from it.
+    exposure that came twice or too late: it is kept, and nothing is computed from it. An update of
+    a group under way, of which `newest` exposures have come, has those of the group before in the
+    place of the others, and `before` is that group; it is shown and not stored.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -133,11 +135,27 @@ class RawStack:
     unplaced: bool = False
     exposure_ms: float | None = None
     stage: StagePosition = NO_STAGE
+    newest: int = 0
+    before: tuple[Pixels | None, ...] = ()
+
+    @property
+    def span_ms(self) -> float:
+        """Time from the arrival of the oldest to that of the newest exposure."""
+        return 2e-6 * (self.t_last_ns - self.t_acq_ns)
 
     @property
     def complete(self) -> bool:
         """Whether every exposure of the group arrived."""
         return all(f is not None for f in self.frames)
+
+    def mean(self) -> NDArray[np.float32]:
+        """Return the mean of the exposures that came, float32 (y, x), ADU; one came at least."""
+        came = [frame for frame in self.frames if frame is not None]
+        total = np.zeros(came[0].shape, np.float32)
+        for frame in came:
+            total += frame
+        total /= np.float32(len(came))
+        return total
 
     def __repr__(self) -> str:
         there = [f for f in self.frames if f is not None]
@@ -147,6 +165,33 @@ class RawStack:
             f"<RawStack {self.stream} t={self.t}: {len(there)} of {len(self.frames)}"
             f" exposures{size}{place}>"
         )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Widefield:
+    """The mean of the exposures of one time point: a measurement without any reconstruction.
+
+    Attributes
+    ----------
+    image : float32 (y, x), ADU as the camera gave them, on the camera's pixels
+    stream, t, t_acq_ns, t_camera_ms, stage : of the raw group
+    """
+
+    image: NDArray[np.float32]
+    stream: Stream
+    t: int
+    t_acq_ns: int
+    t_camera_ms: float | None = None
+    stage: StagePosition = NO_STAGE
+
+    @classmethod
+    def of(cls, stack: RawStack) -> Self:
+        """Return the mean of a raw group."""
+        about = stack.stream, stack.t, stack.t_acq_ns, stack.t_camera_ms, stack.stage
+        return cls(stack.mean(), *about)
+
+    def __repr__(self) -> str:
+        return f"<Widefield {self.stream} t={self.t}: {_size(self.image)}>"
 
 
 class Normalisation(NamedTuple):
@@ -227,6 +272,11 @@ class SRFrame:
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
     group : float32 (n, y, x), its raw frames, corrected, in ADU above the camera's offset and in
         the order of the network that sees them; None where none does
+    newest : of an update of a group under way, how many of its exposures are in it; the others are
+        of the group before. 0 of a frame of a whole group
+    span_ms : time that it shows, from the oldest to the newest exposure; None where nothing is
+        updated
+    stage : where the stages were at the first of them
     """
 
     image: NDArray[np.float32]
@@ -245,9 +295,14 @@ class SRFrame:
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
     group: NDArray[np.float32] | None = field(default=None, compare=False)
+    newest: int = 0
+    span_ms: float | None = None
+    stage: StagePosition = NO_STAGE
 
     def __repr__(self) -> str:
         what = f"sum of {len(self.parts)} measurements" if self.parts else "measurement"
+        if self.newest:
+            what += f" of the newest {self.newest} exposures and of those before"
         found = "" if self.localisations is None else f", {len(self.localisations)} localisations"
         doubt = f", doubtful: {self.quality.doubt}" if self.quality and self.quality.doubt else ""
         return f"<SRFrame {self.stream} t={self.t}: {_size(self.image)}, {what}{found}{doubt}>"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from livesr.bench.compare import Compared
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +66,7 @@ def bench(
     """Measure the steps of the live path.
 
     `gpu` also compares what every runtime computes with what it should be, and ends with exit
-    code 1 if one of them differs.
+    code 1 if one of them differs; its last lines are to be pasted into an issue.
 
     [dim]Examples:[/]
       livesr bench hook sim --out bench.json
@@ -72,8 +77,8 @@ def bench(
     """
     from livesr.base.errors import UsageError
     from livesr.bench import run
-    from livesr.bench.compare import change_table
     from livesr.bench.compare import compare as compared_with
+    from livesr.bench.gpu.paste import to_paste
     from livesr.bench.picture import draw
     from livesr.bench.report import read_json, to_json, to_markdown
     from livesr.bench.runner import with_peers
@@ -97,14 +102,9 @@ def bench(
     if compare:
         found = compared_with(old, results, other_machine=other_machine)
         worse = found.losses_beyond(compare_fail) if compare_fail is not None else []
-        for line in change_table(found, shown.width):
-            shown.print(line, soft_wrap=True)
-        for sentence in (*(f"Not compared: {s}" for s in found.left_out), *found.versions):
-            shown.print(sentence, style="dim", markup=False)
+        _show_changes(found, shown)
         object_["moved"] = {c.name: c.relative for c in found.changes if c.moved}
         object_["worse"] = [c.name for c in worse]
-    if as_json:
-        print_json(object_)
     if worse:
         shown.print(
             f"Worse by more than {compare_fail:g} %: {', '.join(c.name for c in worse)}.",
@@ -112,5 +112,24 @@ def bench(
         )
     if known.wrong:
         shown.print(f"Wrong, or failed: {', '.join(known.wrong)}.", markup=False)
+    if _of_gpu(suites):
+        object_["text"] = to_paste(known)
+        shown.print("\nTo paste into an issue:\n", style="bold")
+        shown.print(object_["text"], markup=False, soft_wrap=True)
+    if as_json:
+        print_json(object_)
     if worse or known.wrong:
         raise typer.Exit(1)
+
+
+def _show_changes(found: Compared, shown: Console) -> None:
+    from livesr.bench.compare import change_table
+
+    for line in change_table(found, shown.width):
+        shown.print(line, soft_wrap=True)
+    for sentence in (*(f"Not compared: {s}" for s in found.left_out), *found.versions):
+        shown.print(sentence, style="dim", markup=False)
+
+
+def _of_gpu(suites: list[str] | None) -> bool:
+    return any(name.partition(".")[0] == "gpu" for name in suites or ())

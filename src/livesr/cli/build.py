@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from livesr.base.errors import BackendError, UsageError
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, Lines, ProgressLines, console, print_json
 
 if TYPE_CHECKING:
     from livesr.live.inference.engine import Engine
@@ -38,7 +38,8 @@ def build(
         ),
     ] = ["1024x1024"],  # noqa: B006 - typer copies it
     precision: Annotated[
-        str, typer.Option(help="auto (f16), f32, f16, int8, or f8 (FP8: TensorRT 10 and later).")
+        str,
+        typer.Option(help="auto (f16), f32, f16, int8, or f8 (FP8: from Ada and TensorRT 10 on)."),
     ] = "auto",
     for_: Annotated[
         str,
@@ -52,6 +53,7 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Build also what is there already.")
     ] = False,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Compile an engine with TensorRT and keep the plan, for a GPU, this version and these sizes.
@@ -63,20 +65,25 @@ def build(
     [dim]Example:[/] livesr build imcsr-mt-er-lyso-light --shape 1024x1024 --for "RTX 4090,
     blackwell"
     """
+    from livesr.live.inference.cards import FP8_SINCE
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.plans import PlanCache
-    from livesr.live.inference.tensorrt import TensorRTRuntime
 
     sizes = [_size(text) for text in shape]
-    chosen, cache = TensorRTRuntime().choose_precision(precision), PlanCache(to)
+    chosen, cache = _precision(precision), PlanCache(to)
     loaded = load_engine(engine)
     library, cards = _targets(for_)
+    if lacking := [card for card in cards if chosen == "f8" and card.capability < FP8_SINCE]:
+        raise UsageError(
+            f"{lacking[0].name} computes no FP8, which cards have from Ada (8.9) on. Use"
+            " --precision int8 or f16."
+        )
     terminal = console(quiet=as_json)
     plans = []
     for card in cards:
         for size in sizes:
             plans.append(
-                made := _build(loaded, size, chosen, library, card, cache, force, terminal)
+                made := _build(loaded, size, chosen, library, card, cache, force, terminal, lines)
             )
             what = f"built in {made['seconds']:.1f} s" if made["built"] else "there already"
             what += f", {made['bytes'] / 1e6:.1f} MB"
@@ -88,6 +95,19 @@ def build(
             terminal.print(f"[dim]{made['plan']}[/]", soft_wrap=True)
     if as_json:
         print_json({"engine": loaded.manifest.id, "sha256": loaded.manifest.sha256, "plans": plans})
+
+
+def _precision(asked: str) -> str:
+    """Return the precision that is asked for, of those that the libraries build for some card."""
+    from livesr.live.inference.tensorrt_build import PRECISIONS
+
+    if asked == "auto":
+        return PRECISIONS[0]
+    if asked not in PRECISIONS:
+        raise UsageError(
+            f"TensorRT computes in {', '.join(PRECISIONS)}, not in {asked!r}. Use --precision auto."
+        )
+    return asked
 
 
 def _targets(cards: str) -> tuple[Library, list[Card]]:
@@ -131,6 +151,7 @@ def _build(
     cache: PlanCache,
     force: bool,
     terminal: Any,
+    lines: bool,
 ) -> dict[str, Any]:
     from livesr.live.inference.tensorrt import build_plan, plan_key
 
@@ -145,10 +166,13 @@ def _build(
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=terminal, transient=True) as bar:
-            task = bar.add_task(f"Compiling for {key.device}", total=None)
+            task = bar.add_task(f"Compiling for {key.device}", total=None, visible=not lines)
+            written = Lines("steps of the compiler") if lines else None
 
             def show(what: str, step: int, steps: int) -> bool:
                 bar.update(task, description=what, completed=step, total=steps)
+                if written:
+                    written.show(step, steps, device=key.device, phase=what)
                 return not stop.is_set()
 
             stop = threading.Event()

@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json, progress
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from livesr.base.compute import ComputeConfig
     from livesr.base.config import RigConfig
     from livesr.base.error_bars import ErrorBars
@@ -66,6 +68,7 @@ def calibrate_errors(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure and print; change no file.")
     ] = False,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Find between which bounds the true light of each structure lies, and write them beside the
@@ -89,9 +92,13 @@ def calibrate_errors(
     labels = engine.manifest.channel_names
     simulated = rig is None
     if simulated:
-        known = _simulated(engine, cells, compute, as_json=as_json)
+        known = _simulated(engine, cells, compute, out, lines=lines)
     else:
-        known = [one for source in sources for one in _known(Path(source), engine, compute)]
+        known = []
+        with progress(out, "sources", lines=lines) as show:
+            for done, source in enumerate(sources, 1):
+                known += _known(Path(source), engine, compute)
+                show(done, len(sources))
     bars = calibrated(
         known,
         labels,
@@ -154,10 +161,12 @@ def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
     return [replace(one, field=(str(source), one.field)) for one in known]
 
 
-def _simulated(engine: Engine, cells: int, compute: ComputeConfig, *, as_json: bool) -> list[Known]:
+def _simulated(
+    engine: Engine, cells: int, compute: ComputeConfig, out: Console, *, lines: bool
+) -> list[Known]:
     from livesr.evaluation.error_bars import from_simulation
 
-    with progress(console(quiet=as_json), "cells") as show:
+    with progress(out, "cells", lines=lines) as show:
         return from_simulation(engine, cells, compute, show)
 
 

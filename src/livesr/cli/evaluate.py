@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +69,7 @@ def evaluate(
     ] = True,
     threads: options.Threads = 0,
     backend: options.Backend = "auto",
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Score an engine against truths it never saw, test it on scenes of which the answer is known,
@@ -83,7 +84,7 @@ def evaluate(
 
     terminal = console(quiet=as_json)
     rows: list[PictureRow] = []
-    call = _Call(engine, n, size, backend, threads, rows, terminal)
+    call = _Call(engine, n, size, backend, threads, rows, terminal, lines)
     if Path(data).is_dir() and not (Path(data) / "meta.json").is_file():
         _report_composites(call.composites(Path(data)), out, terminal, as_json)
         return
@@ -113,67 +114,52 @@ class _Call:
         threads: int,
         rows: list[PictureRow],
         terminal: Console,
+        lines: bool,
     ) -> None:
         self._engine, self._n, self._size = engine, n, size
         self._runtime: dict[str, Any] = {"backend": backend, "threads": threads}
-        self._rows, self._terminal = rows, terminal
+        self._rows, self._terminal, self._lines = rows, terminal, lines
 
     def simulated(self, conditions: Domain, null_tests: bool) -> dict[str, Any]:
-        from rich.progress import Progress
-
         from livesr.evaluation.engines import SEEDS, diagnose_engine, evaluate_engine
 
         common: dict[str, Any] = {"size": self._size, "conditions": conditions, **self._runtime}
-        with Progress(console=self._terminal, transient=True) as bars:
-            scored = bars.add_task("scoring", total=self._n)
+        with progress(self._terminal, "sequences scored", lines=self._lines) as scored:
             result = evaluate_engine(
-                self._engine,
-                sequences=self._n,
-                progress=lambda done, total: bars.update(scored, completed=done),
-                show=self._show,
-                **common,
+                self._engine, sequences=self._n, progress=scored, show=self._show, **common
             )
-            if null_tests:
-                seeds = SEEDS[: min(self._n, _DIAGNOSED)]
-                tested = bars.add_task("null tests", total=len(seeds))
+        if null_tests:
+            seeds = SEEDS[: min(self._n, _DIAGNOSED)]
+            with progress(self._terminal, "null tests", lines=self._lines) as tested:
                 result["diagnostics"] = diagnose_engine(
-                    self._engine,
-                    seeds=seeds,
-                    progress=lambda done, total: bars.update(tested, completed=done),
-                    **common,
+                    self._engine, seeds=seeds, progress=tested, **common
                 )
         return result
 
     def pairs(self, data: Path) -> dict[str, Any]:
-        from rich.progress import Progress
-
         from livesr.evaluation.pairs import evaluate_pairs
 
         pairs, names, what = _folder(data, self._n) if data.is_dir() else self._own_images(data)
-        with Progress(console=self._terminal, transient=True) as bars:
-            task = bars.add_task("scoring", total=self._n)
+        with progress(self._terminal, "pairs scored", lines=self._lines) as scored:
             return evaluate_pairs(
                 self._engine,
                 pairs,
                 names,
                 what,
-                progress=lambda done: bars.update(task, completed=done),
+                progress=lambda done: scored(done, self._n),
                 show=self._show,
                 **self._runtime,
             )
 
     def composites(self, folder: Path) -> dict[str, Any]:
-        from rich.progress import Progress
-
         from livesr.evaluation.composites import evaluate_composites
 
-        with Progress(console=self._terminal, transient=True) as bars:
-            task = bars.add_task("scoring", total=self._n)
+        with progress(self._terminal, "mixtures scored", lines=self._lines) as scored:
             return evaluate_composites(
                 self._engine,
                 _single_structures(folder, self._engine),
                 n=self._n,
-                progress=lambda done, total: bars.update(task, completed=done, total=total),
+                progress=scored,
                 **self._runtime,
             )
 

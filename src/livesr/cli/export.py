@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, ProgressLines, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from livesr.training.recipes import Recipe
+
+    Show = Callable[[int, int], None]
 
 _REAL_SIZE = 384  # of the fine patches of real images: a multiple of twice every scale
 
@@ -169,7 +173,7 @@ def export(
     if out is None:
         raise typer.BadParameter("An engine needs a folder to be written to: --out FOLDER.")
     _export_engine(
-        source, out, weights, sequences, limits, time_points, threads, data, images, as_json
+        source, out, weights, sequences, limits, time_points, threads, data, images, lines, as_json
     )
 
 
@@ -183,6 +187,7 @@ def _export_engine(
     threads: int,
     data: Path | None,
     images: Path | None,
+    lines: bool,
     as_json: bool,
 ) -> None:
     """Write model.onnx (FP16 weights), manifest, metrics on unseen data, and the model card."""
@@ -220,15 +225,17 @@ def _export_engine(
     }
     if sequences:
         simulated = recipe.data.kind == "separate" and recipe.data.images is None
-        with terminal.status("Evaluating"):
+        what = "sequences evaluated" if simulated else "pairs evaluated"
+        with progress(terminal, what, lines=lines) as show:
             result["metrics"] = (
-                _evaluate(recipe, out, sequences, time_points, threads)
+                _evaluate(recipe, out, sequences, time_points, threads, show)
                 if simulated
-                else _validate(recipe, out, data or run, images, sequences, threads)
+                else _validate(recipe, out, data or run, images, sequences, threads, show)
             )
     if limits:
-        with terminal.status("Measuring its limits"):
-            write_limits(out, measure_limits(out, threads=threads, domain=recipe.data.domain))
+        domain = recipe.data.domain
+        with progress(terminal, "sequences for its limits", lines=lines) as show:
+            write_limits(out, measure_limits(out, threads=threads, domain=domain, progress=show))
     elif manifest.task == "separate":
         terminal.print(f"What its warnings compare with is not measured yet: livesr limits {out}")
     card(recipe, out, result.get("metrics"), run / "log.csv")
@@ -244,7 +251,7 @@ def _export_engine(
 
 
 def _evaluate(
-    recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int
+    recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int, show: Show
 ) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
     from livesr.export.engine import write_metrics
@@ -267,15 +274,27 @@ def _evaluate(
             structures=structures,
             stem=f"evaluation-{name.replace('_', '-')}",
             pictures=3 if name == "calibrated" else 0,
+            progress=_after(show, before * sequences, len(conditions) * sequences),
         )
-        for name, domain in conditions.items()
+        for before, (name, domain) in enumerate(conditions.items())
     }
     write_metrics(engine, results)
     return results
 
 
+def _after(show: Show, before: int, total: int) -> Show:
+    """Return `show` for a part of the work, before which so much was done."""
+    return lambda done, _: show(before + done, total)
+
+
 def _validate(
-    recipe: Recipe, engine: Path, data: Path, images: Path | None, n: int, threads: int
+    recipe: Recipe,
+    engine: Path,
+    data: Path,
+    images: Path | None,
+    n: int,
+    threads: int,
+    show: Show,
 ) -> dict[str, Any]:
     """Evaluate on pairs that training never learned from: own images have no other truth."""
     from livesr.evaluation.engines import SEEDS
@@ -284,26 +303,38 @@ def _validate(
     from livesr.training.sources import CachedPairs
 
     results = {}
+    total = 2 * n if images else n
     if recipe.data.images is None:
         maker = recipe.data.maker("validation")
         unseen = (maker.make((SEEDS.start, i)) for i in range(n))
         results["unseen"] = evaluate_pairs(
-            engine, unseen, maker.meta()["channels"], "unseen simulated images", threads=threads
+            engine,
+            unseen,
+            maker.meta()["channels"],
+            "unseen simulated images",
+            threads=threads,
+            progress=lambda done: show(done, total),
         )
     else:
         pairs = CachedPairs(data / "pairs-validation", window=int(recipe.engine["window"]))
         kept = zip(*pairs.validation(n), strict=True)
         results["validation"] = evaluate_pairs(
-            engine, kept, pairs.meta["channels"], "validation pairs", threads=threads
+            engine,
+            kept,
+            pairs.meta["channels"],
+            "validation pairs",
+            threads=threads,
+            progress=lambda done: show(done, total),
         )
     if images:
-        results["real"] = _on_real_images(recipe, engine, images, n, threads)
+        real = _after(show, n, total)
+        results["real"] = _on_real_images(recipe, engine, images, n, threads, real)
     write_metrics(engine, results)
     return results
 
 
 def _on_real_images(
-    recipe: Recipe, engine: Path, images: Path, n: int, threads: int
+    recipe: Recipe, engine: Path, images: Path, n: int, threads: int, show: Show
 ) -> dict[str, Any]:
     from livesr.base.errors import UsageError
     from livesr.evaluation.pairs import evaluate_pairs
@@ -323,4 +354,5 @@ def _on_real_images(
         [modality],
         f"patches of {_REAL_SIZE} x {_REAL_SIZE} of real images",
         threads=threads,
+        progress=lambda done: show(done, n),
     )

@@ -38,6 +38,7 @@ def info(as_json: JSON = False) -> None:
     titles = ", ".join(way.title for way in installed() if way.on_devices)
     out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(f"Networks are computed by {escape(facts['auto']['computes'])}.", highlight=False)
+    out.print(f"Plans for NVIDIA cards are kept in {escape(facts['plans'])}", soft_wrap=True)
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
@@ -60,6 +61,7 @@ def collect() -> dict[str, Any]:
     import livesr
     from livesr.base.errors import BackendError
     from livesr.live.device import HOST_DEVICE, CudaDevice, Device
+    from livesr.live.inference.plans import PlanCache
 
     device: Device = HOST_DEVICE
     no_gpu = ""
@@ -76,6 +78,7 @@ def collect() -> dict[str, Any]:
         "device": device.description,
         "no_gpu": no_gpu,
         "auto": _auto(),
+        "plans": str(PlanCache().folder),
         "backends": _backends(),
         "engines": _engines(),
         "extensions": _extensions(),

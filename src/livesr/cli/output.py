@@ -199,6 +199,14 @@ def _compared(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _updates(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not (shown := report.get("recon_updates")):
+        return []
+    refused = report.get("updates_refused", 0)
+    doubtful = f", {refused} more were doubtful" if refused else ""
+    return [("updates", f"{shown} pictures of groups under way{doubtful}")]
+
+
 def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report["sr_provisional"]:
         return []
@@ -260,6 +268,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("raw frames", _raw_frames(report)),
         *_missing(report),
         *(_predictions(report) if report["engine"] else measured),
+        *_updates(report),
         *_superposition(report),
         *_dose(report),
         *_audits(report),

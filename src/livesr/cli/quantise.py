@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,7 @@ def quantise(
         typer.Option(min=0.0, max=2.0, callback=options.finite, help="Mean PCC that may be lost."),
     ] = 0.005,
     threads: options.Threads = 0,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Write model-int8.onnx beside model.onnx, and its hash and what it costs into the manifest.
@@ -70,7 +71,9 @@ def quantise(
     from livesr.export.quantise import quantise_engine
 
     loaded, terminal = load_engine(engine), console(quiet=as_json)
-    (frames, truths), data = _folder(pairs, n, loaded) if pairs else _simulated(loaded, n, terminal)
+    (frames, truths), data = (
+        _folder(pairs, n, loaded) if pairs else _simulated(loaded, n, terminal, lines)
+    )
     # Every second one: pairs of a folder may be in some order.
     with terminal.status("Calibrating and measuring the loss"):
         done = quantise_engine(
@@ -99,16 +102,11 @@ def quantise(
         )
 
 
-def _simulated(engine: Engine, n: int, terminal: Console) -> tuple[Pairs, str]:
-    from rich.progress import Progress
-
+def _simulated(engine: Engine, n: int, terminal: Console, lines: bool) -> tuple[Pairs, str]:
     from livesr.export.quantise import simulated_pairs
 
-    with Progress(console=terminal, transient=True) as bars:
-        task = bars.add_task("simulating", total=n)
-        return simulated_pairs(
-            engine, n, _SEED, progress=lambda done: bars.update(task, completed=done)
-        )
+    with progress(terminal, "pairs simulated", lines=lines) as show:
+        return simulated_pairs(engine, n, _SEED, progress=lambda done: show(done, n))
 
 
 def _folder(folder: Path, n: int, engine: Engine) -> tuple[Pairs, str]:

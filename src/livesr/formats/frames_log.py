@@ -102,6 +102,7 @@ class Line(TypedDict, total=False):
     localisations: _Count
     drift_nm: _Numbers
     drift_jump_nm: _Numbers
+    span_ms: _Milliseconds
     clipped: _Count
     residual: float | None
     novelty: float | None

@@ -38,7 +38,9 @@ class Channel:
         self, path: ChannelPath, recorded: Recorded, state: RunState, streams: int
     ) -> None:
         self.path = path
-        self.grouping: IndexGrouping | None = None if path.parts else path.grouping()
+        self.grouping: IndexGrouping | None = (
+            None if path.parts else path.grouping(recorded.offline)
+        )
         self.exposure = ExposureTime()
         self.measurement = Measurement(path, recorded, state)
         self.monitors = path.monitors(recorded.offline)

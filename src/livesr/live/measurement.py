@@ -21,7 +21,13 @@ from livesr.live.arrays import Array
 from livesr.live.device import HOST_DEVICE, Device
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.paths import ChannelPath, Measuring
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, ReportsQuality, RunningImage
+from livesr.live.reconstruct.reconstructor import (
+    DoubtfulFrameError,
+    NewerFrames,
+    ReportsQuality,
+    RunningImage,
+    Updates,
+)
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import RunState
 from livesr.optics.exposure import Exposures
@@ -129,6 +135,45 @@ class Measurement:
                     place.download(image), levels, exposures, quality, stays, self._group(stack)
                 )
 
+    def update(self, slot: int, stack: RawStack) -> Measured:
+        """Measure an update of a group under way; likewise on the CPU if the slot's device fails.
+
+        Its levels are those of no picture: it is normalised as the whole group before it.
+
+        Raises
+        ------
+        DoubtfulFrameError
+            If it is not to be shown.
+        """
+        path = self._path
+        if path.on_device and not self.left_device:
+            return self._update(path.on_device[slot], (path.device, slot), stack)
+        with self._on_cpu:
+            return self._update(path.measuring, (HOST_DEVICE, 0), stack)
+
+    def _update(self, measuring: Measuring, where: tuple[Device, int], stack: RawStack) -> Measured:
+        (device, slot), (correction, reconstructor) = where, measuring
+        assert isinstance(reconstructor, Updates)
+        looked: list[Exposures] = []
+
+        def examine_(frames: Sequence[Any]) -> Exposures:
+            looked.append(self._path.exposures(frames, device.arrays))
+            return looked[-1]
+
+        with device.slots[slot] as place, self._state.steps.measure("update"):
+            newer = NewerFrames(
+                [f for f in stack.frames if f is not None],
+                [f for f in stack.before if f is not None],
+                place.upload,
+                correction.apply if correction else lambda frames: frames,
+                examine_,
+            )
+            image = reconstructor.update(newer)
+            _check_picture(image, self._path)
+            quality = reconstructor.quality if isinstance(reconstructor, ReportsQuality) else None
+            levels = Normalisation(0.0, 1.0)
+            return Measured(place.download(image), levels, looked[-1], quality, None)
+
     def _reconstruct(
         self, measuring: Measuring, frames: Sequence[Any], exposures: Exposures, stack: RawStack
     ) -> Array:
@@ -138,6 +183,8 @@ class Measurement:
             if drift := self._recorded.pattern_drift(stack):
                 reconstructor.correct_drift(*drift)
             reconstructor.look_at(exposures)
+        if self._path.updates and isinstance(reconstructor, Updates):
+            reconstructor.remember(stack.frames)
         return reconstructor.reconstruct(correction.apply(frames) if correction else frames)
 
     def _group(self, stack: RawStack) -> NDArray[np.float32] | None:

@@ -51,6 +51,7 @@ from livesr.live.reconstruct.reconstructor import (
     Fades,
     Reconstructor,
     RunningImage,
+    Updates,
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.live.restore import RawGroups
@@ -84,7 +85,7 @@ class ChannelPath:
     frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
     `left_adu` is the level of a dark frame that the correction leaves.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
-    what no engine can know of what the camera shows.
+    what no engine can know of what the camera shows. `updates` are as of `Section`.
     """
 
     name: str
@@ -105,14 +106,15 @@ class ChannelPath:
     parts: tuple[str, ...] = ()
     centred: bool = False
     left_adu: float = 0.0
+    updates: tuple[int, ...] = ()
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
         return Gathering(self.parts)
 
-    def grouping(self) -> IndexGrouping:
-        """Return a fresh grouping."""
-        return IndexGrouping(self.n_raw)
+    def grouping(self, recorded: bool = False) -> IndexGrouping:
+        """Return a fresh grouping; of `recorded` frames one without updates, which nobody sees."""
+        return IndexGrouping(self.n_raw, () if recorded else self.updates)
 
     @property
     def accumulates(self) -> bool:
@@ -292,6 +294,7 @@ def build_path(
         on_device=on_device,
         centred=way.centred and not learned,
         left_adu=offset_adu,
+        updates=_updates(rig, name, reconstructor),
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     compute = _with_server(compute, rig)
@@ -313,6 +316,14 @@ def _groups(raw: _Raw, path: ChannelPath) -> RawGroups | None:
 
     shape, pixel_um = about.raw_shape, about.raw_pixel_size_um
     return RawGroups(shape, pixel_um, about.raw_labels, path.left_adu, again)
+
+
+def _updates(rig: RigConfig, name: str, reconstructor: Reconstructor) -> tuple[int, ...]:
+    """Return when a group under way is shown; a network sees whole groups of raw frames."""
+    sees_raw = rig.channel(name).restore is not None
+    if sees_raw or not isinstance(reconstructor, Updates):
+        return ()
+    return rig.section(name).updates
 
 
 def _no_monitors(recorded: bool) -> list[Monitor]:
@@ -359,6 +370,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_unit=way.unit if measured == way.method else "ADU",
         recon_unit_scale=way.unit_scale if measured == way.method else 1.0,
         power_mw=raw.rig.channel(raw.channel).power_mw,
+        raw_dark_adu=_dark_adu(raw.rig),
     )
 
 

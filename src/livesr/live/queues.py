@@ -60,7 +60,7 @@ class Queues:
             else BoundedQueue(_STACKS_COMPLETE, "block")
         )
         self.windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
-        self._sinks = sinks
+        self._sinks, self._keeps_all = sinks, not keeping_up.skips
         self._frame_bytes = _frame_bytes(run)
         self._window_bytes = max(path.window_bytes for path in paths.values())
         self.limit_bytes = limit_bytes(paths, run, keeping_up)
@@ -81,6 +81,16 @@ class Queues:
     def put_stack(self, stack: RawStack) -> list[RawStack]:
         """Queue a raw group; return those that are given up for it."""
         return self.stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None))
+
+    def put_update(self, stack: RawStack) -> None:
+        """Queue an update of a group under way.
+
+        Where frames may be given up it is the first to be: whatever else waits takes its place.
+        """
+        if self._keeps_all:
+            self.put_stack(stack)
+        elif not self.windows:
+            self.stacks.put_idle(stack)
 
     def put_window(self, window: Window, *, keep: bool) -> list[Window]:
         """Queue a window.

@@ -29,6 +29,7 @@ def status_of(run: Run, hook: MDAHook) -> Status:
         raw_frames=hook.received,
         raw_missing=raw_missing(state, hook),
         recon_frames=counts["recon_frames"],
+        recon_updates=counts["recon_updates"],
         sr_frames=counts["sr_frames"],
         sr_skipped=counts["sr_skipped"],
         sr_provisional=counts["sr_provisional"],
@@ -98,6 +99,7 @@ def _counted(counts: Counter[str]) -> Report:
         recon_failed=counts["recon_failed"],
         recon_doubtful=counts["recon_doubtful"],
         recon_refused=counts["recon_refused"],
+        updates_refused=counts["updates_refused"],
         pattern_vectors_corrected=counts["pattern_vectors_corrected"],
         sr_failed=counts["sr_failed"],
     )

@@ -26,6 +26,7 @@ Step = Literal["reconstruct", "separate"]
 STEPS = (
     "group",
     "reconstruct",
+    "update",
     "normalise",
     "superpose",
     "window",
@@ -52,7 +53,16 @@ class Trust(TypedDict, total=False):
     dose_line: str
 
 
-class Status(Trust, total=False):
+class UnderWay(TypedDict, total=False):
+    """What was shown of groups under way: `recon_updates` pictures; `updates_refused` were not
+    shown for a doubt.
+    """
+
+    recon_updates: int
+    updates_refused: int
+
+
+class Status(Trust, UnderWay, total=False):
     """State of a run in progress, about once a second.
 
     `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,

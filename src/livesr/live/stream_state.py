@@ -28,18 +28,21 @@ class StreamState:
     window : the last frames
     running : what a stream accumulates; None where every picture is made of its own group alone
     last : of the raw frames
+    normalised : with what the last frame was
     """
 
     def __init__(self, path: ChannelPath) -> None:
         self.window = FrameWindow(path.networks.window)
         self.running = path.running()
         self.last = LastFrame()
+        self.normalised = Normalisation(0.0, 1.0)
         self._normalisation = FollowingNormalisation()
 
     def normalisation(self, levels: Normalisation, *, recorded: bool) -> Normalisation:
         """Return what the next frame is normalised with: what was recorded, or what follows."""
         follow = self._normalisation.resume if recorded else self._normalisation.update
-        return Normalisation(*follow(*levels))
+        self.normalised = Normalisation(*follow(*levels))
+        return self.normalised
 
 
 class LastFrame:

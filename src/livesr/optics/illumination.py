@@ -26,21 +26,29 @@ class Pattern:
     modulation : contrast m of the fundamental in the object, 0 to 1
     overtones : (phase, modulation) of the waves with 2 k, 3 k ...: three interfering beams, as in
         3D-SIM, give one. A phase step turns the wave with h k by h steps
+    directions_um : vectors of the overtones where they are no multiples of k: waves of other
+        directions in the same light, as beams of a hexagonal or square lattice make them
     """
 
     k_um: tuple[float, float]
     phase_rad: float
     modulation: float
     overtones: tuple[tuple[float, float], ...] = ()
+    directions_um: tuple[tuple[float, float], ...] = ()
 
     @property
     def waves(self) -> tuple[Pattern, ...]:
         """The single waves that it consists of: fundamental, then overtones."""
         parts = ((self.phase_rad, self.modulation), *self.overtones)
+        return tuple(Pattern(k, phase, m) for k, (phase, m) in zip(self._k_um, parts, strict=True))
+
+    @property
+    def _k_um(self) -> tuple[tuple[float, float], ...]:
+        """Vector of every wave."""
+        if self.directions_um:
+            return (self.k_um, *self.directions_um)
         ky, kx = self.k_um
-        return tuple(
-            Pattern((h * ky, h * kx), phase, m) for h, (phase, m) in enumerate(parts, start=1)
-        )
+        return tuple((h * ky, h * kx) for h in range(1, len(self.overtones) + 2))
 
     def seen_from(self, origin_px: tuple[float, float], pixel_size_um: float) -> Pattern:
         """Return the pattern with its phase referred to pixel (0, 0) of a region of interest.
@@ -52,13 +60,15 @@ class Pattern:
             ((y0 + (n - 1) / 2) / n, ...)
         pixel_size_um : size of the pixels in which `origin_px` counts
         """
-        turn = (
-            2.0
-            * np.pi
-            * pixel_size_um
-            * (self.k_um[0] * origin_px[0] + self.k_um[1] * origin_px[1])
+        first, *others = (
+            2.0 * np.pi * pixel_size_um * (k[0] * origin_px[0] + k[1] * origin_px[1])
+            for k in self._k_um
         )
-        return self.stepped(turn)
+        overtones = tuple(
+            (float(phase + turn), m)
+            for (phase, m), turn in zip(self.overtones, others, strict=True)
+        )
+        return replace(self, phase_rad=float(self.phase_rad + first), overtones=overtones)
 
     def stepped(self, step_rad: float) -> Pattern:
         """Return the pattern after a phase step; the wave with h k turns by h steps."""
@@ -71,8 +81,9 @@ class Pattern:
         """Return the pattern in coordinates of which those of `axes` (y, x) run the other way, from
         the same origin.
         """
-        ky, kx = (-k if mirrored else k for k, mirrored in zip(self.k_um, axes, strict=True))
-        return replace(self, k_um=(ky, kx))
+        sy, sx = (-1 if mirrored else 1 for mirrored in axes)
+        others = tuple((sy * ky, sx * kx) for ky, kx in self.directions_um)
+        return replace(self, k_um=(sy * self.k_um[0], sx * self.k_um[1]), directions_um=others)
 
     def reversed(self) -> Pattern:
         """Return the same light described by -k: a phase step then has the opposite sign."""
@@ -82,6 +93,7 @@ class Pattern:
             k_um=(-self.k_um[0], -self.k_um[1]),
             phase_rad=-self.phase_rad,
             overtones=overtones,
+            directions_um=tuple((-ky, -kx) for ky, kx in self.directions_um),
         )
 
 

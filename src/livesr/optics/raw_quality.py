@@ -40,7 +40,10 @@ def exposure_doubt(exposures: Exposures, max_saturated: float = MAX_SATURATED) -
 
 
 def group_doubt(
-    exposures: Exposures, frames: Sequence[Pixels | None], expected: Collection[str] = ()
+    exposures: Exposures,
+    frames: Sequence[Pixels | None],
+    expected: Collection[str] = (),
+    max_saturated: float = MAX_SATURATED,
 ) -> Doubt:
     """Return what is wrong with a raw group, some of whose frames may be missing.
 
@@ -49,9 +52,11 @@ def group_doubt(
     exposures : of the `frames` that came
     frames : in raw order, None where one is missing
     expected : kinds of faults that are none here (`livesr.optics.exposure.Fault`)
+    max_saturated : share of a frame's pixels that may be at the ceiling
     """
     came = [raw for raw, frame in enumerate(frames) if frame is not None]
-    faults = [f._replace(raw=came[f.raw]) for f in exposures.faults() if f.kind not in expected]
+    found = exposures.faults(max_saturated)
+    faults = [f._replace(raw=came[f.raw]) for f in found if f.kind not in expected]
     return _named(faults, exposures.ceiling)
 
 

@@ -46,6 +46,7 @@ from livesr.live.sources.recordings.recording import (
     chosen,
     open_recording,
     places,
+    split_tiles,
     with_axes,
     with_sections,
 )
@@ -288,6 +289,9 @@ def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> Ra
     how = how or ReadAs()
     found = open_recording(path)
     try:
+        name = how.channel or next(iter(rig.channels), "")
+        if tiles := rig.section(name).tiles:
+            found = split_tiles(found, *tiles)
         return _Recorded(found, rig, how).input()
     except BaseException:
         found.close()

@@ -26,11 +26,12 @@ from backend_contract import (
 )
 from livesr.base.errors import BackendError
 from livesr.live.inference import cuda, tensorrt
+from livesr.live.inference.cards import capability_of
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.plans import PlanCache
-from livesr.live.inference.tensorrt import TensorRTRuntime, TensorRTSession
+from livesr.live.inference.tensorrt import Card, TensorRTRuntime, TensorRTSession
 from livesr.live.inference.tensorrt_build import TENSORRT
 from quantised import quantised
 
@@ -196,6 +197,14 @@ def test_precisions() -> None:
     assert TensorRTRuntime().choose_precision("auto") == "f16"
     with pytest.raises(BackendError, match="f16, f32, int8, f8"):
         TensorRTRuntime().choose_precision("bf16")
+
+
+@pytest.mark.parametrize(("card", "has"), [("RTX 3080", False), ("RTX 4090", True)])
+def test_eight_bit_floats_are_offered_where_the_card_has_them(
+    card: str, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Card, "here", lambda: Card(card, capability_of(card)))
+    assert ("f8" in TensorRTRuntime().precisions) is has
 
 
 def test_closed_means_closed() -> None:

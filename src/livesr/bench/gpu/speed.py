@@ -1,24 +1,38 @@
-"""The network of a GPU's engine at 512^2 and 1024^2 on every runtime, beside plain torch.
+"""The full network at 512^2 and 1024^2 on every runtime, beside plain torch.
 
 The reference runs the same layers eagerly where torch computes, in f16 on CUDA and f32 on a CPU,
-with random weights: layers take as long whatever they hold.
+with random weights: layers take as long whatever they hold. Without a GPU, where the full network
+takes minutes, a smaller one that ships is timed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from livesr.base.errors import LiveSRError
-from livesr.bench.gpu.subjects import FULL_ENGINE, SMALL_ENGINE, frames, opened, runtimes
+from livesr.bench.gpu.subjects import (
+    FULL_ENGINE,
+    SMALL_ENGINE,
+    frames,
+    full_engine,
+    opened,
+    runtimes,
+)
 from livesr.bench.result import LeftOut, Result, Target, compared
 from livesr.bench.timing import Summary, interleave
+from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.runtime import runtime_named
 from livesr.live.inference.session import InferenceSession
 
 TARGET_MS = {512: 5.0, 1024: 16.0}
-"""Of TensorRT, for frames that are on the GPU already."""
+"""Of TensorRT in FP16, for frames that are on the GPU already."""
+TARGET_F8_MS = {1024: 10.0}
 _MAX_OF_TORCH = 0.5
 _BLOCKS = 6
 _BLOCK_S = 0.4
@@ -29,39 +43,77 @@ Call = Callable[[], float]
 
 def measure(quick: bool) -> list[Result | LeftOut]:
     """Return the time of one inference on each runtime, from host to host and on the GPU alone."""
-    engine = load_engine(SMALL_ENGINE if quick else FULL_ENGINE)
     able, reasons = runtimes()
     entries: list[Result | LeftOut] = [
         LeftOut(f"gpu.speed.{name}", reason) for name, reason in reasons.items()
     ]
-    for side in (64, 128) if quick else TARGET_MS:
-        eager = _Eager.of(engine, side)
-        if isinstance(eager, str):
-            entries.append(LeftOut(f"gpu.speed.torch-eager.{side}", eager))
-        for name in able:
-            entries += _on(name, engine, side, None if isinstance(eager, str) else eager)
+    with TemporaryDirectory() as folder:
+        engine = _chosen(quick, Path(folder), entries)
+        for side in (64, 128) if quick else TARGET_MS:
+            eager = _Eager.of(engine, side)
+            if isinstance(eager, str):
+                entries.append(LeftOut(f"gpu.speed.torch-eager.{side}", eager))
+            else:
+                entries += _compiled(eager, side)
+            for name in able:
+                for precision in _precisions(name, engine):
+                    reference = None if isinstance(eager, str) else eager
+                    entries += _on(name, precision, engine, side, reference)
     return entries
 
 
-def _on(
-    runtime: str, engine: Engine, side: int, eager: _Eager | None
-) -> Iterator[Result | LeftOut]:
-    name = f"gpu.speed.{runtime}"
+def _chosen(quick: bool, folder: Path, entries: list[Result | LeftOut]) -> Engine:
+    """Return the full network where a GPU is here; why it is another one goes to `entries`."""
+    if not quick and why_no_gpu() is None:
+        try:
+            return full_engine(folder)
+        except LiveSRError as e:
+            entries.append(LeftOut("gpu.speed.full", f"{e} Timed instead: {FULL_ENGINE}."))
+    return load_engine(SMALL_ENGINE if quick else FULL_ENGINE)
+
+
+def _precisions(runtime: str, engine: Engine) -> list[str]:
+    """Return what `engine` is timed in: what the runtime would choose, on a GPU 8 bits as well."""
+    able = runtime_named(runtime)
+    if not able.resident or engine.int8_path is None:
+        return ["auto"]
+    chosen = able.preferred(engine)
+    return ["auto", *(p for p in ("int8", "f8") if p in able.precisions and p != chosen)]
+
+
+def _compiled(eager: _Eager, side: int) -> Iterator[Result | LeftOut]:
+    """Time torch.compile where torch has a GPU, beside the eager network."""
+    if not eager.on_gpu:
+        return
+    name = f"gpu.speed.torch-compiled.{side}"
     try:
-        with opened(runtime, engine, side) as session:
+        yield _timed(name, eager.compiled().call, eager, (), "torch.compile of the same layers")
+    except Exception as e:  # what its compilers say
+        said = (str(e).splitlines() or [""])[0]
+        yield LeftOut(name, f"torch.compile does not work here: {type(e).__name__}: {said}")
+
+
+def _on(
+    runtime: str, precision: str, engine: Engine, side: int, eager: _Eager | None
+) -> Iterator[Result | LeftOut]:
+    name = f"gpu.speed.{runtime}" if precision == "auto" else f"gpu.speed.{runtime}-{precision}"
+    try:
+        with opened(runtime, engine, side, precision) as session:
             note = f"{engine.manifest.id}, {side}^2, {session.precision} on {session.device}"
             through = f"{note}; upload and download included"
             yield _timed(f"{name}.{side}", lambda: wall_ms(session.infer), eager, (), through)
             if call := resident_call(session):
-                yield _timed(f"{name}-resident.{side}", call, eager, _targets(runtime, side), note)
+                targets = _targets(runtime, session.precision, side)
+                yield _timed(f"{name}-resident.{side}", call, eager, targets, note)
     except (LiveSRError, RuntimeError, MemoryError) as e:
         yield LeftOut(f"{name}.{side}", f"{type(e).__name__}: {e}", fault=True)
 
 
-def _targets(runtime: str, side: int) -> tuple[Target, ...]:
-    if not runtime.startswith("tensorrt") or side not in TARGET_MS:
+def _targets(runtime: str, precision: str, side: int) -> tuple[Target, ...]:
+    wanted = {"f16": TARGET_MS, "f8": TARGET_F8_MS}.get(precision, {})
+    if not runtime.startswith("tensorrt") or side not in wanted:
         return ()
-    return Target(TARGET_MS[side], "most"), Target(_MAX_OF_TORCH, "most", "ratio")
+    return Target(wanted[side], "most"), Target(_MAX_OF_TORCH, "most", "ratio")
 
 
 def _timed(
@@ -120,9 +172,9 @@ class _Eager:
 
         from livesr.training.networks import build
 
-        self._cuda = torch.cuda.is_available()
-        where, dtype = ("cuda", torch.float16) if self._cuda else ("cpu", torch.float32)
-        self.name = f"torch eager {'f16' if self._cuda else 'f32'}"
+        self.on_gpu = torch.cuda.is_available()
+        where, dtype = ("cuda", torch.float16) if self.on_gpu else ("cpu", torch.float32)
+        self.name = f"torch eager {'f16' if self.on_gpu else 'f32'}"
         torch.backends.cudnn.benchmark = True
         layout = {"device": where, "dtype": dtype, "memory_format": torch.channels_last}
         network = build(engine.manifest.architecture, **engine.manifest.parameters).eval()
@@ -140,12 +192,20 @@ class _Eager:
         except RuntimeError as e:
             return f"torch cannot run {engine.manifest.id}: {e}"
 
+    def compiled(self) -> _Eager:
+        """Return the same, compiled by torch.compile when it is called first."""
+        import torch
+
+        other = copy(self)
+        other._network = torch.compile(self._network)  # noqa: SLF001 - a copy of this one
+        return other
+
     def call(self) -> float:
         """Predict once; return the ms that it took, on the GPU where it runs there."""
         import torch
 
         with torch.inference_mode():
-            if not self._cuda:
+            if not self.on_gpu:
                 return wall_ms(lambda: self._network(self._frames))
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,23 @@ from numpy.typing import NDArray
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import data_folders
-from livesr.base.errors import LiveSRError
+from livesr.base.errors import BackendError, LiveSRError
 from livesr.bench.result import LeftOut
-from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.engine import (
+    Engine,
+    OnnxWeights,
+    Weights,
+    load_engine,
+    sha256_of,
+    write_manifest,
+)
 from livesr.live.inference.runner import open_on
 from livesr.live.inference.runtime import BACKENDS, is_remote, why_unavailable
 from livesr.live.inference.session import InferenceSession
 
 FULL_ENGINE, SMALL_ENGINE = "imcsr-mt-er-lyso", "imcsr-mt-er-lyso-light"
 Images = NDArray[np.float32]
+_CODES_SIDE = 64
 
 
 def shipped(quick: bool) -> tuple[list[Engine], list[LeftOut]]:
@@ -43,6 +52,49 @@ def runtimes() -> tuple[list[str], dict[str, str]]:
     reasons = {name: why_unavailable(name) for name in BACKENDS.names if not is_remote(name)}
     able = [name for name, reason in reasons.items() if reason is None]
     return able, {name: reason for name, reason in reasons.items() if reason}
+
+
+def full_engine(folder: Path, **parameters: Any) -> Engine:
+    """Make the full IMC-SR with random weights, and its 8 bits: layers take as long whatever they
+    hold.
+
+    Parameters
+    ----------
+    folder : an empty one, to write the engine into
+    parameters : of the architecture, where another size is wanted
+
+    Raises
+    ------
+    BackendError
+        If what makes it is not installed.
+    """
+    try:
+        from livesr.export.onnx import export_onnx
+        from livesr.export.quantise import quantise_engine
+        from livesr.training.networks import build
+    except ImportError as e:
+        raise BackendError(f"The full network needs {e.name}: pip install 'livesr[train]'.") from e
+    network = build("imcsr", **parameters)
+    path = folder / "model.onnx"
+    export_onnx(network, path, network.frames, multiple_of=network.multiple_of)
+    manifest = load_engine(FULL_ENGINE).manifest.model_copy(
+        update={
+            "id": "imcsr-full",
+            "trained": False,
+            "parameters": parameters,
+            "multiple_of": network.multiple_of,
+            "halo": network.halo,
+            "weights": Weights(onnx=OnnxWeights(sha256=sha256_of(path))),
+        }
+    )
+    write_manifest(folder, manifest)
+    given = np.stack([frames(manifest.window, side) for side in (_CODES_SIDE, _CODES_SIDE)])
+    truths = np.stack([given[:, 1]] * network.channels, 1)
+    try:
+        quantise_engine(folder, given[:1], (given[1:], truths[1:]), "drawn lines", max_loss=2.0)
+    except ImportError as e:
+        raise BackendError(f"The full network needs {e.name}: pip install 'livesr[train]'.") from e
+    return load_engine(folder)
 
 
 @contextmanager

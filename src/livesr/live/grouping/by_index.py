@@ -7,7 +7,8 @@ Owns the groups that are not complete yet. Copies no pixel, reads no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from livesr.base.frames import CameraFrame, Pixels, RawStack, Stream
 
@@ -30,6 +31,12 @@ class IndexGrouping:
     An exposure that comes after its group was closed, or twice, makes a stack of its own, which the
     store keeps aside: nothing that arrived is lost.
 
+    Parameters
+    ----------
+    n_raw : exposures of a group
+    updates : how many exposures of a group, in their order, make an update with those of the whole
+        group before in the place of the others
+
     Attributes
     ----------
     incomplete : groups closed with exposures missing
@@ -44,10 +51,11 @@ class IndexGrouping:
 
     OPEN_GROUPS = 2
 
-    def __init__(self, n_raw: int) -> None:
+    def __init__(self, n_raw: int, updates: Collection[int] = ()) -> None:
         if n_raw < 1:
             raise ValueError(f"n_raw is {n_raw}, expected at least 1")
-        self._n_raw = n_raw
+        self._n_raw, self._updates = n_raw, frozenset(updates)
+        self._whole: list[CameraFrame] = []  # the last group; one, however many streams there are
         self._open: dict[Stream, dict[int, _Group]] = {}
         self._closed_up_to: dict[Stream, int] = {}
         self.incomplete = self.missing = self.repeated = 0
@@ -76,7 +84,21 @@ class IndexGrouping:
             return self._close(frame.stream, frame.t)
         if len(groups) > self.OPEN_GROUPS:
             return self._close(frame.stream, min(groups))
-        return []
+        return self._update(group, frame) if self._updates else []
+
+    def _update(self, group: _Group, newest: CameraFrame) -> list[RawStack]:
+        """Return the update that an exposure makes; none where exposures are missing."""
+        came = sum(slot is not None for slot in group.slots)
+        before, follows = self._whole, False
+        if before:
+            follows = (before[0].stream, before[0].t) == (newest.stream, newest.t - 1)
+        if came not in self._updates or newest.raw != came - 1 or not follows:
+            return []
+        if None in group.slots[:came] or before[0].exposure_ms != newest.exposure_ms:
+            return []
+        mixed: list[CameraFrame | None] = [*group.slots[:came], *before[came:]]
+        stack = self._stack(_Group(mixed))
+        return [replace(stack, newest=came, before=tuple(f.pixels for f in before))]
 
     def flush(self) -> list[RawStack]:
         """Close every open group as it is; for the end of a run."""
@@ -94,6 +116,8 @@ class IndexGrouping:
         for older in sorted(g for g in groups if g <= t):
             group = groups.pop(older)
             stack = self._stack(group)
+            if self._updates:
+                self._whole = [f for f in group.slots if f and stack.complete]
             self.incomplete += not stack.complete
             self.missing += sum(f is None for f in stack.frames)
             stacks.append(stack)

@@ -17,6 +17,9 @@ from livesr.base.errors import UsageError, suggestion
 GENERATIONS = {"turing": 75, "ampere": 86, "ada": 89, "blackwell": 120}
 """Of the cards that stand in workstations; the A100 is an Ampere of 80, GB10 a Blackwell of 121."""
 
+FP8_SINCE = 89
+"""Compute capability from which a card computes FP8: Ada, Hopper, Blackwell."""
+
 # The first that fits counts: "RTX 6000 Ada" before "RTX 6000", which is a Turing.
 _CARDS = (
     (r"gb10|dgx spark", 121),

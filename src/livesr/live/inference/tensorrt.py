@@ -20,6 +20,7 @@ import numpy as np
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, LiveSRError
+from livesr.live.inference.cards import FP8_SINCE
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
 from livesr.live.inference.padding import (
@@ -78,7 +79,10 @@ class TensorRTRuntime(Runtime):
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What the library can build; a card may lack f8."""
+        """What the library can build; without f8 if the card that is here has none."""
+        with suppress(BackendError):  # without a card, plans are made for those of others
+            if Card.here().capability < FP8_SINCE:
+                return tuple(p for p in PRECISIONS if p != "f8")
         return PRECISIONS
 
     @property

@@ -7,7 +7,7 @@ point into one picture, which is a measurement: nothing is learned or invented h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,45 @@ class Reconstructor(Protocol):
         ------
         DoubtfulFrameError
             If this frame is not to be shown; the next may be.
+        """
+
+
+class NewerFrames(NamedTuple):
+    """A group under way: the newest exposure of every raw index.
+
+    Attributes
+    ----------
+    frames : by raw index, as the camera gave them, (y, x) each; whoever keeps them knows again by
+        identity what it has seen
+    before : those of the complete group before
+    upload : brings frames to where they are computed with; the next call may overwrite them once
+        something computed from them is on the host
+    correct : returns frames that were uploaded as the camera's corrections leave them; overwritten
+        by the next call
+    examine : measures the exposure of frames that were uploaded
+    """
+
+    frames: Sequence[Pixels]
+    before: Sequence[Pixels]
+    upload: Callable[[Sequence[Any]], Sequence[Any]]
+    correct: Callable[[Sequence[Any]], Any]
+    examine: Callable[[Sequence[Any]], Exposures]
+
+
+@runtime_checkable
+class Updates(Protocol):
+    """A reconstruction that makes pictures of a group under way, at the cost of what is new."""
+
+    def remember(self, frames: Sequence[Pixels | None]) -> None:
+        """Take note of what the next group to be reconstructed is, as the camera gave it."""
+
+    def update(self, newer: NewerFrames) -> NDArray[np.float32]:
+        """Return a picture of the newest exposures, float32 (y, x), in ADU above the offset.
+
+        Raises
+        ------
+        DoubtfulFrameError
+            If it is not to be shown.
         """
 
 

@@ -309,6 +309,7 @@ class OMEZarrSink(Sink):
             drift_nm=frame.drift_nm,
             drift_jump_nm=frame.jump_nm,
             time_shift_ms=time_shift_ms(frame.parts),
+            span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
 
     def separated(self, frame: MulticolorFrame) -> None:

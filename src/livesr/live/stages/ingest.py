@@ -80,7 +80,10 @@ class Ingest:
         self._hook.limit = self._run.queues.room_frames()
 
     def _group(self, stack: RawStack) -> None:
-        """Hand over a group that is closed."""
+        """Hand over a group that is closed, or an update of one that is not."""
+        if stack.newest:
+            self._run.queues.put_update(stack)
+            return
         self._run.sinks.raw(stack)
         self._run.dose.exposed(stack)
         if stack.unplaced:

@@ -41,6 +41,7 @@ class Reconstruct:
         in_slots = all(path.on_device for path in paths.values() if not path.parts)
         slots = max(len(path.on_device) for path in paths.values()) if in_slots else 1
         self._workers = OrderedWorkers(self._measure, max(slots, 1), "measure")
+        self._updating = True
 
     def work(self) -> None:
         """Measure groups until there are no more, then give the windows of the last frames."""
@@ -58,11 +59,16 @@ class Reconstruct:
         if self._state.ended("reconstruct"):
             return None
         channel = self._run.channels[stack.stream.channel]
+        if stack.newest:
+            return channel.measurement.update(slot, stack)
         running = self._streams[stack.stream].running if channel.path.accumulates else None
         return channel.measurement.measure(slot, stack, running)
 
     def _land(self, stack: RawStack, result: Result) -> None:
         """Hand on what was made of a group, or say why there is nothing."""
+        if stack.newest:
+            self._show_update(stack, result)
+            return
         if not self._state.ended("reconstruct"):
             try:
                 if self._measured(stack, result):
@@ -76,6 +82,41 @@ class Reconstruct:
                 self._state.step_failed("reconstruct", e)
         self._state.count("recon_failed")
         self._run.skip(stack.stream, stack.t, self._state.ended("reconstruct"))
+
+    def _show_update(self, stack: RawStack, result: Result) -> None:
+        """Show what was made of a group under way; nothing follows from it."""
+        if not self._updating or self._state.ended("reconstruct"):
+            return
+        try:
+            if measured := result():
+                self._state.count("recon_updates")
+                self._run.sinks.recon(self._updated(stack, measured))
+        except DoubtfulFrameError as e:
+            self._state.count("updates_refused")
+            self._warn_of_doubt(stack, "not shown before their group is complete", e.cause, str(e))
+        except Exception as e:  # what is only a courtesy must not end the frames that count
+            self._updating = False
+            self._state.warn(
+                f"A picture of a group under way failed ({type(e).__name__}: {e}); only whole"
+                " groups are shown from here on."
+            )
+
+    def _updated(self, stack: RawStack, measured: Measured) -> SRFrame:
+        return SRFrame(
+            measured.image,
+            stack.stream,
+            stack.t,
+            stack.t_acq_ns,
+            stack.t_last_ns,
+            self._streams[stack.stream].normalised,
+            measured.exposures.saturated,
+            stack.t_camera_ms,
+            quality=measured.quality,
+            exposure_ms=stack.exposure_ms,
+            stage=stack.stage,
+            newest=stack.newest,
+            span_ms=stack.span_ms,
+        )
 
     def _measured(self, stack: RawStack, result: Result) -> bool:
         """Hand on a measurement, and the windows that it completes; False if there is none."""
@@ -96,6 +137,7 @@ class Reconstruct:
         self._state.count("recon_frames")
         self._run.errors.exposed(stack)
         self._hand_on(frame)
+        self._run.sinks.exposed(stack)
         for sum_ in self._sums:
             if summed := sum_.add(frame):
                 self._hand_on(summed)
@@ -127,6 +169,10 @@ class Reconstruct:
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
             group=measured.group,
+            span_ms=stack.span_ms
+            if self._run.channels[stack.stream.channel].path.updates
+            else None,
+            stage=stack.stage,
         )
 
     def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:

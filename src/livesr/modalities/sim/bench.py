@@ -10,13 +10,16 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import calls_ms, interleave
 from livesr.bench.transforms import Transforms
+from livesr.live.reconstruct.reconstructor import NewerFrames
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern
 
 _SIDE = 512
@@ -43,6 +46,11 @@ def measure(quick: bool) -> list[Result]:
         lambda: calls_ms(subject, calls), lambda: calls_ms(Transforms(raw).run, calls), blocks
     )
     cost = interleave(lambda: calls_ms(judged, calls), lambda: calls_ms(subject, calls), blocks)
+    updated = interleave(
+        lambda: calls_ms(_Updates(judging, raw).one, calls),
+        lambda: calls_ms(judged, calls),
+        blocks,
+    )
     return [
         compared(
             "sim.reconstruct",
@@ -60,4 +68,33 @@ def measure(quick: bool) -> list[Result]:
             (Target(25, "most"), Target(1.3, "most", "ratio")),
             "contrast, modulation, phase error and motion of every frame",
         ),
+        compared(
+            "sim.update",
+            updated,
+            "ms",
+            "the whole group, judged as well",
+            (Target(0.7, "most", "ratio"),),
+            "the newest of all patterns after one of three angles: sim.update: angle",
+        ),
     ]
+
+
+class _Updates:
+    """Updates of a reconstruction by one angle after the other, for ever."""
+
+    def __init__(self, reconstructor: SIMReconstructor, raw: NDArray[np.uint16]) -> None:
+        self._reconstructor = reconstructor
+        self._groups = [list(raw), list(raw[::-1])]
+        self._before = [*self._groups[0]]
+        self._angle = 0
+        reconstructor.remember(self._before)
+        reconstructor.reconstruct(self._before)
+
+    def one(self) -> None:
+        """Make the next one."""
+        came = slice(3 * self._angle, 3 * self._angle + 3)
+        frames = [*self._before]
+        frames[came] = self._groups[frames[came.start] is self._groups[0][came.start]][came]
+        newer = NewerFrames(frames, self._before, list, list, lambda f: examine(f, 100.0))
+        self._reconstructor.update(newer)
+        self._before, self._angle = frames, (self._angle + 1) % 3

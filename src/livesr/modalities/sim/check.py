@@ -21,6 +21,7 @@ from livesr.modalities.sim.config import (
     SIMConfig,
     patterns_of,
 )
+from livesr.modalities.sim.modality import pattern_of
 from livesr.optics.otf import cutoff_um
 
 # The period of the light may be shorter than the finest detail that its fluorescence shows:
@@ -32,14 +33,15 @@ def check(rig: RigConfig, found: Found) -> Iterator[Finding]:
     """Yield what is not plausible of patterns and phase steps."""
     yield from _calibrated(rig, found)
     section = SIMConfig.of(rig)
-    if section.angles == 1 and section.raw_frames > 3 * section.harmonics:
+    single = section.angles == 1 and not section.lattice
+    if single and section.raw_frames > 3 * section.harmonics:
         yield found(
             "warning",
             "one-direction",
             "sim.angles",
             f"1 angle x {section.raw_frames} phases gain resolution along one direction only.",
             "Frames that show several directions at once (7 of hexagonal SIM, 5 of lattice SIM)"
-            " are not angles x phases: livesr does not reconstruct them.",
+            " need waves: lattice and as many harmonics as directions, 3 or 2.",
         )
     own = {
         f"channels.{n}.patterns": (patterns, c.emission_nm)
@@ -115,7 +117,15 @@ def _vectors(
     rig: RigConfig, patterns: list[PatternConfig], place: str, emission_um: float, found: Found
 ) -> Iterator[Finding]:
     cutoff = cutoff_um(rig.optics.na, emission_um)
-    lengths = [math.hypot(*p.k_um) * (1 + len(p.overtones)) for p in patterns]  # of the finest wave
+    if SIMConfig.of(rig).lattice:  # every wave is a direction
+        patterns = [
+            PatternConfig(k_um=wave.k_um, phase_rad=wave.phase_rad, modulation=wave.modulation)
+            for pattern in patterns
+            for wave in pattern_of(pattern).waves
+        ]
+    nonlinear = SIMConfig.of(rig).nonlinear  # whose overtones reach beyond the optics
+    times = [1 if nonlinear else 1 + len(p.overtones) for p in patterns]
+    lengths = [math.hypot(*p.k_um) * n for p, n in zip(patterns, times, strict=True)]  # finest wave
     for i, (pattern, k) in enumerate(zip(patterns, lengths, strict=True)):
         yield from _length(k, cutoff, f"{place}.{i}", found)
         if pattern.modulation < 0.2:

@@ -21,6 +21,7 @@ from livesr.base.config import (
     TriggerConfig,
 )
 
+_Tiles = Annotated[int, Field(ge=1, le=12)]
 _Step = Annotated[int, Field(ge=0, lt=12)]
 
 
@@ -29,8 +30,10 @@ _Frequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
 class OvertoneConfig(Model):
-    """A wave with a multiple of its pattern's k."""
+    """A wave with a multiple of its pattern's k, or in a lattice one of another direction."""
 
+    k_um: tuple[_Frequency, _Frequency] | None = None
+    """(ky, kx) in cycles/um in the sample, in a lattice; 2 k, 3 k ... without."""
     phase_rad: Number
     """At phase step 0, at the centre of the chip's pixel (0, 0)."""
     modulation: Annotated[float, Field(ge=1e-3, le=1)]
@@ -84,9 +87,25 @@ class SIMConfig(Section):
     """Raw frames of each direction, at least two for each wave and one more."""
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
     """Waves of each direction: 1 for two interfering beams, 2 for three."""
+    waves: Literal["overtones", "lattice", "nonlinear"] = "overtones"
+    """What the waves beyond the first are: "overtones" of three beams; in a "lattice" other
+    directions, all in every raw frame, each turned by 1, 2, 3 ... phase steps: hexagonal SIM
+    (angles: 1, phases: 7, harmonics: 3), a square lattice (1, 5, 2); "nonlinear" overtones reach
+    beyond the optics (5, 5, 2), and the result has a pixel more for each.
+    """
     order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
     """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
     of every raw index.
+    """
+    mosaic: tuple[_Tiles, _Tiles] | None = None
+    """(rows, columns) of raw frames in every image of a recording that holds a whole group side by
+    side, as Nikon's N-SIM writes it: [3, 3]. Raw frame 0 is the upper left one, 1 the next to the
+    right.
+    """
+    update: Literal["group", "angle", "frame"] = "group"
+    """When a new picture is shown: "group" when all exposures came, "angle" (order angle-major) and
+    "frame" also after every angle or exposure, from the newest of all patterns. Such updates are
+    shown and published, never stored or separated.
     """
     phase_steps_rad: list[Number] | None = None
     """Phase of each step against the first; equal parts of a turn without."""
@@ -120,6 +139,37 @@ class SIMConfig(Section):
         """Exposures in one super-resolution frame."""
         return self.angles * self.phases
 
+    @property
+    def updates(self) -> tuple[int, ...]:
+        """Exposures of a group after which a picture is made of the newest of all patterns."""
+        order = self.raw_order()
+        if self.update == "group":
+            return ()
+        every = range(1, len(order))
+        if self.update == "frame":
+            return tuple(every)
+        return tuple(n for n in every if order[n][0] != order[n - 1][0])
+
+    @property
+    def tiles(self) -> tuple[int, int] | None:
+        """(rows, columns) of raw frames in an image of a recording."""
+        return self.mosaic
+
+    @property
+    def lattice(self) -> bool:
+        """Whether every raw frame shows all directions at once."""
+        return self.waves == "lattice"
+
+    @property
+    def nonlinear(self) -> bool:
+        """Whether overtones reach beyond the optics."""
+        return self.waves == "nonlinear"
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the result per camera pixel, along each side."""
+        return 1 + self.harmonics if self.nonlinear else 2
+
     def raw_order(self) -> list[tuple[int, int]]:
         """(angle, phase) of every raw index."""
         if isinstance(self.order, list):
@@ -130,7 +180,18 @@ class SIMConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> SIMConfig:
-        check_patterns(self.patterns, self.angles, self.harmonics)
+        if self.lattice and (self.angles > 1 or self.harmonics < 2):
+            raise ValueError(
+                f"waves: lattice: all directions stand in every raw frame, so that angles is 1 and"
+                f" harmonics counts them; got angles: {self.angles}, harmonics: {self.harmonics}."
+                " Hexagonal SIM has angles: 1, phases: 7, harmonics: 3"
+            )
+        if self.nonlinear and self.harmonics < 2:
+            raise ValueError(
+                "waves: nonlinear: overtones reach beyond the optics, so that harmonics counts at"
+                f" least 2, got {self.harmonics}"
+            )
+        check_patterns(self.patterns, self.angles, self.harmonics, self.lattice)
         if self.phases < 2 * self.harmonics + 1:
             raise ValueError(
                 f"{self.phases} phases do not separate {self.harmonics} waves; give at least"
@@ -142,6 +203,16 @@ class SIMConfig(Section):
             raise ValueError(
                 f"order must name each of the {len(expected)} (angle, phase) pairs once, got"
                 f" {order}"
+            )
+        if self.mosaic and self.mosaic[0] * self.mosaic[1] != self.raw_frames:
+            raise ValueError(
+                f"a mosaic of {self.mosaic[0]} x {self.mosaic[1]} does not hold {self.raw_frames}"
+                f" raw frames ({self.angles} angles x {self.phases} phases)"
+            )
+        if self.update == "angle" and len(self.updates) != self.angles - 1:
+            raise ValueError(
+                "update: angle needs all exposures of an angle in a row (order: angle-major), got"
+                f" {order}; use update: frame, or group"
             )
         if self.phase_steps_rad is not None and len(self.phase_steps_rad) != self.phases:
             raise ValueError(
@@ -164,8 +235,11 @@ def patterns_of(rig: RigConfig, channel: str) -> list[PatternConfig]:
     return SIMChannelConfig.of(rig, channel).patterns or SIMConfig.of(rig).patterns
 
 
-def check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -> None:
-    """Refuse patterns that are not one for each angle, with an overtone for each further wave.
+def check_patterns(
+    patterns: list[PatternConfig], angles: int, harmonics: int, lattice: bool
+) -> None:
+    """Refuse patterns that are not one for each angle, with an overtone for each further wave,
+    which has a vector of its own in a `lattice` and none elsewhere.
 
     Raises
     ------
@@ -183,4 +257,9 @@ def check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -
             raise ValueError(
                 f"a pattern has {len(pattern.overtones)} overtones, {harmonics - 1} are expected"
                 f" with harmonics: {harmonics}"
+            )
+        if any((o.k_um is not None) != lattice for o in pattern.overtones):
+            raise ValueError(
+                "every overtone of a lattice needs its own k_um, and no other has one: calibrate"
+                " again"
             )

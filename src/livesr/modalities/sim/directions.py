@@ -22,8 +22,8 @@ from livesr.optics.raw_quality import Doubt
 log = logging.getLogger(__name__)
 
 SEVERAL = (
-    "raw frames show several directions at once; livesr reconstructs angles x phases, each frame"
-    " with one direction"
+    "raw frames show several directions at once; hexagonal and lattice SIM need waves: lattice in"
+    " the section sim, all others one direction in each frame"
 )
 
 

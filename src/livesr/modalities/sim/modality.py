@@ -64,10 +64,16 @@ class SIM(Modality[SIMConfig]):
         if self.name not in rig.sections:
             raise ValueError("a SIM rig needs a 'sim' section with its patterns")
         section = SIMConfig.of(rig)
+        if rig.superpose and section.update != "group":
+            raise ValueError(
+                f"sim.update is {section.update!r}, and a superposition adds whole groups of its"
+                " channels, which are exposed one after the other: between them there is nothing to"
+                " add. Leave update at group."
+            )
         for name in rig.channels:
             try:
                 own = SIMChannelConfig.of(rig, name).patterns or []
-                check_patterns(own, section.angles, section.harmonics)
+                check_patterns(own, section.angles, section.harmonics, section.lattice)
             except ValueError as e:
                 raise ValueError(f"channel {name!r}: {e}") from None
 
@@ -87,8 +93,8 @@ class SIM(Modality[SIMConfig]):
         return sorted(first[:frames])
 
     def scale(self, rig: RigConfig) -> float | None:
-        """Return 2: twice the resolution needs twice the pixels."""
-        return 2.0
+        """Return 2: twice the resolution needs twice the pixels; more of nonlinear SIM."""
+        return float(SIMConfig.of(rig).scale)
 
     # -- the core ----------------------------------------------------------------------------------
 
@@ -243,6 +249,7 @@ def parameters_of(
         origin_px=origin_px,
         equalise=section.equalise,
         damping=settings.damping or rig.optics.damping,
+        scale=section.scale,
     )
     return parameters, patterns
 
@@ -268,7 +275,8 @@ def pattern_of(config: PatternConfig) -> Pattern:
     from livesr.optics.illumination import Pattern
 
     overtones = tuple((o.phase_rad, o.modulation) for o in config.overtones)
-    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
+    others = tuple(o.k_um for o in config.overtones if o.k_um is not None)
+    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones, others)
 
 
 def limits_of(config: QualityLimitsConfig) -> QualityLimits:

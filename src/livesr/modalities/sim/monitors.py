@@ -99,7 +99,13 @@ def vector_monitor(
     """Return what follows the pattern vectors; None where they are not to be followed, or a frame
     is too small to show them.
     """
-    if not SIMConfig.of(rig).follow_drift or min(camera.shape) < MIN_PX:
+    section = SIMConfig.of(rig)
+    if (
+        not section.follow_drift
+        or section.lattice
+        or section.nonlinear
+        or min(camera.shape) < MIN_PX
+    ):
         return None
     vectors = VectorDrift(*parameters_of(rig, channel, camera), reconstructor.drift)
     return VectorMonitor(vectors, channel)

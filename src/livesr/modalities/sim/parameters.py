@@ -45,6 +45,8 @@ class SIMParameters:
         then no longer linear in the frames, so switch it off for tests of linearity and for
         computing training targets
     damping : factor of the OTF at its cutoff, see `livesr.optics.otf.otf`
+    scale : pixels of the result per camera pixel, along each side: 2 in linear SIM; in nonlinear
+        SIM, whose overtones reach further, one more for each
     """
 
     shape: tuple[int, int]
@@ -63,6 +65,7 @@ class SIMParameters:
     origin_px: tuple[float, float] = (0.0, 0.0)
     equalise: bool = True
     damping: float = 1.0
+    scale: int = 2
 
     @property
     def cutoff_um(self) -> float:

@@ -27,8 +27,8 @@ Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 Spectral = tuple[slice, slice]
 
-SCALE = 2
-"""Pixels of the result per camera pixel, along each side."""
+LINEAR = 2
+"""Pixels of the result per camera pixel, along each side, of linear SIM."""
 
 BIN = 4
 """Pixels along each side that are summed before motion is measured.
@@ -120,26 +120,27 @@ class SIMPlan:
         steps, harmonics = parameters.steps_rad(angles, phases), len(patterns[0].waves)
         # A band that moves towards positive kx lies almost wholly in the stored half of the
         # spectrum: turn the others.
-        signs = np.array([-1.0 if p.k_um[1] > 0 else 1.0 for p in patterns])
         here = [p.seen_from(parameters.origin_px, parameters.pixel_size_um) for p in patterns]
-        turned = [p.reversed() if s < 0 else p for s, p in zip(signs, here, strict=True)]
-        weights = _separation_weights(steps * signs[:, None], order, harmonics)
+        waves = [wave for pattern in here for wave in pattern.waves]
+        signs = np.array([-1.0 if wave.k_um[1] > 0 else 1.0 for wave in waves])
+        weights = _separation_weights(steps, order, harmonics)
+        weights[2::2] *= signs[:, None]  # the band of -k is the conjugate of that of k
         change = motion_weights(_components(steps, order, harmonics)) if motion else None
         return cls(
             parameters,
             tuple(order),
             angles,
-            tuple(wave for pattern in turned for wave in pattern.waves),
-            np.repeat(signs, harmonics),
+            tuple(w.reversed() if s < 0 else w for s, w in zip(signs, waves, strict=True)),
+            signs,
             weights if change is None else np.vstack([weights, change]),
             change is not None,
         )
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape (2y, 2x) of the result."""
-        y, x = self.parameters.shape
-        return SCALE * y, SCALE * x
+        """Shape of the result: (2y, 2x), of nonlinear SIM larger."""
+        (y, x), scale = self.parameters.shape, self.parameters.scale
+        return scale * y, scale * x
 
     def taper(self) -> Float:
         """Window (y, x) that rises as sin^2 from the edges; 1 inside."""
@@ -147,7 +148,9 @@ class SIMPlan:
 
     def fade(self) -> tuple[Float, Float]:
         """How bright rows (2y,) and columns (2x,) of the result are: the taper on its pixels."""
-        y, x = (self._rise(n, SCALE).astype(np.float32) for n in self.parameters.shape)
+        y, x = (
+            self._rise(n, self.parameters.scale).astype(np.float32) for n in self.parameters.shape
+        )
         return y, x
 
     def _rise(self, n: int, scale: int) -> NDArray[np.float64]:
@@ -208,7 +211,10 @@ class SIMPlan:
                 response, keep = self._band((sign * wave.k_um[0], sign * wave.k_um[1]))
                 power += _band_weight(wave) * response * response * keep
         window = apodisation_window(
-            self.shape, given.pixel_size_um / SCALE, given.cutoff_um + reach, given.apodisation
+            self.shape,
+            given.pixel_size_um / given.scale,
+            given.cutoff_um + reach,
+            given.apodisation,
         )
         w2 = np.float32(given.wiener**2)
         at_zero = power[0, 0] / (power[0, 0] + w2)
@@ -220,7 +226,7 @@ class SIMPlan:
         (2y, 2x) each.
         """
         given = self.parameters
-        grid = self.shape, given.pixel_size_um / SCALE
+        grid = self.shape, given.pixel_size_um / given.scale
         response = otf(*grid, given.na, given.emission_um, offset_um=k_um, damping=given.damping)
         sigma = given.attenuation_fwhm_um / np.sqrt(8 * np.log(2))
         distance = radial_frequency(*grid, k_um) / sigma
@@ -247,8 +253,9 @@ class SIMPlan:
         Sign -1 gives those of its conjugate, which completes the half spectrum.
         """
         (height, width), support = self.parameters.shape, self.parameters.support
-        rows = list(_runs(support[0], shift[0], height, sign, positive=False))
-        columns = list(_runs(support[1], shift[1], width, sign, positive=True))
+        fine_y, fine_x = self.shape
+        rows = list(_runs(support[0], shift[0], (height, fine_y), sign, positive=False))
+        columns = list(_runs(support[1], shift[1], (width, fine_x), sign, positive=True))
         for (from_y, to_y), (from_x, to_x) in product(rows, columns):
             # The conjugate takes its values from the mirrored place.
             values = weight[_mirrored(to_y, weight.shape[0], sign), :][
@@ -258,8 +265,11 @@ class SIMPlan:
             yield Piece(wave, (from_y, from_x), (to_y, to_x), twice)
 
     def overlaps(self) -> Iterator[Overlap]:
-        """Where every wave's band can be compared with band 0."""
-        for wave in self.waves:
+        """Where every fundamental's band can be compared with band 0, and every overtone's; those
+        of nonlinear SIM lie beyond what both show.
+        """
+        every = 1 if self.parameters.scale == LINEAR else len(self.waves) // self.angles
+        for wave in self.waves[::every]:
             shift, zero = self._shift(wave), self._comparable((0.0, 0.0))
             rows, columns = map(_held, shift, self.parameters.support, self.parameters.shape)
             yield Overlap(shift, zero * rows[:, None] * columns, self._comparable(wave.k_um))
@@ -289,7 +299,7 @@ def _held(shift: int, support: int, size: int) -> NDArray[np.bool_]:
 
 
 def _runs(
-    support: int, shift: int, size: int, sign: int, positive: bool
+    support: int, shift: int, sizes: tuple[int, int], sign: int, positive: bool
 ) -> Iterator[tuple[slice, slice]]:
     """Split the map frequency f -> sign (f + shift) along one axis into runs that are slices on
     both sides.
@@ -298,14 +308,15 @@ def _runs(
     ----------
     support : the map covers -support <= f <= support of a raw spectrum
     shift : whole number of frequencies by which the band moves
-    size : length of the raw axis; the result has twice as many. Both are in FFT order
+    sizes : length of the raw axis and of that of the result. Both are in FFT order
     sign : -1 for the conjugate, which lands point-mirrored
     positive : keep only targets >= 0: the axis of which half a spectrum is stored
     """
     frequency = np.arange(-support, support + 1)
-    moved = sign * (frequency + shift)
-    keep = (moved >= (0 if positive else 1 - size)) & (moved <= size - 1)
-    source, target = frequency[keep] % size, moved[keep] % (SCALE * size)
+    moved, (size, fine) = sign * (frequency + shift), sizes
+    highest = (fine - 1) // 2
+    keep = (moved >= (0 if positive else -highest)) & (moved <= highest)
+    source, target = frequency[keep] % size, moved[keep] % fine
     if not source.size:
         return
     breaks = np.flatnonzero((np.diff(source) != 1) | (np.diff(target) != sign)) + 1

@@ -163,22 +163,30 @@ class QualityMeter:
         self._shape = np.array(plan.parameters.shape, np.float64)
         self._binned_nm = 1e3 * BIN * plan.parameters.pixel_size_um
         self._samplings = [_sampling(overlap, arrays) for overlap in plan.overlaps()]
+        self._overtones = len(plan.waves) // len(self._samplings)
 
-    def measure(self, work: Workspace) -> tuple[PatternQuality, NDArray[np.float64]]:
+    def measure(
+        self, work: Workspace, moved: tuple[Array, Array] | None = None
+    ) -> tuple[PatternQuality, NDArray[np.float64]]:
         """Return the quality of the frame whose bands were just transformed, and by how much the
         phase of every wave is off, (waves,) in radians.
+
+        `moved` is the picture (y, x) in which motion is measured and how it changed, in squares of
+        pixels; without, that of the whole group.
         """
         slopes, contrasts = self.slopes(work.zero, work.bands, spikes_of(work.mean, self._arrays))
         errors, contrast = np.angle(slopes), float(contrasts.min())
         modulation, off = float(np.abs(slopes).min()), float(np.abs(errors).max())
-        return PatternQuality(contrast, modulation, off, *self._motion_nm(work.ends)), errors
+        if moved is None and self._shows_motion:
+            moved = work.ends[0, :, :], work.ends[1, :, :]
+        return PatternQuality(contrast, modulation, off, *self._motion_nm(moved)), errors
 
-    def _motion_nm(self, ends: Array) -> tuple[float | None, float | None]:
-        """Return how far the sample moved, and the standard error."""
-        if not self._shows_motion:
+    def _motion_nm(self, moved: tuple[Array, Array] | None) -> tuple[float | None, float | None]:
+        """Return how far the sample moved, and the standard error; None where nothing tells."""
+        if moved is None:
             return None, None
-        moved = motion_px(ends[0, :, :], ends[1, :, :], self._arrays)
-        return self._binned_nm * moved.px, self._binned_nm * moved.error_px
+        found = motion_px(*moved, self._arrays)
+        return self._binned_nm * found.px, self._binned_nm * found.error_px
 
     def slopes(
         self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
@@ -197,7 +205,7 @@ class QualityMeter:
             seen = zero[s.zero]
             if len(spikes):
                 seen = seen - self._arrays.array(self._spectrum(spikes, s.places))
-            u, v = seen * s.there, bands[i, :, :][s.band] * s.here
+            u, v = seen * s.there, bands[i * self._overtones, :, :][s.band] * s.here
             product = xp.conj(u) * v * s.weight
             power = (xp.real(u) ** 2 + xp.imag(u) ** 2) * s.weight
             total = xp.sum(power) + 1e-30
@@ -211,7 +219,16 @@ class QualityMeter:
             ]
         real, imag, rest2, total = self._arrays.numbers(found).reshape(-1, 4).T
         slopes = real + 1j * imag
-        return slopes, np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
+        contrasts = np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
+        return self._with_overtones(slopes), np.repeat(contrasts, self._overtones)
+
+    def _with_overtones(self, slopes: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        """Return the slope of every wave, given those that could be compared: an overtone turns
+        with its fundamental, by as many times the angle.
+        """
+        turns = np.tile(np.arange(1, self._overtones + 1), len(slopes))
+        first = np.repeat(slopes, self._overtones)
+        return np.asarray(np.abs(first) * np.exp(1j * turns * np.angle(first)), np.complex128)
 
     def _spectrum(self, spikes: NDArray[np.float64], places: NDArray[np.intp]) -> Complex:
         """Return what single pixels give at frequencies (2, samples)."""

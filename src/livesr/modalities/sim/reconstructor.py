@@ -35,19 +35,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import FrameShapeError
-from livesr.base.frames import FrameQuality
+from livesr.base.frames import FrameQuality, PatternQuality, Pixels
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, NewerFrames, RawFrames
 from livesr.modalities.sim.directions import OneDirection
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.pattern_drift import Correction, PatternDrift
-from livesr.modalities.sim.plan import SCALE, SIMPlan
+from livesr.modalities.sim.plan import SIMPlan
 from livesr.modalities.sim.quality import QualityLimits, QualityMeter
+from livesr.modalities.sim.rolling import Exchange, Kept
 from livesr.modalities.sim.tear import Tear, TearCheck
 from livesr.modalities.sim.workspace import Workspace
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern
-from livesr.optics.raw_quality import Doubt
+from livesr.optics.raw_quality import Doubt, group_doubt
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,6 @@ class SIMReconstructor:
     tapered edges the mean of the result is the mean of the raw frames above the offset.
     """
 
-    scale = SCALE
-
     def __init__(
         self,
         parameters: SIMParameters,
@@ -103,7 +102,7 @@ class SIMReconstructor:
         self._arrays, self._work = arrays, Workspace(self.plan, arrays)
         self._meter = QualityMeter(self.plan, quality_limits, arrays) if quality_limits else None
         self._tears = TearCheck(parameters, patterns, arrays) if quality_limits else None
-        alone = quality_limits is not None and len(patterns) == 1
+        alone = quality_limits is not None and len(patterns) == 1 and not patterns[0].directions_um
         self._alone = OneDirection(parameters, patterns[0]) if alone else None
         self._exposures: Exposures | None = None
         self.quality: FrameQuality | None = None
@@ -112,10 +111,18 @@ class SIMReconstructor:
         self._corrected = Correction.none(waves, angles)
         # of the next frame; others may use the same `PatternDrift` meanwhile
         self._recorded: Correction | None = None
+        self._exchange = Exchange(self.plan, self._work, arrays)
+        self._coming: Sequence[Pixels | None] | None = None
+        self._kept: Kept | None = None  # what the bands are made of
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the result per camera pixel, along each side."""
+        return float(self.plan.parameters.scale)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape (2y, 2x) of the result."""
+        """Shape (2y, 2x) of the result; of nonlinear SIM larger."""
         return self.plan.shape
 
     @property
@@ -164,16 +171,58 @@ class SIMReconstructor:
         self._take_over_drift()
         exposures = self._seen_exposures(frames)
         empty = _without_picture(exposures)
-        self._work.separate(frames, self._frame_weights(frames, empty))
-        self._work.transform()
+        self._fill(frames, empty)
         tear = self._tears.look(frames) if self._tears else None
         foreign = self._alone.doubt(frames, self._arrays) if self._alone else Doubt()
         if self._meter and (doubt := self._measure(self._meter, exposures, tear, foreign)):
+            if self._kept:
+                self._kept.doubt = doubt
             if self._meter.limits.then == "refuse":
                 raise DoubtfulFrameError(*doubt)
             if self._meter.limits.then == "widefield":
                 return self.widefield(frames, without=[*empty, *([tear.raw] if tear else [])])
         return self._work.picture()
+
+    def remember(self, frames: Sequence[Pixels | None]) -> None:
+        """Take note of what the next group is, as the camera gave it, for `update`."""
+        self._coming = frames
+
+    def update(self, newer: NewerFrames) -> Array:
+        """Reconstruct the newest exposures of all patterns while a group is under way.
+
+        What the bands are made of already is not computed again. The picture is that of
+        `reconstruct` for the same frames, but for rounding; motion is measured between the
+        exposures that are new and those that they replace. What only a whole group tells, torn and
+        repeated frames, is told when the group is complete. Nothing is followed.
+
+        Raises
+        ------
+        DoubtfulFrameError
+            If anything is wrong with the frames, or with the group before; whatever
+            `quality_limits` says, unless it says to reconstruct doubtful frames.
+        """
+        kept = self._kept
+        if kept is None or not kept.precedes(newer):
+            self._coming = newer.before
+            self._fill(newer.correct(newer.upload(newer.before)))
+            kept = self._kept
+            assert kept is not None
+        self._refuse(kept.doubt, "the group before is doubtful: ")
+        changed = kept.changed(newer)
+        self._look_at_exposures(newer, changed)
+        moved: tuple[Array, Array] | None = None
+        for _, raws in self._exchange.angles(changed):
+            frames = [newer.frames[raw] for raw in raws] + [kept.frames[raw] for raw in raws]
+            moved = self._exchange.exchange(kept, newer, raws, newer.upload(frames))
+            moved = moved[0], moved[1] * (len(raws) / len({*raws} & {*changed}))
+        if self._meter and moved:
+            patterns, _ = self._meter.measure(self._work, moved)
+            doubt = self._meter.limits.doubt(patterns)
+            self._refuse(doubt)
+            self.quality = self._quality(patterns, doubt, resolved=True)
+        picture = self._work.picture()
+        brightness = self._exchange.brightness(kept)
+        return self._arrays.multiply(picture, brightness, out=picture)
 
     def widefield(self, frames: RawFrames | Array, without: Sequence[int] = ()) -> Array:
         """Average the raw frames and upsample them to the grid of the result, without gain in
@@ -212,6 +261,38 @@ class SIMReconstructor:
 
     # -- one frame ---------------------------------------------------------------------------------
 
+    def _fill(self, frames: RawFrames | Array, empty: Sequence[int] = ()) -> None:
+        """Fill the buffers with the spectra of a group's bands."""
+        coming, self._coming, self._kept = self._coming, None, None
+        weights, levels, factors = self._frame_weights(frames, empty)
+        if coming is not None:
+            self._kept = Kept(list(coming), weights, levels, factors)
+        scaled = weights * factors
+        offsets = -self.plan.parameters.offset_adu * scaled.sum(axis=1)
+        columns = np.column_stack([scaled, offsets]).astype(np.float32)
+        self._work.separate(frames, self._arrays.array(columns))
+        self._work.transform()
+
+    def _refuse(self, doubt: Doubt, of: str = "") -> None:
+        """Refuse an update that is doubtful.
+
+        Raises
+        ------
+        DoubtfulFrameError
+            If it is, and `quality_limits` do not say to reconstruct all the same.
+        """
+        if doubt and not (self._meter and self._meter.limits.then == "reconstruct"):
+            raise DoubtfulFrameError(f"{of}{doubt.sentence}", doubt.cause)
+
+    def _look_at_exposures(self, newer: NewerFrames, changed: Sequence[int]) -> None:
+        """Refuse an update one of whose new frames holds no picture, or is saturated."""
+        if self._meter is None:
+            return
+        came = [frame if raw in changed else None for raw, frame in enumerate(newer.frames)]
+        exposures = newer.examine(newer.upload([newer.frames[raw] for raw in changed]))
+        limit = self._meter.limits.max_saturated
+        self._refuse(group_doubt(exposures, came, max_saturated=limit))
+
     def _check(self, frames: RawFrames) -> None:
         expected, shape = len(self.plan.order), self.plan.parameters.shape
         if len(frames) != expected:
@@ -243,19 +324,21 @@ class SIMReconstructor:
         offset_adu, arrays = self.plan.parameters.offset_adu, self._arrays
         return examine(frames, offset_adu, xp=arrays.xp, numbers=arrays.numbers)
 
-    def _frame_weights(self, frames: RawFrames, empty: Sequence[int]) -> Array:
-        """Weights (bands, n + 1) of this time point; the last column subtracts the offset."""
+    def _frame_weights(
+        self, frames: RawFrames, empty: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Weights (bands, n) of this time point, the level of each frame above the offset, and what
+        it is scaled by, (n,) each.
+        """
         given, weights = self.plan.parameters, self.plan.weights
         pixels = given.shape[0] * given.shape[1]
         level = self._arrays.totals(frames) / pixels - given.offset_adu
-        lit = np.setdiff1d(np.arange(len(level)), empty)
+        lit, factors = np.setdiff1d(np.arange(len(level)), empty), np.ones(len(level))
         if given.equalise and lit.size and level[lit].min() > 0:
-            weights = weights.copy()
-            weights[:, lit] *= level[lit].mean() / level[lit]
+            factors[lit] = level[lit].mean() / level[lit]
         if np.any(self._corrected.phases_rad):
             weights = _turned(weights, self._corrected.phases_rad)
-        offsets = -given.offset_adu * weights.sum(axis=1)
-        return self._arrays.array(np.column_stack([weights, offsets]).astype(np.float32))
+        return weights, level, factors
 
     def _measure(
         self,
@@ -268,8 +351,16 @@ class SIMReconstructor:
         patterns, errors_rad = meter.measure(self._work)
         doubt = foreign or meter.limits.doubt(patterns, exposures, tear)
         resolved = not doubt or meter.limits.then == "reconstruct"
+        self.quality = self._quality(patterns, doubt, resolved=resolved)
+        if self._follow and not doubt:
+            phases_rad = self._corrected.phases_rad
+            self.drift.add(phases_rad + errors_rad, patterns.contrast_to_noise)
+        return doubt
+
+    def _quality(self, patterns: PatternQuality, doubt: Doubt, *, resolved: bool) -> FrameQuality:
+        """Return what is said of a frame."""
         phases_rad, vectors_um = self._corrected
-        self.quality = FrameQuality(
+        return FrameQuality(
             patterns,
             doubt.sentence,
             resolved,
@@ -277,9 +368,6 @@ class SIMReconstructor:
             tuple(float(d) for d in vectors_um.ravel()),
             doubt.cause,
         )
-        if self._follow and not doubt:
-            self.drift.add(phases_rad + errors_rad, patterns.contrast_to_noise)
-        return doubt
 
     def _whole(self, without: Sequence[int]) -> list[int]:
         """Return the raw frames of the angles that have all their frames.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from livesr.live.arrays import Array, Arrays
 from livesr.live.reconstruct.reconstructor import RawFrames
-from livesr.modalities.sim.plan import BIN, SCALE, Piece, SIMPlan
+from livesr.modalities.sim.plan import BIN, Piece, SIMPlan
 
 # Rows a power of two apart share cache sets: transforms along y run 1.8 times as fast with this
 # many more elements.
@@ -83,10 +83,11 @@ class Workspace:
         height, width = plan.parameters.shape
         self.mean = self._zeros((height, width))
         self.ends = self._zeros((2, height // BIN, width // BIN))
+        self._added = self._zeros((1, height // BIN, width // BIN))
         # Rows have more elements than are used, which only the views leave out.
         self.bands = self._complex((len(plan.waves), height, width))
         self.zero = self._complex((height, plan.parameters.support[1] + 1))
-        self._sum = self._complex((SCALE * height, width + 1))
+        self._sum = self._complex((plan.shape[0], plan.shape[1] // 2 + 1))
         scratch = self._zeros((2 * height * width,))
         self._frame = arrays.xp.reshape(scratch[: height * width], (height, width))
         taper = plan.taper()
@@ -100,7 +101,7 @@ class Workspace:
     def memory_bytes(self) -> int:
         """Bytes held, plus what one frame needs for a moment, the result included."""
         height, width = self._plan.parameters.shape
-        result = 4 * SCALE * height * SCALE * width
+        result = 4 * self._plan.shape[0] * self._plan.shape[1]
         return self._allocated_bytes + result + 8 * height * width
 
     # -- the frame loop ----------------------------------------------------------------------------
@@ -122,27 +123,61 @@ class Workspace:
             )
             arrays.multiply(strip.bands, strip.ramps, out=strip.bands)
             if self._plan.motion:
-                self._bin(strip)
+                self._bin(strip, strip.parts[:: strip.parts.shape[0] - 1, :, :], self.ends)
 
-    def _bin(self, strip: _Strip) -> None:
-        """Sum mean and change of a strip over squares of `BIN` pixels.
+    def _bin(self, strip: _Strip, planes: Array, out: Array) -> None:
+        """Sum planes (n, y, x) of a strip over squares of `BIN` pixels.
 
         What does not fill a square is left out.
         """
-        xp, (n, height, width) = self._arrays.xp, strip.parts.shape
+        xp, (n, height, width) = self._arrays.xp, planes.shape
         rows, columns, top = height // BIN, width // BIN, strip.rows.start // BIN
         if rows:
-            ends = strip.parts[:: n - 1, : rows * BIN, : columns * BIN]
-            along_y = xp.sum(xp.reshape(ends, (2, rows, BIN, columns * BIN)), axis=2)
-            squares = xp.sum(xp.reshape(along_y, (2, rows, columns, BIN)), axis=3)
-            self.ends[:, top : top + rows, :] = squares
+            whole = planes[:, : rows * BIN, : columns * BIN]
+            along_y = xp.sum(xp.reshape(whole, (n, rows, BIN, columns * BIN)), axis=2)
+            squares = xp.sum(xp.reshape(along_y, (n, rows, columns, BIN)), axis=3)
+            out[:, top : top + rows, :] = squares
 
-    def transform(self) -> None:
-        """Bands -> spectra in place; along y only the columns that the OTF passes."""
+    def exchange(self, frames: RawFrames | Array, weights: Array, waves: slice | None) -> Array:
+        """Add what frames of one angle give to band 0, and put their bands where those of the
+        angle were.
+
+        Parameters
+        ----------
+        frames : of the angle (phases, y, x)
+        weights : float32 (1, phases + 1) or (1 + 2 waves, phases + 1), as of `separate`
+        waves : of the angle, whose bands are exchanged; None leaves them. `transform` takes them
+
+        Returns
+        -------
+        NDArray[np.float32]
+            What was added to band 0, without taper, summed over squares of `BIN` pixels, (y, x).
+        """
+        arrays, m, rows = self._arrays, len(frames), weights.shape[0]
+        for strip in self._strips:
+            first = strip.raw.shape[0] - 1 - m  # the row of ones stays the last
+            for i in range(m):
+                arrays.copy(frames[i][strip.rows, :], strip.frames[first + i])
+            arrays.matmul(weights, strip.raw[first:, :], out=strip.planes[:rows, :])
+            self._bin(strip, strip.parts[:1, :, :], self._added)
+            arrays.multiply(strip.parts[0, :, :], strip.window, out=strip.parts[0, :, :])
+            arrays.add(strip.mean, strip.parts[0, :, :], out=strip.mean)
+            if waves is not None:
+                bands = strip.bands[waves, :, :]
+                real, imag = strip.parts[1:rows:2, :, :], strip.parts[2:rows:2, :, :]
+                arrays.fill_complex(real, imag, out=bands)
+                arrays.multiply(bands, strip.ramps[waves, :, :], out=bands)
+        return self._added[0, :, :]
+
+    def transform(self, waves: slice = slice(None)) -> None:
+        """Bands -> spectra in place, of all waves or some; along y only the columns that the OTF
+        passes.
+        """
         self._transform_mean()
         x = self._plan.parameters.support[1]
-        self._arrays.fft(self.bands, axis=2)
-        for columns in (self.bands[:, :, : x + 1], self.bands[:, :, -x:]):
+        bands = self.bands[waves, :, :]
+        self._arrays.fft(bands, axis=2)
+        for columns in (bands[:, :, : x + 1], bands[:, :, -x:]):
             self._arrays.fft(columns, axis=1)
 
     def _transform_mean(self) -> None:

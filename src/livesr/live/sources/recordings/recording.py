@@ -167,6 +167,48 @@ def _ndtiff_folder(path: Path) -> Path | None:
     return None
 
 
+def split_tiles(recording: Recording, rows: int, columns: int) -> Recording:
+    """Return the recording with its images cut into raw frames, which stand side by side in them.
+
+    Raw frame 0 is the upper left one, 1 that on its right. A recording whose raw frames have an
+    axis of their own stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        If the images cannot be cut into equal parts.
+    """
+    if "raw" in recording.axes:
+        return recording
+    (height, width), name = recording.shape, recording.path.name
+    if height % rows or width % columns:
+        raise ConfigError(
+            f"{name} has images of {height}x{width} pixels, and the rig says that each holds"
+            f" {rows} x {columns} raw frames side by side: they are not equal parts. Give the file"
+            " as the microscope wrote it, or leave out the mosaic in rig.yaml."
+        )
+    y, x = height // rows, width // columns
+    last: tuple[Place, Plane | None] = ((), None)
+
+    def read(place: Place) -> Plane | None:
+        nonlocal last
+        *whole, raw = place
+        if last[0] != tuple(whole) or last[1] is None:  # raw frames follow each other
+            last = tuple(whole), recording.read(tuple(whole))
+        if (image := last[1]) is None:
+            return None
+        top, left = raw // columns * y, raw % columns * x
+        return image._replace(pixels=image.pixels[top : top + y, left : left + x].copy())
+
+    return replace(
+        recording,
+        axes=(*recording.axes, "raw"),
+        lengths=(*recording.lengths, rows * columns),
+        shape=(y, x),
+        read=read,
+    )
+
+
 def parse_axes(text: str) -> tuple[str, ...]:
     """Read what a user says of the axes before (y, x).
 

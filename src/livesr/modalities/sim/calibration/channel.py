@@ -126,6 +126,8 @@ class ChannelCalibration:
             steps_rad=self.steps_rad,
             harmonics=len(self.result.patterns[0].waves),
             offset_adu=self.offset_adu,
+            lattice=self.result.lattice,
+            nonlinear=SIMConfig.of(self.rig).nonlinear,
         )
         try:
             draw(maps, self.result.found, self.result.optics, widefield, reconstruction).save(path)
@@ -238,6 +240,8 @@ class SIMCalibrator:
             origin_px=camera.origin_px,
             fit_damping=not settings.keep_otf and settings.beads_nm is None,
             damping=from_beads,
+            lattice=self._section.lattice,
+            nonlinear=self._section.nonlinear,
         )
         result.doubts[:0] = [said for said in doubts if said not in result.doubts]
         result.doubts.extend(_notes(settings.plane, changed))
@@ -269,7 +273,7 @@ class SIMCalibrator:
         """
         about = self._section
         order, changed = about.raw_order(), False
-        if not settings.keep_order:
+        if not settings.keep_order and not about.lattice:
             found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
             if found is not None and not same_light(found, order):
                 order, changed = found, True
@@ -324,4 +328,6 @@ def _as_config(pattern: Pattern) -> dict[str, Any]:
         values["overtones"] = [
             {"phase_rad": round(p, 4), "modulation": round(m, 3)} for p, m in pattern.overtones
         ]
+        for overtone, k_um in zip(values["overtones"], pattern.directions_um, strict=False):
+            overtone["k_um"] = [round(k, 5) for k in k_um]
     return values

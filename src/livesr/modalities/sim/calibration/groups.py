@@ -7,7 +7,7 @@ Owns the conditioning of raw frames. Estimates nothing. Frames are (t, n, y, x),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,26 @@ def bands(
         "bn,tnyx->btyx", weights, frames[:, [raw for raw, _ in mine]], optimize=True
     )
     return np.ascontiguousarray(separated[0].real), separated[1:]
+
+
+def directions(
+    frames: Float,
+    order: Sequence[tuple[int, int]],
+    steps_rad: NDArray[np.float64],
+    harmonics: int,
+    lattice: bool = False,
+) -> Iterator[tuple[Float, Complex]]:
+    """Yield band 0 and the higher bands of every direction of conditioned frames.
+
+    One after the other for each angle; of a `lattice`, whose frames show all directions at once,
+    each wave is a direction.
+    """
+    for angle in range(max(a for a, _ in order) + 1):
+        zero, higher = bands(frames, order, angle, steps_rad, harmonics)
+        if lattice:
+            yield from ((zero, higher[h : h + 1]) for h in range(harmonics))
+        else:
+            yield zero, higher
 
 
 def _taper(shape: tuple[int, ...]) -> Float:

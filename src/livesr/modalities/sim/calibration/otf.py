@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
 from livesr.modalities.sim.calibration.correlation import radial_power
-from livesr.modalities.sim.calibration.groups import Optics, bands, conditioned
+from livesr.modalities.sim.calibration.groups import Optics, conditioned, directions
 from livesr.modalities.sim.calibration.patterns import Overlap, noise_power
 from livesr.optics.illumination import Pattern
 from livesr.optics.otf import otf_profile
@@ -48,6 +48,7 @@ def damping_from_bands(
     steps_rad: NDArray[np.float64],
     *,
     offset_adu: float = 100.0,
+    lattice: bool = False,
 ) -> Damping:
     """Estimate the damping from how differently two bands of one angle show the same frequencies of
     the object.
@@ -68,8 +69,9 @@ def damping_from_bands(
     frames = conditioned(raw, offset_adu)
     ideal = replace(optics, damping=1.0)
     rows: list[tuple[float, float, int, int]] = []  # outwards, log ratio, weight, wave
-    for angle, pattern in enumerate(patterns):
-        zero, higher = bands(frames, order, angle, steps_rad, len(pattern.waves))
+    harmonics = len(patterns) if lattice else len(patterns[0].waves)
+    every = directions(frames, order, steps_rad, harmonics, lattice)
+    for pattern, (zero, higher) in zip(patterns, every, strict=True):
         for band, wave in zip(higher, pattern.waves, strict=True):
             overlap = Overlap.of(zero.shape[1:], wave.k_um, ideal)
             ratio, counts = _binned_ratio(zero, band, overlap, ideal)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -32,8 +33,8 @@ from livesr.modalities.sim.calibration.groups import (
     Complex,
     Float,
     Optics,
-    bands,
     conditioned,
+    directions,
 )
 from livesr.optics.illumination import Pattern, equal_steps
 from livesr.optics.otf import radial_frequency
@@ -148,8 +149,10 @@ def estimate(
     offset_adu: float = 100.0,
     origin_px: tuple[float, float] = (0.0, 0.0),
     near: Sequence[Pattern] | None = None,
+    lattice: bool = False,
+    nonlinear: bool = False,
 ) -> list[FoundPattern]:
-    """Estimate the pattern of every angle.
+    """Estimate the pattern of every angle, of a `lattice` the wave of every direction.
 
     Parameters
     ----------
@@ -178,10 +181,12 @@ def estimate(
     frames = conditioned(raw, offset_adu)
     found = []
     check_search(raw.shape[-2:], optics)
-    for angle in range(angles):
-        zero, higher = bands(frames, order, angle, steps, harmonics)
-        hint = near[angle].waves[-1].k_um if near else None
-        found.append(_estimate_angle(zero, higher, optics, angle, hint, origin_px))
+    every = directions(frames, order, steps, harmonics, lattice)
+    for angle, (zero, higher) in enumerate(every):
+        finest = 0 if nonlinear else -1  # of those that band 0 shows something of
+        hint = near[angle].waves[finest].k_um if near else None
+        seen = _Seen(zero, higher, nonlinear)
+        found.append(_estimate_angle(seen, optics, angle, hint, origin_px))
     return found
 
 
@@ -242,20 +247,43 @@ def _check_alone(found: Peak, power: Float, optics: Optics, angle: int) -> None:
     )
 
 
+class _Seen(NamedTuple):
+    """The bands of one angle; `nonlinear` if only the first overlaps with band 0."""
+
+    zero: Float
+    higher: Complex
+    nonlinear: bool
+
+    def waves(self, k_um: tuple[float, float], optics: Optics) -> list[Wave]:
+        """Return every wave, given the vector of the fundamental.
+
+        The band of an overtone of nonlinear SIM is compared with the band before it, which it
+        overlaps with as band 1 does with band 0.
+        """
+        if not self.nonlinear:
+            return [
+                regress(self.zero, band, (h * k_um[0], h * k_um[1]), optics)
+                for h, band in enumerate(self.higher, start=1)
+            ]
+        waves = [regress(self.zero, self.higher[0], k_um, optics)]
+        for before, band in pairwise(self.higher):
+            step, last = regress(before, band, k_um, optics), waves[-1]
+            noise = abs(last.mean) * step.noise / 2
+            waves.append(Wave(last.amplitude * step.amplitude / 2, noise))
+        return waves
+
+
 def _estimate_angle(
-    zero: Float,
-    higher: Complex,
+    seen: _Seen,
     optics: Optics,
     angle: int,
     hint: tuple[float, float] | None,
     origin_px: tuple[float, float],
 ) -> FoundPattern:
-    fine_um, peak = _vector(zero, higher[-1], optics, hint, angle)
-    n = len(higher)
-    waves = [
-        regress(zero, band, ((h / n) * fine_um[0], (h / n) * fine_um[1]), optics)
-        for h, band in enumerate(higher, start=1)
-    ]
+    finest = 0 if seen.nonlinear else -1
+    fine_um, peak = _vector(seen.zero, seen.higher[finest], optics, hint, angle)
+    n = 1 if seen.nonlinear else len(seen.higher)
+    waves = seen.waves((fine_um[0] / n, fine_um[1] / n), optics)
     for h, wave in enumerate(waves, start=1):
         if not abs(wave.mean) > MIN_MODULATION:
             raise CalibrationError(
@@ -285,6 +313,8 @@ def correlation_maps(
     steps_rad: Sequence[float],
     harmonics: int = 1,
     offset_adu: float = 100.0,
+    lattice: bool = False,
+    nonlinear: bool = False,
 ) -> list[Float]:
     """Return what the vector of each angle is looked for in, to be shown.
 
@@ -292,9 +322,13 @@ def correlation_maps(
     """
     frames = conditioned(raw, offset_adu)
     maps = []
-    for angle in range(max(a for a, _ in order) + 1):
-        zero, higher = bands(frames, order, angle, np.asarray(steps_rad, np.float64), harmonics)
-        maps.append(np.fft.fftshift(correlate(*_both_whitened(zero, higher[-1], optics))))
+    steps = np.asarray(steps_rad, np.float64)
+    for zero, higher in directions(frames, order, steps, harmonics, lattice):
+        maps.append(
+            np.fft.fftshift(
+                correlate(*_both_whitened(zero, higher[0 if nonlinear else -1], optics))
+            )
+        )
     return maps
 
 
@@ -328,7 +362,9 @@ def _vector(
     return refine(a, b, peak.k_um, optics.pixel_size_um), peak.height
 
 
-def regress(zero: Float, band: Complex, k_um: tuple[float, float], optics: Optics) -> Wave:
+def regress(
+    zero: Float | Complex, band: Complex, k_um: tuple[float, float], optics: Optics
+) -> Wave:
     """Regress `band` (t, y, x) on band 0 (t, y, x), given the wave's vector.
 
     Where the optics H show both, band(q + k) H(q) = m/2 e^(i phase) zero(q) H(q + k). Every

@@ -53,7 +53,7 @@ class Calibration:
     ----------
     order : (angle, phase) of every raw index
     order_detected : whether it was found, not given
-    found : one per angle
+    found : one per angle, or of a lattice per direction
     optics : with the damping that the patterns were found with
     damping : estimated; None if it was given or could not be estimated
     doubts : sentences
@@ -65,11 +65,17 @@ class Calibration:
     optics: Optics
     damping: Damping | None
     doubts: list[str]
+    lattice: bool = False
 
     @property
     def patterns(self) -> list[Pattern]:
         """One per angle, phases at the chip's origin."""
-        return [f.pattern for f in self.found]
+        found = [f.pattern for f in self.found]
+        if not self.lattice:
+            return found
+        first, *others = found
+        overtones = tuple((p.phase_rad, p.modulation) for p in others)
+        return [replace(first, overtones=overtones, directions_um=tuple(p.k_um for p in others))]
 
 
 def calibrate(
@@ -84,6 +90,8 @@ def calibrate(
     origin_px: tuple[float, float] = (0.0, 0.0),
     fit_damping: bool = True,
     damping: Damping | None = None,
+    lattice: bool = False,
+    nonlinear: bool = False,
 ) -> Calibration:
     """Calibrate from raw frames.
 
@@ -97,6 +105,8 @@ def calibrate(
     offset_adu, origin_px : level of a dark frame; first pixel (y, x) of the frames on the chip
     fit_damping : estimate the OTF's damping too; `optics.damping` stays if that is not possible
     damping : what `optics.damping` was estimated as, if it was, for the record
+    lattice : whether every raw frame shows all `harmonics` directions; the order must be given
+    nonlinear : whether only the fundamental is looked for, overtones beyond the optics follow it
 
     Raises
     ------
@@ -121,10 +131,13 @@ def calibrate(
             "steps_rad": steps.tolist(),
             "harmonics": harmonics,
             "offset_adu": offset_adu,
+            "lattice": lattice,
+            "nonlinear": nonlinear,
         }
         found = estimate(raw, optics, order, **common)
     except (NoPatternError, AmbiguousPatternError) as e:
-        raise _in_another_order(raw, optics, order, angles, harmonics, offset_adu) or better_reason(
+        known = None if lattice else order
+        raise _in_another_order(raw, optics, known, angles, harmonics, offset_adu) or better_reason(
             e, raw, optics, offset_adu
         ) from e
     check_distinct(found, raw, optics, offset_adu)
@@ -136,7 +149,9 @@ def calibrate(
     if fit_damping:
         here = [f.pattern for f in found]
         try:
-            damping = damping_from_bands(raw, optics, order, here, steps, offset_adu=offset_adu)
+            damping = damping_from_bands(
+                raw, optics, order, here, steps, offset_adu=offset_adu, lattice=lattice
+            )
             optics = replace(optics, damping=round(damping.value, 3))
         except CalibrationError as e:
             doubts.append(str(e))
@@ -145,7 +160,7 @@ def calibrate(
     )
     doubts += doubts_about(found, damping, optics)
     doubts += [said for look in (motion, detail_beyond) if (said := look(raw, optics, offset_adu))]
-    return Calibration(order, detected, found, optics, damping, doubts)
+    return Calibration(order, detected, found, optics, damping, doubts, lattice)
 
 
 def _in_another_order(

@@ -41,8 +41,8 @@ from pymmcore_plus.experimental.unicore import pymm_property
 from livesr.base.config import ChannelConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.modalities.sim.config import SIMConfig, patterns_of
+from livesr.modalities.sim.modality import pattern_of
 from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
-from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import KnowsTruth, find_virtual_camera
 from livesr.simulation.specimens import DEFAULT_STRUCTURES, Cell
@@ -430,7 +430,7 @@ def _microscope(
         rig.optics.pixel_size_nm / 1e3,
         rig.optics.na,
         (of_channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in patterns],
+        [pattern_of(p) for p in patterns],
         phase_steps_rad=steps,
         order=order,
         damping=0.7,
