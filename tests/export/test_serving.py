@@ -16,6 +16,7 @@ from livesr.export.serving import Door, write_repository
 from livesr.export.triton_server import SERVER, find_triton
 from livesr.live.inference.engine import load_engine, sha256_of
 from livesr.live.inference.identity import identity_engine
+from livesr.live.inference.kserve import name_that_says_it
 
 LIGHT = "imcsr-mt-er-lyso-light"
 
@@ -40,6 +41,10 @@ def test_a_repository_has_the_engine_and_says_which_it_is(tmp_path: Path) -> Non
     triton = compose["services"]["triton"]
     assert triton["ports"] == ["127.0.0.1:9000:8001"]
     assert "--allow-http=false" in triton["command"]
+    (one,) = read_json(tmp_path / "served" / "openvino.json")["model_config_list"]
+    assert one["config"]["name"] == name_that_says_it(engine.manifest)
+    assert one["config"]["base_path"] == f"/models/{LIGHT}"
+    assert compose["services"]["openvino"]["profiles"] == ["openvino"]
     start = tmp_path / "served" / "start.sh"
     assert "--grpc-address=127.0.0.1 --grpc-port=9000" in start.read_text()
     assert os.name == "nt" or os.access(start, os.X_OK)
@@ -99,7 +104,9 @@ def test_a_token_stands_in_no_file(tmp_path: Path) -> None:
     for file in (tmp_path / "served").rglob("*"):
         assert file.is_dir() or b"s3cret" not in file.read_bytes(), file
     assert "${LIVESR_ENDPOINT_TOKEN:?}" in (tmp_path / "served" / "start.sh").read_text()
-    assert "${LIVESR_ENDPOINT_TOKEN:?}" in (tmp_path / "served" / "compose.yaml").read_text()
+    compose = (tmp_path / "served" / "compose.yaml").read_text()
+    assert "${LIVESR_ENDPOINT_TOKEN:?}" in compose
+    assert "openvino" not in compose  # which asks nobody for it
 
 
 def test_the_command_writes_and_says_how_it_goes_on(

@@ -68,11 +68,37 @@ def test_it_predicts_what_this_computer_does_for_two_clients(server: TritonServe
                 found.append(float(np.abs(away.infer() - here.infer()).max()))
             assert (away.account["frames"], away.replacements) == (8, ())
             assert away.account["server_ms"] > 0
+            assert away.account["shared_memory"]
         return found
 
     with ThreadPoolExecutor(2) as clients:
         worst = [max(d) for d in clients.map(differences, (0, 100))]
     assert max(worst) < 1e-5
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_memory_is_shared_on_one_computer_and_nothing_of_it_stays(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    monkeypatch.setattr(kserve, "can_be_shared", lambda: shared)
+    before, engine = set(os.listdir("/dev/shm")), load_engine("identity")
+    with open_session(engine, SHAPE, on(server)) as session:
+        session.input[...] = frames(0)
+        found = session.infer().copy()
+        assert session.shares_memory == shared
+        assert not {n for n in set(os.listdir("/dev/shm")) - before if n.startswith("psm_")}
+        told = kserve_regions(server)
+        assert len(told) == shared
+    assert not kserve_regions(server)
+    np.testing.assert_allclose(found, np.repeat(frames(0)[1:2] / 3, 3, 0), atol=1e-6)
+
+
+def kserve_regions(server: TritonServer) -> list[str]:
+    from tritonclient.grpc import InferenceServerClient
+
+    with InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        regions = client.get_system_shared_memory_status().regions
+    return [name for name in regions if name.startswith("livesr-")]
 
 
 def test_killed_and_started_again_in_a_run_it_loses_nothing(

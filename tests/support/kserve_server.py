@@ -12,6 +12,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.kserve import name_that_says_it
 
 _TYPES = {"FP32": np.float32, "FP16": np.float16}
 
@@ -27,6 +28,8 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     slow_s : seconds that a frame takes
     most_at_once, answered : frames that were under way at the same time; that were answered
     headers : those of the last call
+    plain : whether it is of those that hand out no configuration, and know models by a name that
+        says which network they are
     """
 
     def __init__(self, engine: Engine, tls: tuple[bytes, bytes] | None = None) -> None:
@@ -36,6 +39,7 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.does, self.datatype, self.ends, self.slow_s = "right", "FP32", 1, 0.0
         self.most_at_once = self.answered = self._now = 0
         self.headers: dict[str, Any] = {}
+        self.plain, self._named = False, name_that_says_it(manifest)
         self._lock = threading.Lock()
         self.port = 0
         self.start()
@@ -63,6 +67,8 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._server.stop(0).wait()
 
     def ModelConfig(self, request: Any, context: Any) -> Any:
+        if self.plain:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
         self._check(request.name, context)
         answer = service_pb2.ModelConfigResponse()
         for key, value in self.said.items():
@@ -70,6 +76,7 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:
+        self._check(request.name, context)
         answer = service_pb2.ModelMetadataResponse(name=request.name)
         for i in range(self.ends):
             answer.inputs.add(name=f"frames{i or ''}", datatype=self.datatype, shape=[1, 3, -1, -1])
@@ -128,5 +135,5 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _check(self, name: str, context: Any) -> None:
         self.headers = dict(context.invocation_metadata())
-        if name != self._id:
+        if name != (self._named if self.plain else self._id):
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no {name}")

@@ -31,6 +31,10 @@ class RunConfig(ComputeConfig):
     """
     publish: str | None = None
     """ZeroMQ address to publish on, such as tcp://127.0.0.1:5555."""
+    publish_raw: str | None = None
+    """ZeroMQ address on which another computer may ask for the raw groups, such as
+    tcp://127.0.0.1:5556: `livesr run --replay` computes the run there.
+    """
     policy: Literal["latest", "complete"] = "latest"
     """latest skips the inference of centre frames when the network is slower than the camera;
     complete never skips and lets latency grow.
@@ -59,7 +63,7 @@ class RunConfig(ComputeConfig):
                 "a spare disk and flushing are for a store, and this run has none: add store, or"
                 " leave out spare and flush"
             )
-        if (self.keys or self.insecure) and not self.publish:
+        if (self.keys or self.insecure) and not (self.publish or self.publish_raw):
             raise ValueError(
                 "keys and insecure say how a run is published, and nothing says where: add publish,"
                 " or leave them out"

@@ -67,6 +67,7 @@ def export_store(store: Path, wanted: Wanted, *, as_json: bool) -> None:
     LiveSRError
         As `livesr.store.exports.export.export` and `livesr.viewer.movie.write_movie`.
     """
+    from livesr.formats.object_store import local
     from livesr.store.exports.export import FORMATS
 
     known = (*FORMATS, MOVIE)
@@ -78,6 +79,7 @@ def export_store(store: Path, wanted: Wanted, *, as_json: bool) -> None:
     films = wanted.movie or MOVIE in wanted.formats
     if wanted.out and len(files) + bool(films and not wanted.movie) > 1:
         raise ConfigError("--out names one place, and several formats are asked for: leave it out.")
+    store = local(store)
     out = console(quiet=as_json)
     written = [_write(store, cast("Format", name), wanted, out) for name in files]
     if films:
@@ -96,10 +98,12 @@ def _write(store: Path, to: Format, wanted: Wanted, out: Console) -> dict[str, A
 
 
 def _film(store: Path, wanted: Wanted, out: Console) -> dict[str, Any]:
+    from livesr.formats.object_store import is_remote
     from livesr.store.exports.part import name_of
     from livesr.viewer.movie import write_movie
 
-    place = wanted.movie or wanted.out or store.with_name(f"{name_of(store)}.mp4")
+    beside = Path.cwd() / store.name if is_remote(store) else store
+    place = wanted.movie or wanted.out or beside.with_name(f"{name_of(store)}.mp4")
     with progress(out, "frames", lines=wanted.lines) as show:
         path = write_movie(store, place, _movie_settings(store, wanted), show)
     out.print(f"{MOVIE}: [bold]{escape(str(path))}[/]")

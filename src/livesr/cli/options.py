@@ -145,6 +145,17 @@ Publish = Annotated[
         help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.",
     ),
 ]
+PublishRaw = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=SENT,
+        help=(
+            "Address on which another computer may ask for the raw groups, as"
+            " tcp://127.0.0.1:5556: 'livesr run RIG --replay ADDRESS' computes the run there."
+        ),
+    ),
+]
 Keys = Annotated[
     Path | None,
     typer.Option(
@@ -223,6 +234,17 @@ OnFinishTimeout = Annotated[
         metavar="SECONDS",
         rich_help_panel=AFTER,
         help="Seconds after which the command of --on-finish is ended; 0: never; 3600 without.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Compute on the workers of a Dask cluster: its scheduler, tcp://HOST:8786; they must"
+            " see the files under the same paths."
+        ),
     ),
 ]
 NoRaw = Annotated[

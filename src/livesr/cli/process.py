@@ -4,8 +4,9 @@ recording.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.markup import escape
@@ -14,7 +15,13 @@ from livesr.cli import options
 from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from livesr.base.compute import ComputeConfig
+    from livesr.base.config import RigConfig, Step
+    from livesr.live.run_state import Report
+    from livesr.store.process import Progress
+    from livesr.store.raw_input import ReadAs
 
 
 def register(app: typer.Typer) -> None:
@@ -23,11 +30,11 @@ def register(app: typer.Typer) -> None:
 
 
 def process(
-    source: Annotated[
-        Path,
+    sources: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="INPUT",
-            help="Store that a run left, or TIFF, OME-Zarr, MRC, NDTiff of raw frames.",
+            metavar="INPUT...",
+            help="Stores that runs left, or TIFF, OME-Zarr, MRC, NDTiff of raw frames.",
         ),
     ],
     rig: Annotated[
@@ -48,6 +55,7 @@ def process(
     compute: ComputeConfig,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
+    cluster: options.Cluster = None,
     lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
@@ -61,29 +69,87 @@ def process(
     [dim]Example:[/] livesr process run.ome.zarr --reconstruct none --store classical.ome.zarr
     """
     from livesr.base.config import load_rig
-    from livesr.store.process import process as process_raw
-    from livesr.store.raw_input import ReadAs, raw_input
+    from livesr.base.errors import ConfigError
+    from livesr.store.raw_input import ReadAs
 
     out = console(quiet=as_json)
-    config = load_rig(rig) if rig else None
-    raw = raw_input(
-        source,
-        config,
-        engine,
-        upscale,
-        how=ReadAs(axes, channel, pixel_size, origin, interval),
-        raw={"restore": restore, "reconstruct": reconstruct},
+    if store and len(sources) > 1:
+        raise ConfigError("--store names one store, and several inputs make several: leave it out.")
+    how = ReadAs(axes, channel, pixel_size, origin, interval)
+    raw: dict[Step, str | None] = {"restore": restore, "reconstruct": reconstruct}
+    read = load_rig(rig) if rig else None
+    asked = _Asked(read, engine, upscale, how, compute, not no_raw, not no_recon, raw)
+    reports = []
+    for source in sources:
+        target = store or _beside(source)
+        with progress(out, "frames" if cluster is None else "time points", lines=lines) as show:
+            report = (
+                _here(asked, source, target, show)
+                if cluster is None
+                else _there(cluster, asked, source, target, show, out)
+            )
+        _tell(out, report)
+        reports.append(report)
+    if as_json:
+        print_json(reports[0] if len(reports) == 1 else {"runs": reports})
+
+
+def _beside(source: Path) -> Path:
+    """Return where the result goes if nobody says it; of object storage, the working directory."""
+    from livesr.formats.object_store import address_of
+
+    name = f"{source.name.partition('.')[0]}_processed.ome.zarr"
+    return Path(name) if address_of(source) else source.with_name(name)
+
+
+class _Asked(NamedTuple):
+    """What is asked of every input."""
+
+    rig: RigConfig | None
+    engine: str | None
+    upscale: str | None
+    how: ReadAs
+    compute: ComputeConfig
+    record_raw: bool
+    record_recon: bool
+    raw: Mapping[Step, str | None]
+
+
+def _here(asked: _Asked, source: Path, target: Path, show: Progress) -> Report:
+    from livesr.store.process import process as process_raw
+    from livesr.store.raw_input import raw_input
+
+    raw = raw_input(source, asked.rig, asked.engine, asked.upscale, asked.how, asked.raw)
+    return process_raw(
+        raw,
+        target,
+        compute=asked.compute,
+        record_raw=asked.record_raw,
+        record_recon=asked.record_recon,
+        on_progress=show,
     )
-    target = store or source.with_name(f"{source.name.partition('.')[0]}_processed.ome.zarr")
-    with progress(out, "frames", lines=lines) as show:
-        report = process_raw(
-            raw,
-            target,
-            compute=compute,
-            record_raw=not no_raw,
-            record_recon=not no_recon,
-            on_progress=show,
-        )
+
+
+def _there(
+    address: str, asked: _Asked, source: Path, target: Path, show: Progress, out: Console
+) -> Report:
+    from livesr.formats.object_store import address_of, refuse_to_write
+    from livesr.store.cluster import folder_of, process_on
+    from livesr.store.parts import Job
+
+    refuse_to_write(target)
+    place = source if address_of(source) else source.absolute()
+    job = Job(place, folder=folder_of(target), **asked._asdict())
+    return process_on(
+        address,
+        job,
+        target,
+        on_progress=show,
+        say=lambda sentence: out.print(f"[dim]{escape(sentence)}[/]", soft_wrap=True),
+    )
+
+
+def _tell(out: Console, report: Report) -> None:
     for warning in report["warnings"]:
         out.print(f"[yellow]{escape(warning)}[/]")
     counts = (
@@ -93,5 +159,3 @@ def process(
     out.print(
         f"{report['raw_frames']} raw frames, {counts}: [bold]{escape(str(report['store']))}[/]"
     )
-    if as_json:
-        print_json(report)

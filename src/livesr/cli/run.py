@@ -78,7 +78,7 @@ Replay = Annotated[
         rich_help_panel=options.RECORDING,
         help=(
             "Store, TIFF, OME-Zarr, MRC or NDTiff whose raw frames are run as if RIG's camera"
-            " exposed them now."
+            " exposed them now; or the address of a run that hands them out (--publish-raw)."
         ),
     ),
 ]
@@ -112,6 +112,7 @@ def run(
     spare_disk: options.SpareDisk = None,
     flush: options.Flush = None,
     publish: options.Publish = None,
+    publish_raw: options.PublishRaw = None,
     sink: options.Sinks = None,
     keys: options.Keys = None,
     insecure: options.Insecure = False,
@@ -196,6 +197,7 @@ def run(
             flush_s=flush,
             pairs=pairs,
             publish=publish,
+            publish_raw=publish_raw,
             keys=keys,
             insecure=insecure,
             policy=policy,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -352,10 +352,24 @@ def _conduct(
         if not session.report:
             raise
         interrupted = True
+    _hand_out(session, console)
     interrupted = interrupted or session.interrupted
     code = session.error.exit_code if session.error else 130 if interrupted else 0
     error = str(session.error) if session.error else None
     return {**session.report, "error": error, "interrupted": interrupted, "exit_code": code}
+
+
+def _hand_out(session: LiveSR | Replay, console: Console) -> None:
+    """Wait while another computer fetches raw groups of the run that has ended."""
+    if session.handed_out():
+        return
+    console.print(
+        "The run has ended, and another computer still fetches raw frames of it. Ctrl-C leaves"
+        " them to the store."
+    )
+    with suppress(KeyboardInterrupt):
+        while not session.handed_out(0.2):
+            pass
 
 
 def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
@@ -431,12 +445,13 @@ def _bar(console: Console, frames: int) -> Iterator[Callable[[Status], None]]:
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} SR frames"),
+        TextColumn("{task.completed:.0f}{task.fields[of]} SR frames"),
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=frames, pace="")
+        of = f" of {frames}" if frames else ""  # of a run elsewhere nobody knows
+        task = progress.add_task("", total=frames or None, pace="", of=of)
         yield lambda status: progress.update(task, completed=_done(status), pace=_pace(status))
 
 

@@ -73,11 +73,12 @@ def view(
 @contextmanager
 def pairs_of(source: str, keys: Path | None = None) -> Iterator[FramePairSource]:
     """Give what there is to see at an address or in a store while the block runs."""
+    from livesr.formats.object_store import address_of
     from livesr.viewer.frame_pairs import LiveFramePairs
     from livesr.viewer.store_source import StoreSource
     from livesr.viewer.subscriber import Subscriber
 
-    if "://" not in source:
+    if "://" not in source or address_of(source):
         yield StoreSource(source)
         return
     with Subscriber(source, keys=keys) as subscriber:

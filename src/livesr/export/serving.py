@@ -1,7 +1,8 @@
-"""Engines as a server takes them: a model repository of NVIDIA Triton.
+"""Engines as a server takes them: a model repository of Triton, and of OpenVINO Model Server.
 
 Owns the folder that is written, and what a client compares: the engine's version and the SHA-256 of
-its network stand in every model's configuration. Starts nothing.
+its network stand in every model's configuration, and in its name where a server hands out no
+configuration. Starts nothing.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from livesr.base.documents import to_json
 from livesr.base.errors import BackendError, ConfigError
 from livesr.base.version import __version__
 from livesr.live.inference.engine import FEATURES_OUTPUT, Engine, Manifest
-from livesr.live.inference.kserve import TOKEN, TOKEN_HEADER
+from livesr.live.inference.kserve import TOKEN, TOKEN_HEADER, name_that_says_it
 
 Wire = Literal["f32", "f16"]
 By = Literal["onnxruntime", "python"]
 
 MODELS, COMPOSE, COMMAND, SERVED = "models", "compose.yaml", "start.sh", "served.json"
+OVMS = "openvino.json"
 
 IMAGE = "nvcr.io/nvidia/tritonserver:25.06-py3"
+OVMS_IMAGE = "openvino/model_server:latest"
 
 _PROTOCOLS = (
     "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
@@ -52,6 +55,14 @@ services:
     restart: unless-stopped
     deploy: # leave it out where there is no GPU
       resources: {{reservations: {{devices: [{{capabilities: [gpu]}}]}}}}
+"""
+_OVMS_SERVICE = """  openvino: # OpenVINO Model Server instead: docker compose up openvino
+    profiles: [openvino]
+    image: ${{OVMS_IMAGE:-{image}}}
+    ports: ["{host}:{port}:8001"]
+    volumes: ["./models:/models:ro", "./{config}:/{config}:ro"]
+    command: ["--config_path", "/{config}", "--port", "8001"]
+    restart: unless-stopped
 """
 _START = """#!/bin/sh
 # Written by livesr {livesr}. Starts the tritonserver that is installed here.
@@ -162,6 +173,7 @@ def write_repository(
     try:
         to.mkdir(parents=True, exist_ok=True)
         served = [_write_model(engine, to, wire, by) for engine in engines]
+        contained.replace_text(to, OVMS, _for_openvino(engines), error=ConfigError)
         contained.replace_text(to, SERVED, to_json(served, indent=2) + "\n", error=ConfigError)
         contained.replace_text(to, COMPOSE, _compose(door), error=ConfigError)
         contained.replace_text(to, COMMAND, _start(door), error=ConfigError)
@@ -253,6 +265,20 @@ def _with_halves(network: bytes) -> bytes:
     return data
 
 
+def _for_openvino(engines: Sequence[Engine]) -> str:
+    """Return the configuration of OpenVINO Model Server, which takes the same folders."""
+    models = [
+        {
+            "config": {
+                "name": name_that_says_it(engine.manifest),
+                "base_path": f"/{MODELS}/{engine.manifest.id}",
+            }
+        }
+        for engine in engines
+    ]
+    return to_json({"model_config_list": models}, indent=2) + "\n"
+
+
 def _compose(door: Door) -> str:
     told = ["tritonserver", "--model-repository=/models", "--grpc-port=8001"]
     volumes = [f"./{MODELS}:/models:ro"]
@@ -262,14 +288,17 @@ def _compose(door: Door) -> str:
         volumes += [f"{door.certificate.resolve()}:{files[0]}:ro"]
         volumes += [f"{door.key.resolve()}:{files[1]}:ro"]
     token = f"${{{TOKEN}:?}}" if door.token else None
-    return _COMPOSE.format(
+    at = {"host": f"[{door.host}]" if ":" in door.host else door.host, "port": door.port}
+    text = _COMPOSE.format(
         livesr=__version__,
         image=IMAGE,
-        host=f"[{door.host}]" if ":" in door.host else door.host,
-        port=door.port,
         volumes=json.dumps(volumes),
         command=json.dumps([*told, *door.arguments(files, token)]),
+        **at,
     )
+    if files or token:  # which it can neither encrypt with nor ask for
+        return text
+    return text + _OVMS_SERVICE.format(image=OVMS_IMAGE, config=OVMS, **at)
 
 
 def _start(door: Door) -> str:

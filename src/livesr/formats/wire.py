@@ -27,13 +27,23 @@ UNCERTAINTY: Final = b"sr/uncertainty"
 LIMITS: Final = b"sr/limits"
 ERROR: Final = b"sr/error"
 WIDEFIELD: Final = b"sr/widefield"
+RAW: Final = b"raw/frame"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR, WIDEFIELD)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR, WIDEFIELD, RAW)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0
 """A stream that says nothing for so long has ended: a status comes every second."""
+
+# What is asked of a run that hands out raw groups, and what it answers beside them.
+ASK_ABOUT: Final = b"about"
+ASK_GROUP: Final = b"group"
+ASK_ALIVE: Final = b"alive"
+BYE: Final = b"bye"
+ABOUT: Final = b"raw/about"
+GONE: Final = b"raw/gone"
+ALIVE: Final = b"raw/alive"
 
 MAX_HEADER_BYTES: Final = 1 << 20
 MAX_MESSAGE_BYTES: Final = 1 << 30
@@ -199,7 +209,7 @@ def decode(parts: Sequence[Buffer]) -> Message:
     if len(parts) != 3:
         raise WireError(f"{len(parts)} parts came, expected 3: topic, header, pixels")
     topic, head, data = parts
-    if bytes(topic) not in TOPICS:
+    if bytes(topic) not in (*TOPICS, ABOUT, GONE, ALIVE):
         raise WireError(f"unknown topic {bytes(topic)[:32]!r}")
     if len(head) > MAX_HEADER_BYTES:
         raise WireError(f"a header of {len(head)} bytes came, at most {MAX_HEADER_BYTES} are taken")

@@ -1,8 +1,9 @@
-"""Zarr on this computer's disk, written by anybody: the only place that hands files to zarr.
+"""Zarr written by anybody, on a disk or on object storage: the only place that hands files to zarr.
 
-Owns what zarr may see: files beneath the folder that was opened, links included, and metadata that
-names known codecs and plain numbers. Both are looked at before anything is decoded: zarr runs every
-codec that a plugin has registered, and numcodecs has one that unpickles.
+Owns what zarr may see: files beneath the folder that was opened, links included, or objects beneath
+the address that it stands for (`livesr.formats.object_store`), and metadata that names known codecs
+and plain numbers. Both are looked at before anything is decoded: zarr runs every codec that a
+plugin has registered, and numcodecs has one that unpickles.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByt
 from livesr.base import contained
 from livesr.base.documents import parse_json
 from livesr.base.errors import DocumentError, StoreError
+from livesr.formats import object_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -178,7 +180,7 @@ class ContainedStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a file."""
-        return await asyncio.to_thread(contained.is_file, self._folder, key)
+        return await asyncio.to_thread(object_store.exists, self._folder, key)
 
     async def list(self) -> AsyncIterator[str]:
         """Yield the key of every file."""
@@ -224,7 +226,18 @@ class ContainedStore(Store):
                     return _cut(content, part)
                 return _part(file, part)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
+            if key.rpartition("/")[2] in _METADATA:  # those are here, and were looked at
+                return None
+            return object_store.fetched(self._folder, key, *_slice(part))
+
+
+def _slice(part: ByteRequest | None) -> tuple[int | None, int | None]:
+    """Return start and end as of a slice."""
+    if isinstance(part, RangeByteRequest):
+        return part.start, part.end
+    if isinstance(part, OffsetByteRequest):
+        return part.offset, None
+    return (-part.suffix, None) if isinstance(part, SuffixByteRequest) else (None, None)
 
 
 def _part(file: Any, part: ByteRequest | None) -> bytes:

@@ -91,6 +91,7 @@ class LiveSR(Session):
     store, spare, flush_s : OME-Zarr to write, None keeps nothing (a path that exists gets the next
         number); a folder on another disk, where it goes on when its own disk is full or fails;
         every how many seconds all of it is written through to the disk
+    publish_raw : ZeroMQ address on which another computer may ask for the raw groups
     publish, insecure, keys : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"; whether
         one that other computers reach may be unencrypted; the folder of the keys that encrypt
     policy, provisional : "latest" skips predictions when the network is slow and, with "auto",
@@ -143,6 +144,7 @@ class LiveSR(Session):
         spare: AnyPath | None = None,
         flush_s: float | None = None,
         publish: str | None = None,
+        publish_raw: str | None = None,
         insecure: bool = False,
         keys: AnyPath | None = None,
         policy: Literal["latest", "complete"] = "latest",

@@ -22,6 +22,10 @@ def _every(stream: Stream, t: int) -> bool:
     return True
 
 
+def _unheard(stream: Stream, t: int, levels: Normalisation) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What an offline run takes from the run before it; without arguments, a live run's: nothing.
@@ -33,11 +37,14 @@ class Recorded:
     pattern_drifts : what patterns were corrected by; None in a live run, where patterns are watched
         and followed, which what was recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t)
+    levels : told of each measured frame's own background and scale, from which its normalisation
+        and those of later frames follow
     """
 
     normalisations: Mapping[Key, Normalisation] = field(default_factory=dict)
     pattern_drifts: Mapping[Key, PatternDrift] | None = None
     wanted: Callable[[Stream, int], bool] = _every
+    levels: Callable[[Stream, int, Normalisation], None] = _unheard
 
     @property
     def offline(self) -> bool:

@@ -137,6 +137,7 @@ class Report(Status, RawAccount, total=False):
     publish: str | None
     offline: bool
     replay: dict[str, Any]
+    raw_door: dict[str, Any]
     listener_errors: int
 
 

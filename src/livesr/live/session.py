@@ -24,6 +24,7 @@ from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
+from livesr.formats.object_store import refuse_to_write
 from livesr.live.audit import Audits, AuditSchedule
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
@@ -35,6 +36,7 @@ from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink, checked, made, named_apart
 
 if TYPE_CHECKING:
+    from livesr.live.sinks.raw_door import RawDoor
     from livesr.live.sinks.zeromq import ZeroMQSink
 
 log = logging.getLogger(__name__)
@@ -71,12 +73,16 @@ class Session:
         self, rig: RigConfig, settings: RunConfig, sinks: Sequence[Sink | str] = ()
     ) -> None:
         self.rig, self.settings = rig, settings
+        for place in (settings.store, settings.spare, settings.pairs):
+            if place is not None:
+                refuse_to_write(place)
         self._own_sinks = checked(sinks)
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None
         self._finishing: tuple[threading.Thread, Pipeline] | None = None
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         self._publisher: ZeroMQSink | None = None
+        self._raw_door: RawDoor | None = None
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
         self._about = Report()
@@ -197,6 +203,18 @@ class Session:
         return self._publisher.endpoint if self._publisher else None
 
     @property
+    def raw_endpoint(self) -> str | None:
+        """The address on which raw groups are handed out, with its real port."""
+        return self._raw_door.endpoint if self._raw_door else None
+
+    def handed_out(self, timeout_s: float = 0.0) -> bool:
+        """Wait until the computers that ask for the raw groups of the last run have all of them.
+
+        Return whether they have. A program that ends before leaves them with what is in the store.
+        """
+        return self._raw_door is None or self._raw_door.handed_out(timeout_s)
+
+    @property
     def description(self) -> RunDescription | None:
         """What the run that is open consists of, or the last one; None before the first."""
         return self._description
@@ -253,6 +271,16 @@ class Session:
                 self.settings.publish, insecure=self.settings.insecure, keys=self.settings.keys
             )
             sinks.append(self._publisher)
+        if self.settings.publish_raw:
+            from livesr.live.sinks.raw_door import RawDoor
+
+            self._raw_door = RawDoor(
+                self.settings.publish_raw,
+                insecure=self.settings.insecure,
+                keys=self.settings.keys,
+                store=lambda: self._writer.path if self._writer else None,
+            )
+            sinks.append(self._raw_door)
         if self.settings.pairs:
             from livesr.live.sinks.pairs import PairsSink
 
@@ -287,6 +315,8 @@ class Session:
         In a thread of its own, so that a run ends when its acquisition does.
         """
         about = Report(store=str(store) if store else None, publish=endpoint) | self._about
+        if self._raw_door:
+            about["raw_door"] = self._raw_door.account  # it is filled until the run has ended
         try:
             report = pipeline.join(about)
         except Exception as e:  # nobody waits for this thread's errors

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.live.honoured import check_honoured
@@ -70,31 +70,19 @@ def process(
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
     sink, watch = OMEZarrSink(store), _Watch(raw.groups, paths, on_progress)
-    stopped = threading.Event()
-    pipeline = Pipeline(
-        paths,
-        replace(run, record_raw=record_raw, record_recon=record_recon),
-        [sink, watch],
-        COMPLETE,
-        recorded=Recorded(raw.normalisations, raw.pattern_drifts),
-        on_stop=stopped.set,
-    )
     try:
-        pipeline.open()
-        try:
-            feed(pipeline.hook, raw.frames(), stopped)
-        except DamagedFileError as e:  # what could be read is computed
-            pipeline.stop(e)
-        finally:
-            pipeline.end()
-            about = Report(store=str(sink.path), publish=None, offline=True)
-            report = pipeline.join(about)
+        report = computed(
+            paths,
+            replace(run, record_raw=record_raw, record_recon=record_recon),
+            [sink, watch],
+            Recorded(raw.normalisations, raw.pattern_drifts),
+            raw.frames(),
+            lambda: Report(store=str(sink.path), publish=None, offline=True),
+        )
     finally:
         for path in paths.values():
             path.close()
         raw.close()
-    if pipeline.error:
-        raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
     report["sr_fps"] = round(report["sr_frames"] / elapsed_s, 2)
@@ -106,6 +94,36 @@ def process(
             f"{sum(watch.failures.values())} frames have no prediction:"
             f" {'; '.join(watch.failures)}."
         )
+    return report
+
+
+def computed(
+    paths: Mapping[str, ChannelPath],
+    run: RunDescription,
+    sinks: Sequence[Sink],
+    recorded: Recorded,
+    frames: Iterable[CameraFrame],
+    about: Callable[[], Report],
+) -> Report:
+    """Let `frames` take the way of a live run, nothing skipped, into `sinks`; return the report.
+
+    Raises
+    ------
+    RunError
+        If it had to end early; what could be read is in the sinks.
+    """
+    stopped = threading.Event()
+    pipeline = Pipeline(paths, run, [*sinks], COMPLETE, recorded=recorded, on_stop=stopped.set)
+    pipeline.open()
+    try:
+        feed(pipeline.hook, frames, stopped)
+    except DamagedFileError as e:  # what could be read is computed
+        pipeline.stop(e)
+    finally:
+        pipeline.end()
+        report = pipeline.join(about())
+    if pipeline.error:
+        raise pipeline.error
     return report
 
 

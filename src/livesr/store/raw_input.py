@@ -26,7 +26,7 @@ from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription, Stack
-from livesr.formats import layout
+from livesr.formats import layout, object_store
 from livesr.formats.frames_log import Event, stream_of
 from livesr.formats.store import (
     Image,
@@ -67,6 +67,9 @@ class RawInput:
     groups : how many there are
     frames : reads them, each stream in order of time; raises DamagedFileError after what could be
         read
+    between : reads those of time points from the first on and before the second, likewise
+    there : which groups there are, as far as that is known without reading: whether each is
+        complete
     normalisations : what the run normalised its frames with
     pattern_drifts : what it corrected phases and vectors of SIM patterns by
     run : fields of `RunDescription` that the run had
@@ -78,6 +81,8 @@ class RawInput:
     notes : what a user should know of it, in sentences
     remarks : likewise, what only reading showed; to be asked for after the frames were read
     close : closes its files
+    cancel : has `frames` end, if it waits for a run that goes on
+    account : of frames that come from another computer, how they came; grows while they do
     """
 
     path: Path
@@ -85,6 +90,8 @@ class RawInput:
     cameras: Mapping[str, Geometry]
     groups: int
     frames: Callable[[], Iterable[CameraFrame]]
+    between: Callable[[int, int], Iterable[CameraFrame]]
+    there: Callable[[], Mapping[tuple[Stream, int], bool]]
     normalisations: Mapping[tuple[Stream, int], Normalisation] = field(default_factory=dict)
     pattern_drifts: Mapping[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]] = (
         field(default_factory=dict)
@@ -98,6 +105,13 @@ class RawInput:
     notes: tuple[str, ...] = ()
     remarks: Callable[[], tuple[str, ...]] = field(default=tuple)
     close: Callable[[], None] = field(default=lambda: None)
+    cancel: Callable[[], None] = field(default=lambda: None)
+    account: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report."""
+        return str(self.account["endpoint"]) if self.account else str(self.path)
 
     @property
     def streams(self) -> int:
@@ -163,9 +177,11 @@ def store_input(
         spacing_s=as_it_was.exposure_ms / 1e3,
         cameras={channel: camera_of(image) for channel, image in images.items()},
         groups=len(store.pictures("raw")),
-        frames=lambda: frames_of(
-            read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))
+        frames=lambda: frames_of(read_stacks(store, _in_order(store))),
+        between=lambda first, end: frames_of(
+            read_stacks(store, (key for key in _in_order(store) if first <= key[1] < end))
         ),
+        there=lambda: {k: e["state"] == "raw" for k, e in store.pictures("raw").items()},
         normalisations={} if anew else store.normalisations(),
         pattern_drifts={} if anew else store.pattern_drifts(),
         run=run,
@@ -185,6 +201,10 @@ def store_input(
         },
         devices=_devices(store),
     )
+
+
+def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:
+    return sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))
 
 
 def _devices(store: RecordedStore) -> dict[str, str]:
@@ -239,7 +259,8 @@ def raw_input(
 ) -> RawInput:
     """Describe the raw frames at `path`.
 
-    A store that a run left, or any recording that livesr reads.
+    A store that a run left, on a disk or on object storage (``s3://BUCKET/run.ome.zarr``), or any
+    recording that livesr reads.
 
     Parameters
     ----------
@@ -252,6 +273,7 @@ def raw_input(
     UsageError
         If the recording cannot be read, or does not fit the rig.
     """
+    path = object_store.local(path)
     if is_store(path):
         refuse_in_use(path)
         _refuse_read_as(path, how)
@@ -368,6 +390,8 @@ class _Recorded:
             dict.fromkeys(self._names, camera),
             n_t * positions * len(self._names) * length.get("z", 1),
             self._frames,
+            self._frames,
+            self._there,
             run=run,
             notes=notes,
             remarks=self._remarks,
@@ -384,9 +408,21 @@ class _Recorded:
             missing_note(self._file.path, len(self._absent), math.prod(self._file.lengths), where),
         )
 
-    def _frames(self) -> Iterator[CameraFrame]:
+    def _there(self) -> dict[tuple[Stream, int], bool]:
+        """Take every group for complete: more is known when it is read."""
+        streams = {key: n for key, n in self._length.items() if key in "pcz"}
+        n_t = self._length.get("t", 1)
+        times = range(-(-n_t // self._n_raw) if self._along_t else n_t)
+        return {(self._stream(at), t): True for t in times for at in places(streams)}
+
+    def _frames(self, first: int = 0, end: int | None = None) -> Iterator[CameraFrame]:
         self._absent.clear()
         for place in places(self._length):
+            t, _ = self._time(place)
+            if t < first:
+                continue
+            if end is not None and t >= end:
+                break
             plane = self._file.read(self._file.place(place))
             if plane is not None:
                 yield self._frame(place, plane)
@@ -396,19 +432,23 @@ class _Recorded:
             raise DamagedFileError(self._file.damage)
 
     def _frame(self, place: Mapping[str, int], plane: Plane) -> CameraFrame:
-        t, raw = (
-            divmod(place.get("t", 0), self._n_raw)
-            if self._along_t
-            else (place.get("t", 0), place.get("raw", 0))
-        )
+        t, raw = self._time(place)
         since_ms = plane.t_camera_ms
         if since_ms is None:
             since_ms = t * self._period_s * 1e3 + raw * min(
                 self._rig.exposure_ms, self._period_s * 1e3 / self._n_raw
             )
-        stream = Stream(place.get("p", 0), self._names[place.get("c", 0)], place.get("z", 0))
         t_ns = self._file.started_ns + int(since_ms * 1e6)
-        return CameraFrame(plane.pixels, stream, t, raw, t_ns, plane.t_camera_ms)
+        return CameraFrame(plane.pixels, self._stream(place), t, raw, t_ns, plane.t_camera_ms)
+
+    def _time(self, place: Mapping[str, int]) -> tuple[int, int]:
+        """Return time point and raw index of a place."""
+        if self._along_t:
+            return divmod(place.get("t", 0), self._n_raw)
+        return place.get("t", 0), place.get("raw", 0)
+
+    def _stream(self, place: Mapping[str, int]) -> Stream:
+        return Stream(place.get("p", 0), self._names[place.get("c", 0)], place.get("z", 0))
 
     def _pixel_size_um(self) -> tuple[float, tuple[str, ...]]:
         rig_um = (self._rig.optics.pixel_size_nm or 0) / 1e3
@@ -565,7 +605,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
         # Zarr reads a file that is gone as zeros.
-        if not (image.array / shape.shard_key(*shape.shard_of(t, stream.z))).is_file():
+        if not object_store.exists(image.array, shape.shard_key(*shape.shard_of(t, stream.z))):
             raise _damaged(store, image, t, "its file is gone")
         try:
             block = np.asarray(array[shape.index(t, stream.z)])

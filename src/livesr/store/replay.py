@@ -26,6 +26,7 @@ from livesr.live.sinks.sink import Sink, checked
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
+from livesr.store.wire_input import is_address, raw_on_wire
 
 
 class Replay(Session):
@@ -37,8 +38,8 @@ class Replay(Session):
 
     Parameters
     ----------
-    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), or a
-        `RawInput`
+    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), a
+        `RawInput`, or the address on which a run hands out its raw groups ("tcp://rig:5556")
     rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`; a store of livesr
         brings its own
     engine : separates the only channel that is separated, instead of rig.yaml's
@@ -52,6 +53,7 @@ class Replay(Session):
     store, spare, flush_s : OME-Zarr to write, None keeps nothing (a path that exists gets the next
         number); a folder on another disk, where it goes on when its own disk is full or fails;
         every how many seconds all of it is written through to the disk
+    publish_raw : ZeroMQ address on which another computer may ask for the raw groups
     publish, insecure, keys : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"; whether
         one that other computers reach may be unencrypted; the folder of the keys that encrypt
     policy, provisional : "latest" skips predictions when the network is slow and, with "auto",
@@ -92,6 +94,7 @@ class Replay(Session):
         spare: AnyPath | None = None,
         flush_s: float | None = None,
         publish: str | None = None,
+        publish_raw: str | None = None,
         insecure: bool = False,
         keys: AnyPath | None = None,
         policy: Literal["latest", "complete"] = "latest",
@@ -119,18 +122,26 @@ class Replay(Session):
         sinks = checked(sinks)  # before a file is open
         if not isinstance(recording, RawInput):
             config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
-            recording = raw_input(Path(recording), config, engine, upscale, how)
+            if is_address(recording):
+                rate = "max"  # they come when they were exposed
+                recording = raw_on_wire(str(recording), config, engine, upscale, keys=settings.keys)
+            else:
+                recording = raw_input(Path(recording), config, engine, upscale, how)
         super().__init__(recording.rig, settings, sinks)
         self._input, self._frames = recording, frames
         self._rate: Rate = rate if isinstance(rate, str) else float(rate)
         self._stopped = threading.Event()
-        self._about = {"replay": {"recording": str(recording.path), "rate": rate}}
+        self._about = {"replay": {"recording": recording.name, "rate": rate}}
+        if recording.account is not None:
+            self._about["replay"]["wire"] = recording.account
 
     @property
     def frames(self) -> int:
-        """Super-resolution frames that there will be at most, over all streams."""
-        if self._frames is None:
-            return self._input.groups
+        """Super-resolution frames that there will be at most, over all streams; 0 where nobody
+        knows how long the run goes on.
+        """
+        if self._frames is None or self._input.account is not None:
+            return self._input.groups or (self._frames or 0) * self._input.streams
         return min(self._input.groups, self._frames * self._input.streams)
 
     def __enter__(self) -> Self:
@@ -198,6 +209,7 @@ class Replay(Session):
     def stop(self) -> None:
         """End the replay; what was handed over is processed."""
         self._stopped.set()
+        self._input.cancel()
         if self._pipeline:
             self._pipeline.hook.release()
 

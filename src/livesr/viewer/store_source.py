@@ -17,6 +17,7 @@ import numpy as np
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 from livesr.base.timing import now_ns
+from livesr.formats import object_store
 from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.layout import REPORT
 from livesr.formats.store import Image, RecordedStore, array_shape, read_json
@@ -41,7 +42,7 @@ class StoreSource:
 
     Parameters
     ----------
-    path : the store's root folder
+    path : the store's root folder, or its address on object storage
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class StoreSource:
     def __init__(self, path: str | Path) -> None:
         from livesr.formats.zarr_files import open_array
 
-        store = RecordedStore(Path(path))
+        store = RecordedStore(object_store.local(path))
         self.endpoint = str(path)
         self._names = store.positions
         self.status, unread = _report(store.path / REPORT)

@@ -109,6 +109,19 @@ def test_pixels_go_in_half_where_the_model_takes_it(engine: Engine, server: KSer
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
 
 
+def test_a_server_without_configurations_has_the_network_that_its_name_says(
+    engine: Engine, server: KServeServer, tmp_path: Path
+) -> None:
+    server.plain = True  # as OpenVINO Model Server
+    with RemoteSession(engine, SHAPE, on(server)) as session:
+        found = inferred(session, frames())
+        assert session.name == "kserve"
+        assert not session.account["shared_memory"]
+    np.testing.assert_allclose(found, np.repeat(frames()[1:2] / 3, 3, 0), atol=1e-6)
+    with pytest.raises(BackendError, match="does not have this model"):
+        open_session(identity_engine(tmp_path / "two", channels=2), SHAPE, on(server))
+
+
 def test_it_is_taken_only_where_it_is_named() -> None:
     assert "kserve" not in in_order()
     assert runtime_named("kserve").facts()["remote"]

@@ -7,8 +7,10 @@ What a server says is data from outside: its answer is compared with what was as
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,10 +22,13 @@ import numpy as np
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import endpoint_of
 from livesr.base.errors import BackendError, EngineError
-from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine, Manifest
+from livesr.live.inference.kserve_memory import SharedFrames, can_be_shared
 from livesr.live.inference.padding import PaddedBlock, PaddedSession
 from livesr.live.inference.runtime import PRECISIONS, Precision, Runtime
 from livesr.live.inference.session import InferenceSession
+
+log = logging.getLogger(__name__)
 
 ENDPOINT, TOKEN, CA = "LIVESR_ENDPOINT", "LIVESR_ENDPOINT_TOKEN", "LIVESR_ENDPOINT_CA"
 """Environment: the server; what it lets in; the certificate of whoever signed its own (PEM)."""
@@ -128,7 +133,8 @@ class KServeSession(PaddedSession):
 
     Notes
     -----
-    Pixels go as FP16 where the model takes it, else as FP32.
+    Pixels go as FP16 where the model takes it, else as FP32. A server on this computer reads and
+    writes them in memory that both share, if it can.
     """
 
     name = KServeRuntime.name
@@ -139,6 +145,7 @@ class KServeSession(PaddedSession):
         self._headers = _headers(endpoint)
         self._client: Any = _connected(endpoint, self._output.nbytes + _MAX_SAID_BYTES)
         self._served: Served | None = None
+        self._shared: SharedFrames | None = None
         self._deadline_s = _FIRST_FRAME_S
 
     def start(self, precision: str) -> None:
@@ -165,6 +172,8 @@ class KServeSession(PaddedSession):
             )
         self.precision = served.precision
         self.device = self._endpoint
+        self._shared = self._share(_TYPES[served.datatype])
+        self.shares_memory = self._shared is not None
         self.infer()
         self._deadline_s = _FRAME_S
 
@@ -190,18 +199,53 @@ class KServeSession(PaddedSession):
 
     def close(self) -> None:
         """Close the connection, and release the buffers."""
+        if self._shared is not None and self._client is not None:
+            with suppress(BackendError):  # a server that is gone has given it back
+                self._call(
+                    self._client.unregister_system_shared_memory,
+                    self._shared.name,
+                    client_timeout=_TIMES_S,
+                )
         client, self._client = self._client, None
         if client is not None:
             client.close()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
         super().close()
+
+    def _share(self, dtype: Any) -> SharedFrames | None:
+        """Return memory that the server has taken to share; None where it, or this computer, does
+        not.
+        """
+        if not (can_be_shared() and is_here(urlsplit(self._endpoint).hostname or "")):
+            return None
+        padded = self._opened()
+        try:
+            shared = SharedFrames(padded.block.shape, padded.output_shape, dtype)
+        except OSError as e:
+            log.info("No memory is shared with %s: %s", self._endpoint, e)
+            return None
+        try:
+            self._call(
+                self._client.register_system_shared_memory,
+                shared.name,
+                shared.key,
+                shared.nbytes,
+                client_timeout=_ASK_S,
+            )
+        except BackendError as e:  # in a container, behind a tunnel, or of another make
+            log.info("Frames go through the connection: %s", e)
+            shared.close()
+            return None
+        shared.forget()
+        return shared
 
     def _asked(self) -> Served:
         """Return what the server says of the engine's model, compared with the engine."""
         manifest = self._engine.manifest
-        config = self._call(self._client.get_model_config, manifest.id, client_timeout=_ASK_S)
-        said = {k: v.string_value for k, v in config.config.parameters.items()}
-        self._check_identity(said)
-        told = self._call(self._client.get_model_metadata, manifest.id, client_timeout=_ASK_S)
+        name, said = self._found(manifest)
+        told = self._call(self._client.get_model_metadata, name, client_timeout=_ASK_S)
         outputs = [end for end in told.outputs if end.name != FEATURES_OUTPUT]
         ends = [*told.inputs, *outputs]
         if len(outputs) == len(told.outputs):
@@ -221,7 +265,22 @@ class KServeSession(PaddedSession):
                 f"Model {manifest.id!r} of the server at {self._endpoint} says that it computes in"
                 f" {_short(precision)}; expected one of {', '.join(PRECISIONS)}."
             )
-        return Served(manifest.id, ends[0].name, ends[1].name, datatype, precision)
+        return Served(name, ends[0].name, ends[1].name, datatype, precision)
+
+    def _found(self, manifest: Manifest) -> tuple[str, Mapping[str, str]]:
+        """Return the model's name at the server, and what its configuration says.
+
+        OpenVINO Model Server knows no such configuration: a model's name says there what it is.
+        """
+        try:
+            config = self._call(self._client.get_model_config, manifest.id, client_timeout=_ASK_S)
+        except BackendError as e:
+            if not _is_unknown(e.__cause__):
+                raise
+            return name_that_says_it(manifest), {}
+        said = {k: v.string_value for k, v in config.config.parameters.items()}
+        self._check_identity(said)
+        return manifest.id, said
 
     def _check_identity(self, said: Mapping[str, str]) -> None:
         manifest = self._engine.manifest
@@ -245,19 +304,40 @@ class KServeSession(PaddedSession):
         block = padded.block
         if datatype == "FP16":
             block = np.clip(block, -_MAX_F16, _MAX_F16).astype(np.float16)
-        wanted = [output, *([FEATURES_OUTPUT] if self._features is not None else [])]
-        sent = InferInput(name, list(block.shape), datatype)
-        sent.set_data_from_numpy(block)
+        sent, wanted = InferInput(name, list(block.shape), datatype), InferRequestedOutput(output)
+        if self._shared is None:
+            sent.set_data_from_numpy(block)
+        else:
+            self._shared.sent[...] = block
+            self._shared.came[...] = np.nan  # what is not written is no picture of before
+            sent.set_shared_memory(self._shared.name, self._shared.sent.nbytes)
+            wanted.set_shared_memory(
+                self._shared.name, self._shared.came.nbytes, self._shared.sent.nbytes
+            )
+        features = [InferRequestedOutput(FEATURES_OUTPUT)] if self._features is not None else []
         came = self._call(
             self._client.infer,
             self._served.name,
             [sent],
-            outputs=[InferRequestedOutput(one) for one in wanted],
+            outputs=[wanted, *features],
             client_timeout=self._deadline_s,
         )
-        self._take(self._pixels(came, output), padded)
+        pixels = self._pixels(came, output) if self._shared is None else self._written(came, output)
+        self._take(pixels, padded)
         if self._features is not None:
             self._take_features(self._pixels(came, FEATURES_OUTPUT))
+
+    def _written(self, came: Any, output: str) -> Any:
+        """Return what the server wrote into the memory that it shares, if it says so."""
+        assert self._shared is not None
+        told, expected = came.get_output(output), list(self._shared.came.shape)
+        found = None if told is None else list(told.shape)
+        if found != expected:
+            raise BackendError(
+                f"The server at {self._endpoint} wrote {found}; expected {expected}"
+                " (1, channels, y, x)."
+            )
+        return self._shared.came
 
     def _pixels(self, came: Any, output: str) -> Any:
         try:
@@ -342,7 +422,7 @@ def _headers(endpoint: str) -> dict[str, str]:
     if not token:
         return {}
     at = urlsplit(endpoint)
-    if at.scheme != "grpcs" and not _is_here(at.hostname or ""):
+    if at.scheme != "grpcs" and not is_here(at.hostname or ""):
         raise BackendError(
             f"{TOKEN} is set, and {endpoint} is not encrypted: everybody on the way could read the"
             " token. Use grpcs://, or a tunnel to this computer, or unset it."
@@ -350,7 +430,18 @@ def _headers(endpoint: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}", f"triton-grpc-protocol-{TOKEN_HEADER}": token}
 
 
-def _is_here(host: str) -> bool:
+def name_that_says_it(manifest: Manifest) -> str:
+    """Return a model's name where nothing but the name can say which network it is."""
+    return f"{manifest.id}-{manifest.version}-{manifest.sha256[:16]}"
+
+
+def _is_unknown(error: BaseException | None) -> bool:
+    """Whether a server says that it has no such question."""
+    return str(getattr(error, "status", lambda: "")()).endswith("UNIMPLEMENTED")
+
+
+def is_here(host: str) -> bool:
+    """Whether a server's name is this computer's own."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

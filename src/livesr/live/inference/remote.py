@@ -371,6 +371,7 @@ class _Log:
         self._before: _Served | None = None
         self._device, self.frames_here, self.outages = "", 0, 0
         self._session: InferenceSession | None = None
+        self._shares_memory = False
         self._looked_s = 0.0
 
     def answered(self, seconds: float) -> None:
@@ -381,6 +382,7 @@ class _Log:
     def baseline(self, session: InferenceSession) -> None:
         """Count from here on what a server counts, which may have been started anew."""
         self._session, self._device = session, session.device
+        self._shares_memory = session.shares_memory
         counted = session.served()
         with self._lock:
             self._before = _Served(*counted) if counted else None
@@ -418,6 +420,7 @@ class _Log:
         return {
             "backend": backend,
             "endpoint": self._device,
+            "shared_memory": self._shares_memory,
             "frames": self._round_trip.count,
             "frames_here": self.frames_here,
             "outages": self.outages,

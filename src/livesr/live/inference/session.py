@@ -89,6 +89,7 @@ class InferenceSession(ABC):
     tile : side of the tiles that it sees a frame in, pixels; None if it takes frames as a whole
     replacements : a sentence for every runtime that failed and was replaced
     skipped : why it does not run on those that "auto" would rather take, a sentence each
+    shares_memory : whether a server reads and writes its frames in memory that both share
     """
 
     name: str = ""
@@ -99,6 +100,7 @@ class InferenceSession(ABC):
     tile: int | None = None
     replacements: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    shares_memory: bool = False
 
     def described(self) -> str:
         """Return in one line what computes: "tensorrt-rtx 1.7 FP16 on RTX 4090, plan of 4.7 MB,

@@ -42,6 +42,7 @@ from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import SeriesName, State
+from livesr.formats.object_store import refuse_to_write
 from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import SeriesSpec, group_json
 from livesr.live.sinks.capacity import free_bytes
@@ -101,6 +102,9 @@ class OMEZarrSink(Sink):
         spare: Path | None = None,
         sync_s: float | None = None,
     ) -> None:
+        for place in (path, spare):
+            if place is not None:
+                refuse_to_write(place)
         self.path = Path(path)
         self._reserve_bytes = reserve_bytes
         self._spare_folder, self._sync_s = spare, sync_s

@@ -97,7 +97,7 @@ class ZeroMQSink(Sink):
     name = "zeromq"
 
     def __init__(self, address: str, insecure: bool = False, keys: Path | None = None) -> None:
-        self._address = _checked(address, insecure or keys is not None)
+        self._address = checked_address(address, insecure or keys is not None)
         self._keys = PublisherKeys.read(keys) if keys else None
         self._authenticator: ThreadAuthenticator | None = None
         self._publisher: _Publisher | None = None
@@ -139,7 +139,7 @@ class ZeroMQSink(Sink):
             xpub.close(0)
             self._end_authentication()
             context.term()
-            raise BindError(_bind_problem(self._address, e)) from e
+            raise BindError(bind_problem(self._address, e)) from e
         self.endpoint = xpub.getsockopt_string(zmq.LAST_ENDPOINT)
         self._publisher = _Publisher(context, xpub, run, self._counts, self._end_authentication)
         self._publisher.start()
@@ -463,7 +463,7 @@ def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys:
     xpub.setsockopt(zmq.BACKLOG, _BACKLOG)
 
 
-def _checked(address: str, insecure: bool) -> str:
+def checked_address(address: str, insecure: bool) -> str:
     """Return the address to bind, or raise BindError if it is none or would let others in."""
     if address.startswith("ipc://"):
         return address
@@ -489,7 +489,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _bind_problem(address: str, error: zmq.ZMQError) -> str:
+def bind_problem(address: str, error: zmq.ZMQError) -> str:
+    """Return why an address could not be bound, and what to try."""
     if error.errno == errno.EADDRINUSE:
         return (
             f"{address} is already in use, by another run or another program: end it, choose"

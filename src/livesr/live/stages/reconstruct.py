@@ -149,6 +149,7 @@ class Reconstruct:
         """Add to a measurement what follows from the frames before it."""
         stream = self._streams[stack.stream]
         recorded = self._recorded.normalisation(stack.stream, stack.t) is not None
+        self._recorded.levels(stack.stream, stack.t, measured.levels)
         normalisation = stream.normalisation(measured.levels, recorded=recorded)
         self._look_at_quality(stack, measured)
         if stream.running is None:

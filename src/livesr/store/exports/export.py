@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from livesr.base.errors import ConfigError, RunError
 from livesr.base.files import NewPlace
+from livesr.formats import object_store
 from livesr.formats.store import RecordedStore, refuse_in_use
 from livesr.store.exports.ome_zarr_04 import write_ome_zarr_04
 from livesr.store.exports.part import EVERYTHING, Chosen, Part, Progress, choose, name_of
@@ -63,8 +64,9 @@ def export(
     store : OME-Zarr of a run
     to : ``tiff``, OME-TIFF of any size; ``imagej``, hyperstacks; ``ome-zarr-0.4``; ``csv``, a
         row per picture, and localisations as ThunderSTORM's; ``picasso``, localisations as HDF5
-    out : folder to make; beside the store, named after it and the format, if None. A name that
-        ends in .tif is the file itself, where a single image is chosen
+    out : folder to make; beside the store (of one on object storage, in the working directory),
+        named after it and the format, if None. A name that ends in .tif is the file itself, where a
+        single image is chosen
     on_progress : called with planes written and in all
 
     Raises
@@ -76,8 +78,10 @@ def export(
     RunError
         If the disk refuses.
     """
-    path = Path(store)
+    path = object_store.local(store)
     refuse_in_use(path)
+    if out is not None:
+        object_store.refuse_to_write(out)
     recorded = RecordedStore(path)
     images = choose(recorded, part)
     if to not in FORMATS:
@@ -109,6 +113,8 @@ def export(
 def _place(store: Path, to: str, out: str | Path | None) -> Path:
     if out is not None:
         return Path(out)
+    if object_store.is_remote(store):
+        store = Path.cwd() / store.name
     if to == "ome-zarr-0.4":
         return store.with_name(f"{name_of(store)}_0.4.ome.zarr")
     return store.with_name(_FORMULA.format(store=name_of(store), format=to))
