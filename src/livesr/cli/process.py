@@ -4,6 +4,7 @@ recording.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from livesr.base.compute import ComputeConfig
-    from livesr.base.config import RigConfig
+    from livesr.base.config import RigConfig, Step
     from livesr.live.run_state import Report
     from livesr.store.process import Progress
     from livesr.store.raw_input import ReadAs
@@ -42,6 +43,8 @@ def process(
     ] = None,
     engine: options.Engine = None,
     upscale: options.Upscale = None,
+    reconstruct: options.Reconstruct = None,
+    restore: options.Restore = None,
     store: options.Store = None,
     axes: options.Axes = None,
     channel: options.Channel = None,
@@ -70,6 +73,8 @@ def process(
     run.
 
     [dim]Example:[/] livesr process run.ome.zarr --store again.ome.zarr
+
+    [dim]Example:[/] livesr process run.ome.zarr --reconstruct none --store classical.ome.zarr
     """
     from livesr.base.config import load_rig
     from livesr.base.errors import ConfigError
@@ -79,14 +84,14 @@ def process(
     if store and len(sources) > 1:
         raise ConfigError("--store names one store, and several inputs make several: leave it out.")
     how = ReadAs(axes, channel, pixel_size, origin, interval)
-    asked = _Asked(
-        load_rig(rig) if rig else None, engine, upscale, how, compute, not no_raw, not no_recon
-    )
     if refine_drift and cluster:
         raise ConfigError(
             "--refine-drift looks at a whole run, and --cluster computes it in parts: leave one"
             " out."
         )
+    raw: dict[Step, str | None] = {"restore": restore, "reconstruct": reconstruct}
+    read = load_rig(rig) if rig else None
+    asked = _Asked(read, engine, upscale, how, compute, not no_raw, not no_recon, raw)
     reports = []
     for source in sources:
         target = store or _beside(source)
@@ -120,13 +125,14 @@ class _Asked(NamedTuple):
     compute: ComputeConfig
     record_raw: bool
     record_recon: bool
+    raw: Mapping[Step, str | None]
 
 
 def _here(asked: _Asked, source: Path, target: Path, show: Progress, refine_drift: bool) -> Report:
     from livesr.store.process import process as process_raw
     from livesr.store.raw_input import raw_input
 
-    raw = raw_input(source, asked.rig, asked.engine, asked.upscale, how=asked.how)
+    raw = raw_input(source, asked.rig, asked.engine, asked.upscale, asked.how, asked.raw)
     return process_raw(
         raw,
         target,
@@ -146,7 +152,8 @@ def _there(
     from livesr.store.parts import Job
 
     refuse_to_write(target)
-    job = Job(source if address_of(source) else source.absolute(), *asked, folder=folder_of(target))
+    place = source if address_of(source) else source.absolute()
+    job = Job(place, folder=folder_of(target), **asked._asdict())
     return process_on(
         address,
         job,

@@ -23,6 +23,7 @@ from livesr.base import contained
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.live.inference.engine import Engine, Manifest
+from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
 
@@ -52,8 +53,13 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
     """
     if folder.resolve() == engine.folder:
         raise EngineError(f"{folder} is the engine itself. Give another folder with --out.")
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = engine.manifest
+    if manifest.normalisation == MEAN_DEVIATION:
+        raise EngineError(
+            f"Engine {manifest.id!r} was imported, and livesr cannot describe its network: pass on"
+            " what it was imported from."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     contained.write_bytes(folder, manifest.weights.onnx.source, engine.read(), error=EngineError)
     if contained.is_file(engine.folder, manifest.documentation, error=EngineError):
         contained.copy_out(
@@ -112,7 +118,8 @@ def _input(manifest: Manifest) -> dict[str, Any]:
         }
         for axis in ("y", "x")
     ]
-    frames = ["frame"] if manifest.window == 1 else ["before", "frame", "after"]
+    frames = ["frame"] if manifest.inputs == 1 else ["before", "frame", "after"]
+    frames = list(manifest.raw_frames) or frames
     whole = ["channel", "y", "x"]
     percentiles = {
         "min_percentile": BACKGROUND_PERCENTILE,
@@ -121,7 +128,11 @@ def _input(manifest: Manifest) -> dict[str, Any]:
     }
     return {
         "id": "frames",
-        "description": "Consecutive super-resolution frames; the middle one is predicted.",
+        "description": (
+            "Raw frames of one time point."
+            if manifest.raw_frames
+            else "Consecutive super-resolution frames; the middle one is predicted."
+        ),
         "axes": [
             {"type": "batch", "size": 1},
             {"type": "channel", "id": "channel", "channel_names": frames},
@@ -195,7 +206,7 @@ def _test_image(manifest: Manifest) -> Image:
     specimen = 2000 * gaussian_filter(dots, 1.2)
     frames = [
         np.roll(specimen, t, axis=1) + rng.normal(20, 2, (side, side))
-        for t in range(manifest.window)
+        for t in range(manifest.inputs)
     ]
     return np.asarray(frames, np.float32)[None]
 

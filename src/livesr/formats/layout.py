@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -34,6 +34,13 @@ STRAYS = f"{SIDECARS}/strays"
 IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
+MEAN_METHOD = "widefield mean"
+"""What the mean of a group's raw frames is called, the measurement beside a network that sees
+them."""
+
+RAW_TASKS = ("restore", "reconstruct")
+"""What engines do that see raw frames."""
+
 SR_WARNING = (
     "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may"
     " be missing, invented or assigned to the wrong channel. Verify against recon and raw before"
@@ -217,11 +224,7 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         "kind": "prediction",
         "prediction": True,
         "warning": SR_WARNING,
-        "input": {
-            "kind": "reconstruction",
-            "method": channel.recon_method,
-            "frames": "t-1, t, t+1" if channel.window == 3 else "t",
-        },
+        "input": _input(channel),
         "upscaling": round(channel.recon_pixel_size_um / channel.sr_pixel_size_um, 6),
         "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.sr_offset_adu},
         **channel.ai,
@@ -239,6 +242,16 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         interval_s=run.interval_s,
         provenance={**_about(run, position, channel), **provenance},
     )
+
+
+def _input(channel: ChannelDescription) -> dict[str, Any]:
+    """Return what a prediction was made of."""
+    frames = "t-1, t, t+1" if channel.window == 3 else "t"
+    first: Mapping[str, Any] = next(iter(channel.ai.get("engines", ())), {})
+    if first.get("task") in RAW_TASKS:
+        labels = list(first.get("raw_frames", channel.raw_labels))
+        return {"kind": "raw frames", "labels": labels, "frames": frames}
+    return {"kind": "reconstruction", "method": channel.recon_method, "frames": frames}
 
 
 def _uncertainty(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 
 from livesr.base import contained
 from livesr.base.compute import ComputeConfig
-from livesr.base.config import RigConfig
+from livesr.base.config import RigConfig, Step
 from livesr.base.documents import parse_json, read_json, to_json
 from livesr.base.errors import ConfigError, RunError, StoreError
 from livesr.base.files import replace_file
@@ -104,7 +104,7 @@ class Job:
     Attributes
     ----------
     source : the recording, by a path that is the same for all
-    rig, engine, upscale, how : as of `raw_input`
+    rig, engine, upscale, how, raw : as of `raw_input`
     compute : how
     record_raw, record_recon : whether raw frames and reconstructions are stored
     folder : where parts are written
@@ -123,6 +123,7 @@ class Job:
     folder: Path
     stream_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     livesr: str = __version__
+    raw: Mapping[Step, str | None] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -130,7 +131,11 @@ class Job:
         said = {
             "source": str(self.source),
             "rig": None if self.rig is None else self.rig.model_dump(mode="json"),
-            "engines": [self.engine, self.upscale],
+            "engines": [
+                self.engine,
+                self.upscale,
+                *sorted(f"{k}={v}" for k, v in self.raw.items() if v),
+            ],
             "how": asdict(self.how),
             "compute": self.compute.model_dump(mode="json"),
             "kept": [self.record_raw, self.record_recon],
@@ -155,7 +160,7 @@ class Job:
                 f"{self.source} is not there: every worker must see the recording, and the folder"
                 " of the result, under the same path."
             )
-        raw = raw_input(self.source, self.rig, self.engine, self.upscale, self.how)
+        raw = raw_input(self.source, self.rig, self.engine, self.upscale, self.how, self.raw)
         try:
             paths, notes = build_paths(raw, self.compute)
         except BaseException:

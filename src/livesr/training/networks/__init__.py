@@ -1,5 +1,6 @@
-"""The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are
-compared with.
+"""The networks: IMC-SR separates structures, EDSR upscales, a U-Net reconstructs raw frames.
+
+RCAN, U-Net and DFCAN are what they are compared with.
 
 Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
 nothing of losses, data or runtimes.
@@ -20,6 +21,7 @@ from torch import nn
 from livesr.training.networks.dfcan import DFCAN
 from livesr.training.networks.edsr import EDSR
 from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
+from livesr.training.networks.raw_unet import RawUNet
 from livesr.training.networks.rcan import RCAN
 from livesr.training.networks.unet import UNet
 
@@ -30,6 +32,7 @@ __all__ = [
     "NETWORKS",
     "RCAN",
     "IMCSRSingle",
+    "RawUNet",
     "UNet",
     "build",
     "load",
@@ -43,6 +46,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "edsr": EDSR,
     "rcan": RCAN,
     "unet": UNet,
+    "raw-unet": RawUNet,
     "dfcan": DFCAN,
 }
 
