@@ -1,5 +1,5 @@
 """The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are
-compared with.
+compared with, and take raw frames; `classic` holds what came before them.
 
 Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
 nothing of losses, data or runtimes.
@@ -17,6 +17,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from livesr.training.networks.classic import (
+    DRCN,
+    DRRN,
+    ESPCN,
+    FSRCNN,
+    MDSR,
+    RDN,
+    SRCNN,
+    VDSR,
+    MemNet,
+    SRDenseNet,
+    SRResNet,
+)
 from livesr.training.networks.dfcan import DFCAN
 from livesr.training.networks.edsr import EDSR
 from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
@@ -25,11 +38,22 @@ from livesr.training.networks.unet import UNet
 
 __all__ = [
     "DFCAN",
+    "DRCN",
+    "DRRN",
     "EDSR",
+    "ESPCN",
+    "FSRCNN",
     "IMCSR",
+    "MDSR",
     "NETWORKS",
     "RCAN",
+    "RDN",
+    "SRCNN",
+    "VDSR",
     "IMCSRSingle",
+    "MemNet",
+    "SRDenseNet",
+    "SRResNet",
     "UNet",
     "build",
     "load",
@@ -44,6 +68,17 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "rcan": RCAN,
     "unet": UNet,
     "dfcan": DFCAN,
+    "srcnn": SRCNN,
+    "fsrcnn": FSRCNN,
+    "espcn": ESPCN,
+    "vdsr": VDSR,
+    "drcn": DRCN,
+    "drrn": DRRN,
+    "srresnet": SRResNet,
+    "srdensenet": SRDenseNet,
+    "memnet": MemNet,
+    "mdsr": MDSR,
+    "rdn": RDN,
 }
 
 
