@@ -11,8 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from livesr.training import networks
-from livesr.training.networks import DFCAN, EDSR, IMCSR, RCAN, IMCSRSingle, UNet
-from livesr.training.networks import classic
+from livesr.training.networks import DFCAN, EDSR, IMCSR, RCAN, IMCSRSingle, UNet, classic
 from livesr.training.networks.dfcan import FourierAttention
 from livesr.training.networks.imcsr import RCAB, ResidualGroup
 from livesr.training.networks.layers import Enlarge

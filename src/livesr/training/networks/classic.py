@@ -91,7 +91,7 @@ class SRCNN(_Enlarged):
 
 
 class FSRCNN(_OneImage):
-    """Shrinking, `mappings` convolutions, expanding, one transposed convolution; PReLU throughout."""
+    """Shrinking, `mappings` convolutions, expanding, one transposed convolution; PReLU between."""
 
     def __init__(
         self, scale: int = 2, width: int = 56, shrunk: int = 12, mappings: int = 4
