@@ -80,6 +80,7 @@ PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
 ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 
 
+_MAX_GROUP = 10_000  # raw frames of one time point
 _MAX_NA = 2.0  # without the index of the immersion; solid ones reach it
 
 
@@ -302,6 +303,12 @@ class RigModality(Protocol):
     def raw_frames(self, section: Any) -> int:
         """Return how many exposures make one super-resolution frame."""
 
+    def raw_labels(self, section: Any) -> tuple[str, ...]:
+        """Return what each of them is."""
+
+    def exposed(self, section: Any, frames: int) -> Sequence[int]:
+        """Return which of them are exposed where only `frames` are."""
+
 
 def _modality(name: str) -> RigModality:
     """Return the modality called `name`.
@@ -355,7 +362,9 @@ def _with_section(name: str, channel: object, used: Sequence[object]) -> object:
     rest = {key: value for key, value in channel.items() if key in known}
     if isinstance(rest.get("section"), dict):  # of a rig that was dumped
         own |= rest.pop("section")
-    names = [n for n in (channel.get("reconstruct"), *used) if _is_modality(n)]
+    how = channel.get("reconstruct")
+    how = how.get("modality") if isinstance(how, dict) else how
+    names = [n for n in (how, *used) if _is_modality(n)]
     if not own or not names:  # what is no modality is said of that key
         return rest
     models = [_modality(n).ChannelSection for n in names]
@@ -418,11 +427,58 @@ class ChannelSection(Model):
         return section if isinstance(section, cls) else cls()
 
 
+Step = Literal["restore", "reconstruct", "upscale", "separate"]
+"""What an engine does to the frames of a channel; a frame goes through them in this order."""
+
+
+def _count_or_places(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    places = isinstance(value, list) and all(type(place) is int and place >= 0 for place in value)
+    if value is not None and not places and not (whole and 0 < value <= _MAX_GROUP):  # type: ignore[operator]
+        raise ValueError(
+            "expected how many raw frames are exposed, or a list of their places, as [0, 3, 6]"
+        )
+    return value
+
+
+class ReconstructConfig(Model):
+    """An engine in the place of a channel's reconstruction: its picture is a prediction.
+
+    The measurement beside it is the mean of the raw frames.
+    """
+
+    engine: str | None = None
+    """Engine that makes a frame of the raw frames: a name, or a folder; without, there is the mean
+    alone.
+    """
+    frames: Annotated[int | list[int] | None, BeforeValidator(_count_or_places)] = None
+    """Raw frames that are exposed for one time point: how many, or which of the modality's, by
+    their place in its order; all without.
+    """
+    modality: ModalityName | None = None
+    """Modality that the raw frames are of; the rig's without."""
+
+
+def _reconstruction(value: object) -> object:
+    """Take a name for a modality, and keys for an engine in its place."""
+    if value is None or isinstance(value, ReconstructConfig):
+        return value
+    if isinstance(value, dict):
+        return ReconstructConfig.model_validate(value)
+    return TypeAdapter(ModalityName).validate_python(value)
+
+
 class ChannelConfig(Model):
     """What happens to one acquisition channel: None leaves a step out, or takes the rig's value."""
 
-    reconstruct: ModalityName | None = None
-    """Modality of this channel: sim, storm, fluctuation, widefield, or that of another package."""
+    restore: str | None = None
+    """Engine that takes the noise out of raw frames before they are reconstructed: a name, or a
+    folder. What is made of them is a prediction; raw frames are stored as they came.
+    """
+    reconstruct: Annotated[str | ReconstructConfig | None, BeforeValidator(_reconstruction)] = None
+    """Modality of this channel: sim, storm, fluctuation, widefield, or that of another package; or
+    an engine in its place, with the keys below.
+    """
     upscale: str | None = None
     """Engine that samples its reconstruction more finely: a name, or a folder."""
     separate: str | None = None
@@ -437,6 +493,55 @@ class ChannelConfig(Model):
     """Power of the light at the specimen while a raw frame is exposed, for the dose."""
     section: SerializeAsAny[ChannelSection] = ChannelSection()
     """Its keys that only its modality knows."""
+
+    @property
+    def modality(self) -> str | None:
+        """Name of its modality, None for that of the rig."""
+        return self.learned.modality if self.learned else self.reconstruct  # type: ignore[return-value]
+
+    @property
+    def learned(self) -> ReconstructConfig | None:
+        """What stands in the place of the modality's reconstruction."""
+        return self.reconstruct if isinstance(self.reconstruct, ReconstructConfig) else None
+
+    @property
+    def engines(self) -> dict[Step, str]:
+        """The engines that a frame goes through, in order."""
+        learned = self.learned.engine if self.learned else None
+        named = {
+            "restore": self.restore,
+            "reconstruct": learned,
+            "upscale": self.upscale,
+            "separate": self.separate,
+        }
+        return {step: engine for step, engine in named.items() if engine}  # type: ignore[misc]
+
+    def with_step(self, step: Step, engine: str | None) -> ChannelConfig:
+        """Return a copy in which `engine` does `step`, or nothing does.
+
+        Raw frames that are not exposed stay so.
+        """
+        if step != "reconstruct":
+            return self.model_copy(update={step: engine})
+        if self.learned is None and engine is None:
+            return self
+        learned = self.learned or ReconstructConfig(modality=self.modality)
+        return self.model_copy(
+            update={"reconstruct": learned.model_copy(update={"engine": engine})}
+        )
+
+    def without_engines(self) -> ChannelConfig:
+        """Return a copy that no engine touches."""
+        channel = self
+        for step in self.engines:
+            channel = channel.with_step(step, None)
+        return channel
+
+    def with_modality(self, name: str) -> ChannelConfig:
+        """Return a copy of this modality."""
+        learned = self.learned
+        value = learned.model_copy(update={"modality": name}) if learned else name
+        return self.model_copy(update={"reconstruct": value})
 
 
 def _superposed(value: object) -> object:
@@ -557,6 +662,8 @@ class RigConfig(Model):
     def _consistent(self) -> RigConfig:
         for name in self.modalities:
             _validate(name, self)
+        for name in self.channels:
+            self._check_exposed(name)
         for name in {*self.corrections.flat, *self.corrections.background} - {"", *self.channels}:
             raise ValueError(
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
@@ -604,9 +711,7 @@ class RigConfig(Model):
             If the rig describes other channels only.
         """
         if self.superpose and name in self.superpose.channels and name in self.channels:
-            return self._with_default(
-                self.channels[name].model_copy(update={"upscale": None, "separate": None})
-            )
+            return self._with_default(self.channels[name].without_engines())
         if name in self.channels:
             return self._with_default(self.channels[name])
         if len(self.channels) == 1 and not name:
@@ -657,21 +762,17 @@ class RigConfig(Model):
         return ChannelConfig(**own)
 
     def _with_default(self, channel: ChannelConfig) -> ChannelConfig:
-        return (
-            channel
-            if channel.reconstruct
-            else channel.model_copy(update={"reconstruct": self.modality})
-        )
+        return channel if channel.modality else channel.with_modality(self.modality)
 
     @property
     def modalities(self) -> list[str]:
         """Names of the modalities that the rig uses, or has a section of."""
-        used = [self.modality, *(c.reconstruct for c in self.channels.values() if c.reconstruct)]
+        used = [self.modality, *(c.modality for c in self.channels.values() if c.modality)]
         return list(dict.fromkeys([*used, *self.sections]))
 
     def modality_of(self, name: str) -> str:
         """Return the name of the modality that reconstructs channel `name`."""
-        return self.channel(name).reconstruct or self.modality
+        return self.channel(name).modality or self.modality
 
     def channels_of(self, modality: str) -> list[str]:
         """Return the channels that `modality` reconstructs; "" stands for the only one of a rig
@@ -693,7 +794,52 @@ class RigConfig(Model):
 
     def raw_frames(self, name: str) -> int:
         """Exposures that make one super-resolution frame of channel `name`."""
-        return _modality(self.modality_of(name)).raw_frames(self.section(name))
+        return len(self.exposed(name))
+
+    def exposed(self, name: str) -> tuple[int, ...]:
+        """Return which raw frames of its modality's group channel `name` exposes, by their places.
+
+        Raises
+        ------
+        ValueError
+            If there are none such, with what there is.
+        """
+        way, section, learned = (
+            _modality(self.modality_of(name)),
+            self.section(name),
+            self.channel(name).learned,
+        )
+        asked = learned.frames if learned else None
+        if isinstance(asked, int):
+            return tuple(way.exposed(section, asked))
+        return tuple(range(way.raw_frames(section)) if asked is None else asked)
+
+    def exposes_all(self, name: str) -> bool:
+        """Whether channel `name` exposes all raw frames that its modality reconstructs."""
+        way, section = _modality(self.modality_of(name)), self.section(name)
+        return self.exposed(name) == tuple(range(way.raw_frames(section)))
+
+    def raw_labels(self, name: str) -> tuple[str, ...]:
+        """Return what each exposure of a group of channel `name` is."""
+        labels = _modality(self.modality_of(name)).raw_labels(self.section(name))
+        return tuple(labels[i] if i < len(labels) else f"raw {i}" for i in self.exposed(name))
+
+    def _check_exposed(self, name: str) -> None:
+        if not (learned := self.channels[name].learned):
+            return
+        way, section = _modality(self.modality_of(name)), self.section(name)
+        try:
+            exposed = self.exposed(name)
+        except ValueError as e:
+            raise ValueError(f"channels.{name}.reconstruct.frames: {e}") from None
+        known = way.raw_frames(section)
+        if isinstance(learned.frames, list) and (
+            not exposed or list(exposed) != sorted(set(exposed)) or exposed[-1] >= known
+        ):
+            raise ValueError(
+                f"channels.{name}.reconstruct.frames: expected places of raw frames in ascending"
+                f" order, 0 to {known - 1}, got {learned.frames}"
+            )
 
     def resolution_nm(self, name: str) -> float:
         """Return what the objective resolves of channel `name`: wavelength / (2 NA)."""
@@ -704,9 +850,7 @@ class RigConfig(Model):
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 
-    def with_engine(
-        self, engine: str | None, step: Literal["separate", "upscale"] = "separate"
-    ) -> RigConfig:
+    def with_engine(self, engine: str | None, step: Step = "separate") -> RigConfig:
         """Return a copy in which `engine` does `step` for the only channel that has that step (or
         the only channel).
 
@@ -723,19 +867,18 @@ class RigConfig(Model):
         if named is not None:
             return self._with_engine_of(named, channel_engine, step)
         if engine == "none":
-            plain = {
-                name: channel.model_copy(update={step: None})
-                for name, channel in self.channels.items()
-            }
-            summed = self.superpose.model_copy(update={step: None}) if self.superpose else None
+            plain = {name: self._stepped(name, step, None) for name in self.channels}
+            summed = self.superpose
+            if summed and step in SuperposeConfig.model_fields:
+                summed = summed.model_copy(update={step: None})
             return self.model_copy(update={"channels": plain, "superpose": summed})
-        if self.superpose:
+        if self.superpose and step in SuperposeConfig.model_fields:
             return self.model_copy(
                 update={"superpose": self.superpose.model_copy(update={step: engine})}
             )
-        meant = [n for n, c in self.channels.items() if getattr(c, step)] or list(self.channels)
+        meant = [n for n, c in self.channels.items() if step in c.engines] or list(self.channels)
         if len(meant) > 1:
-            flag = {"separate": "--engine", "upscale": "--upscale"}[step]
+            flag = FLAGS[step]
             raise ConfigError(
                 f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is"
                 f" for: give {flag} {meant[0]}={engine}, acquire one channel, or set {step!r} in"
@@ -743,9 +886,7 @@ class RigConfig(Model):
             )
         return self._with_engine_of(meant[0] if meant else "", engine, step)
 
-    def _with_engine_of(
-        self, name: str, engine: str, step: Literal["separate", "upscale"]
-    ) -> RigConfig:
+    def _with_engine_of(self, name: str, engine: str, step: Step) -> RigConfig:
         value = None if engine == "none" else engine
         if self.superpose and name == self.superpose.name:
             return self.model_copy(
@@ -756,8 +897,17 @@ class RigConfig(Model):
                 f"Channel {name!r} is superposed, and engines are for the sum: give"
                 f" {self.superpose.name}={engine}."
             )
-        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: value})
+        channel = self._stepped(name, step, value)
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
+
+    def _stepped(self, name: str, step: Step, engine: str | None) -> ChannelConfig:
+        """Return a channel in which `engine` does `step`; without one, its modality reconstructs
+        what it can.
+        """
+        channel = self.channels.get(name, ChannelConfig()).with_step(step, engine)
+        if step == "reconstruct" and engine is None and self.exposes_all(name):
+            return channel.model_copy(update={"reconstruct": channel.modality})
+        return channel
 
     def _named_channel(self, engine: str) -> tuple[str | None, str]:
         """Take ``CHANNEL=ENGINE`` apart.
@@ -794,6 +944,14 @@ class RigConfig(Model):
             return engine
         return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
 
+
+FLAGS: Mapping[Step, str] = {
+    "restore": "--restore",
+    "reconstruct": "--reconstruct",
+    "upscale": "--upscale",
+    "separate": "--engine",
+}
+"""Of the command line, for the engine of a step."""
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 200  # characters

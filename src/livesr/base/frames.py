@@ -225,6 +225,8 @@ class SRFrame:
     parts : of a superposition the true channels' frames that were added, in the order of the
         structures; else ()
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
+    group : float32 (n, y, x), its raw frames, corrected, in ADU above the camera's offset and in
+        the order of the network that sees them; None where none does
     """
 
     image: NDArray[np.float32]
@@ -242,6 +244,7 @@ class SRFrame:
     resident: Any = field(default=None, compare=False)
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
+    group: NDArray[np.float32] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         what = f"sum of {len(self.parts)} measurements" if self.parts else "measurement"

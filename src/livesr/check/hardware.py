@@ -142,7 +142,7 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         *shown,
     )
     mean = raw.mean(axis=0) if n_raw > 1 else None
-    return Look(channel, measured, raw, kind.raw_labels(section), mean, image)
+    return Look(channel, measured, raw, rig.raw_labels(channel), mean, image)
 
 
 def _reconstruction(
@@ -150,6 +150,16 @@ def _reconstruction(
 ) -> tuple[NDArray[Any] | None, list[Measured]]:
     """Return the picture of the last group, and what the modality says of the groups."""
     kind = modality(rig.modality_of(channel))
+    if rig.channel(channel).learned:
+        shown = ", ".join(rig.raw_labels(channel))
+        return None, [
+            Measured(
+                "raw frames",
+                f"{rig.raw_frames(channel)}: {shown}",
+                advice="Their order and contrast are told by whole groups alone: check the rig"
+                " without 'reconstruct.engine' and 'frames' as well.",
+            )
+        ]
     if (missing := kind.not_ready(rig, channel)) is not None:
         return None, [missing]
     believing = kind.believing(rig)
@@ -161,7 +171,7 @@ def _reconstruction(
 
 def _path(rig: RigConfig, channel: str, camera: Geometry) -> ChannelPath:
     """Return the steps of a channel, without a network."""
-    plain = rig.channel(channel).model_copy(update={"separate": None, "upscale": None})
+    plain = rig.channel(channel).without_engines()
     alone = rig.model_copy(update={"channels": {**rig.channels, channel: plain}})
     return build_path(alone, channel, camera)
 

@@ -167,7 +167,7 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
 
     for name in rig.channels:
         yield from _engines_of(rig, name, found)
-    used = any(channel.upscale or channel.separate for channel in rig.channels.values())
+    used = any(channel.engines for channel in rig.channels.values())
     here = [name for name in BACKENDS.names if not is_remote(name)]
     missing = {name: why_unavailable(name) for name in here}
     if used and all(missing.values()):
@@ -183,17 +183,14 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _engines_of(rig: RigConfig, name: str, found: Found) -> Iterator[Finding]:
     """Try the engines of a channel, in the order in which a frame goes through them."""
     channel, scale = rig.channels[name], modality(rig.modality_of(name)).scale(rig)
-    pixel_nm = (rig.optics.pixel_size_nm or 0) / scale if scale else 0
-    tasks: tuple[tuple[Task, str | None], ...] = (
-        ("upscale", channel.upscale),
-        ("separate", channel.separate),
-    )
-    for task, engine in tasks:
-        if engine is None:
-            continue
+    raw_nm = rig.optics.pixel_size_nm or 0
+    made_nm = raw_nm / scale if scale else 0
+    pixel_nm = raw_nm if channel.learned else made_nm
+    for task, engine in channel.engines.items():
         place = f"channels.{name}.{task}"
         try:
-            told, enlarges = _tried(rig, name, task, engine, pixel_nm)
+            seen_nm = raw_nm if task == "restore" else pixel_nm
+            told, enlarges = _tried(rig, name, task, engine, seen_nm)
         except (EngineError, BackendError) as e:
             advice = "'livesr info' lists the engines that are here."
             yield found("error", "engine", place, str(e), advice)
@@ -224,6 +221,7 @@ def _tried(
         pixel_size_nm=pixel_nm or None,
         modality=modality(rig.modality_of(name)).method,
         resolution_nm=rig.resolution_nm(name),
+        raw_labels=rig.raw_labels(name),
     )
     side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
     try_out(engine, (2 * side, 2 * side), ComputeConfig(tile="off"))

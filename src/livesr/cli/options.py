@@ -67,6 +67,28 @@ Upscale = Annotated[
         ),
     ),
 ]
+Reconstruct = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Engine in the place of the reconstruction, instead of rig.yaml's: a name, a folder, or"
+            " none for the modality's own; 488=NAME for one channel."
+        ),
+    ),
+]
+Restore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Engine that takes noise out of raw frames, instead of rig.yaml's: a name, a folder, or"
+            " none; 488=NAME for one channel."
+        ),
+    ),
+]
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
 ]

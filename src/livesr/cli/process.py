@@ -36,6 +36,8 @@ def process(
     ] = None,
     engine: options.Engine = None,
     upscale: options.Upscale = None,
+    reconstruct: options.Reconstruct = None,
+    restore: options.Restore = None,
     store: options.Store = None,
     axes: options.Axes = None,
     channel: options.Channel = None,
@@ -55,6 +57,8 @@ def process(
     run.
 
     [dim]Example:[/] livesr process run.ome.zarr --store again.ome.zarr
+
+    [dim]Example:[/] livesr process run.ome.zarr --reconstruct none --store classical.ome.zarr
     """
     from livesr.base.config import load_rig
     from livesr.store.process import process as process_raw
@@ -63,7 +67,12 @@ def process(
     out = console(quiet=as_json)
     config = load_rig(rig) if rig else None
     raw = raw_input(
-        source, config, engine, upscale, how=ReadAs(axes, channel, pixel_size, origin, interval)
+        source,
+        config,
+        engine,
+        upscale,
+        how=ReadAs(axes, channel, pixel_size, origin, interval),
+        raw={"restore": restore, "reconstruct": reconstruct},
     )
     target = store or source.with_name(f"{source.name.partition('.')[0]}_processed.ome.zarr")
     with progress(out, "frames", lines=lines) as show:

@@ -218,9 +218,8 @@ def _check_files(request: Request) -> None:
     check_maps(rig)
     used = [rig.channel(name) for name in rig.channels] + ([rig.superposed] if rig.sums else [])
     for channel in used:
-        for engine in (channel.upscale, channel.separate):
-            if engine:
-                load_engine(engine)
+        for engine in channel.engines.values():
+            load_engine(engine)
     check_named(request.settings)
     checked(request.sinks)
 

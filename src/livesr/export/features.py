@@ -47,14 +47,14 @@ def add_features(folder: Path) -> Manifest:
     names, places = engine.manifest.channel_names, list[str]()
     plain = onnx.load_model_from_string(engine.read())
     places = feature_places(plain)
-    n, drawn = extend(plain, places, len(names), engine.manifest.window)
+    n, drawn = extend(plain, places, len(names), engine.manifest.inputs)
     contained.replace_bytes(folder, engine.onnx_path.name, plain.SerializeToString())
     weights = engine.manifest.weights
     onnx_weights = weights.onnx.model_copy(update={"sha256": sha256_of(engine.onnx_path)})
     int8 = weights.int8
     if int8 is not None:
         quantised = onnx.load_model_from_string(engine.read_int8())
-        extend(quantised, places, len(names), engine.manifest.window)
+        extend(quantised, places, len(names), engine.manifest.inputs)
         contained.replace_bytes(folder, INT8_NAME, quantised.SerializeToString())
         int8 = int8.model_copy(
             update={

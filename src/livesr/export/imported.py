@@ -469,7 +469,7 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
     pair = _test_pair(folder, model, engine.manifest)
     side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
     given, expected = pair or (
-        np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32),
+        np.zeros((1, engine.manifest.inputs, 2 * side, 2 * side), np.float32),
         None,
     )
     shape, compute = (
@@ -478,7 +478,7 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
     )
     try_out(engine, shape, compute)
     background, scale = (
-        background_and_scale(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
+        background_and_scale(given[0, engine.manifest.inputs // 2]) if pair else (0.0, 1.0)
     )
     with open_session(engine, shape, compute) as session:
         session.input[:] = (given[0] - background) / scale
@@ -519,7 +519,7 @@ def _test_pair(
             f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected"
             " (1, c, y, x)."
         )
-    if given.shape[1] != manifest.window or min(given.shape[2:]) < 2 * manifest.multiple_of:
+    if given.shape[1] != manifest.inputs or min(given.shape[2:]) < 2 * manifest.multiple_of:
         raise EngineError(
             f"{model.name!r} came with a test image of {given.shape}, which it does not take"
             " itself."

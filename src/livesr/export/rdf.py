@@ -112,7 +112,8 @@ def _input(manifest: Manifest) -> dict[str, Any]:
         }
         for axis in ("y", "x")
     ]
-    frames = ["frame"] if manifest.window == 1 else ["before", "frame", "after"]
+    frames = ["frame"] if manifest.inputs == 1 else ["before", "frame", "after"]
+    frames = list(manifest.raw_frames) or frames
     whole = ["channel", "y", "x"]
     percentiles = {
         "min_percentile": BACKGROUND_PERCENTILE,
@@ -121,7 +122,11 @@ def _input(manifest: Manifest) -> dict[str, Any]:
     }
     return {
         "id": "frames",
-        "description": "Consecutive super-resolution frames; the middle one is predicted.",
+        "description": (
+            "Raw frames of one time point."
+            if manifest.raw_frames
+            else "Consecutive super-resolution frames; the middle one is predicted."
+        ),
         "axes": [
             {"type": "batch", "size": 1},
             {"type": "channel", "id": "channel", "channel_names": frames},
@@ -195,7 +200,7 @@ def _test_image(manifest: Manifest) -> Image:
     specimen = 2000 * gaussian_filter(dots, 1.2)
     frames = [
         np.roll(specimen, t, axis=1) + rng.normal(20, 2, (side, side))
-        for t in range(manifest.window)
+        for t in range(manifest.inputs)
     ]
     return np.asarray(frames, np.float32)[None]
 

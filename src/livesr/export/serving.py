@@ -196,7 +196,7 @@ def _write_model(engine: Engine, to: Path, wire: Wire, by: By) -> dict[str, Any]
         kind="KIND_CPU" if by == "python" else "KIND_AUTO",
         input=_quoted(ends[0]),
         output=_quoted(ends[1]),
-        window=manifest.window,
+        window=manifest.inputs,
         channels=len(manifest.channels),
         features=_features(manifest),
         parameters="".join(

@@ -34,6 +34,9 @@ STRAYS = f"{SIDECARS}/strays"
 IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
+RAW_TASKS = ("restore", "reconstruct")
+"""What engines do that see raw frames."""
+
 SR_WARNING = (
     "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may"
     " be missing, invented or assigned to the wrong channel. Verify against recon and raw before"
@@ -216,11 +219,7 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         "kind": "prediction",
         "prediction": True,
         "warning": SR_WARNING,
-        "input": {
-            "kind": "reconstruction",
-            "method": channel.recon_method,
-            "frames": "t-1, t, t+1" if channel.window == 3 else "t",
-        },
+        "input": _input(channel),
         "upscaling": round(channel.recon_pixel_size_um / channel.sr_pixel_size_um, 6),
         "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.sr_offset_adu},
         **channel.ai,
@@ -238,6 +237,15 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         interval_s=run.interval_s,
         provenance={**_about(run, position, channel), **provenance},
     )
+
+
+def _input(channel: ChannelDescription) -> dict[str, Any]:
+    """Return what a prediction was made of."""
+    frames = "t-1, t, t+1" if channel.window == 3 else "t"
+    first = next(iter(channel.ai.get("engines", ())), {})
+    if first.get("task") in RAW_TASKS:
+        return {"kind": "raw frames", "labels": first["raw_frames"], "frames": frames}
+    return {"kind": "reconstruction", "method": channel.recon_method, "frames": frames}
 
 
 def _uncertainty(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:

@@ -39,6 +39,7 @@ class Measured(NamedTuple):
     exposures : what its raw frames say
     quality : what its reconstruction says, None where nothing is to be said
     resident : the image on the device, None unless the network is there
+    group : float32 (n, y, x), raw frames as the network sees them; None where it sees none
     """
 
     image: NDArray[np.float32]
@@ -46,6 +47,7 @@ class Measured(NamedTuple):
     exposures: Exposures
     quality: FrameQuality | None
     resident: Array | None
+    group: NDArray[np.float32] | None = None
 
 
 class Measurement:
@@ -123,7 +125,9 @@ class Measurement:
                 )
                 quality = self._quality(measuring, exposures, stack)
                 stays = image if device is not HOST_DEVICE and path.resident else None
-                return Measured(place.download(image), levels, exposures, quality, stays)
+                return Measured(
+                    place.download(image), levels, exposures, quality, stays, self._group(stack)
+                )
 
     def _reconstruct(
         self, measuring: Measuring, frames: Sequence[Any], exposures: Exposures, stack: RawStack
@@ -135,6 +139,13 @@ class Measurement:
                 reconstructor.correct_drift(*drift)
             reconstructor.look_at(exposures)
         return reconstructor.reconstruct(correction.apply(frames) if correction else frames)
+
+    def _group(self, stack: RawStack) -> NDArray[np.float32] | None:
+        """Return the raw frames that the network sees, corrected anew on the CPU."""
+        if not self._path.networks.raw_order:
+            return None
+        frames, correction = list(stack.frames), self._path.correction
+        return self._path.group(correction.apply(frames) if correction else frames)
 
     def _quality(
         self, measuring: Measuring, exposures: Exposures, stack: RawStack

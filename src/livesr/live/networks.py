@@ -17,7 +17,7 @@ from livesr.base.config import ChannelConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
+from livesr.live.inference.engine import Engine, OutputChannel, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runtime import is_remote
@@ -25,6 +25,7 @@ from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.test_time_augmentation import TestTimeAugmentation, stored_name
 from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
 from livesr.live.inference.trial import try_out
+from livesr.live.restore import RawGroups, RestoredSession
 from livesr.live.upscale import WINDOW, Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
 
@@ -33,6 +34,9 @@ _UNMEASURED = (
     " the bare"
     " spread. 'livesr limits' measures it."
 )
+
+
+_MOST = 2  # engines behind each other, where the first sees raw frames
 
 
 class Reconstructed(NamedTuple):
@@ -80,12 +84,15 @@ class Networks:
     uncertainty : test-time augmentation that estimates how sure the last one is
     warnings : sentences that belong to every frame
     notes : sentences that belong to the run
+    raw_order : places of the raw frames that the first one sees, in its order; () where it sees
+        frames that were reconstructed
     """
 
     steps: tuple[Network, ...] = ()
     uncertainty: Augmentation | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    raw_order: tuple[int, ...] = ()
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -110,7 +117,7 @@ class Networks:
     @property
     def resident(self) -> Resident | None:
         """The way in for frames that are on a GPU, None if a step needs them on the host."""
-        if len(self.steps) != 1 or self.uncertainty is not None:
+        if len(self.steps) != 1 or self.uncertainty is not None or self.raw_order:
             return None
         return self.steps[0].session.resident
 
@@ -159,15 +166,21 @@ class Networks:
             sr_shape=self._shapes[1][1:],
             sr_pixel_size_um=pixel_size_um,
             window=manifest.window,
-            ai={**_provenance(self.steps), **({"warnings": warnings} if warnings else {})},
+            ai={
+                **_provenance(self.steps, self._raw_labels(description)),
+                **({"warnings": warnings} if warnings else {}),
+            },
             uncertainty=_estimate(self.uncertainty, manifest.limits.uncertainty),
         )
+
+    def _raw_labels(self, description: ChannelDescription) -> tuple[str, ...]:
+        return tuple(description.raw_labels[place] for place in self.raw_order)
 
     def augmentation(self) -> TestTimeAugmentation | None:
         """Return a fresh step that predicts with uncertainty, None without one."""
         if self.uncertainty is None:
             return None
-        return TestTimeAugmentation(self.uncertainty, self.window, *self._shapes)
+        return TestTimeAugmentation(self.uncertainty, self._inputs, *self._shapes)
 
     def upscaler(self, streams: int) -> Upscaler | None:
         """Return a fresh step that enlarges what the last one sees, None without one."""
@@ -178,12 +191,17 @@ class Networks:
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         upscaled = upscaled_bytes(self.steps[-1].shape, streams) if len(self.steps) > 1 else 0
-        return upscaled + (augmented_bytes(self.window, *self._shapes) if self.uncertainty else 0)
+        return upscaled + (augmented_bytes(self._inputs, *self._shapes) if self.uncertainty else 0)
 
     def close(self) -> None:
         """Release the sessions."""
         for step in self.steps:
             step.session.close()
+
+    @property
+    def _inputs(self) -> int:
+        """Planes that the last one sees."""
+        return self.engine.manifest.inputs if self.engine else WINDOW
 
     @property
     def _shapes(self) -> tuple[tuple[int, int], tuple[int, int, int]]:
@@ -204,17 +222,19 @@ def load_engines(channel: ChannelConfig) -> list[Engine]:
         If one is missing, damaged, or does not do what it is named for.
     """
     engines = []
-    tasks: dict[Task, str | None] = {"upscale": channel.upscale, "separate": channel.separate}
-    for task, named in tasks.items():
-        if named:
-            engine = load_engine(named)
-            engine.check_fits(task)
-            engines.append(engine)
+    for task, named in channel.engines.items():
+        engine = load_engine(named)
+        engine.check_fits(task)
+        engines.append(engine)
     return engines
 
 
 def open_networks(
-    channel: str, engines: Sequence[Engine], frames: Reconstructed, compute: ComputeConfig
+    channel: str,
+    engines: Sequence[Engine],
+    frames: Reconstructed,
+    compute: ComputeConfig,
+    raw: RawGroups | None = None,
 ) -> Networks:
     """Open engines for the frames of a channel, one behind the other.
 
@@ -224,30 +244,39 @@ def open_networks(
     ----------
     channel : its name, for sentences
     engines : as of `load_engines`
-    frames : what the first engine sees
+    frames : what the first engine sees, if it does not see raw frames
+    raw : raw frames, for an engine that sees them; None where there are none
 
     Raises
     ------
     ConfigError
-        If uncertainty is asked for that such frames do not allow.
+        If uncertainty is asked for that such frames do not allow, or engines do not go together.
     EngineError, BackendError
         If an engine or the runtime does not fit.
     """
     steps: list[Network] = []
     warnings: list[str] = []
+    sees_raw = _check_together(channel, engines, raw)
     try:
         for engine in engines:
+            seen = frames
+            if sees_raw and raw and not steps:
+                seen = frames._replace(shape=raw.shape, pixel_size_um=raw.pixel_size_um)
             warnings += engine.check_fits(
                 engine.manifest.task,
-                shape=frames.shape,
-                pixel_size_nm=frames.pixel_size_um * 1e3,
-                modality=frames.modality,
-                resolution_nm=frames.resolution_nm,
+                shape=seen.shape,
+                pixel_size_nm=seen.pixel_size_um * 1e3,
+                modality=seen.modality,
+                resolution_nm=seen.resolution_nm,
+                raw_labels=raw.labels if raw else None,
             )
-            try_out(engine, frames.shape, compute)
-            session = _opened(engine, frames.shape, compute)
-            steps.append(Network(engine, session, frames.shape))
-            frames = frames.through(engine)
+            try_out(engine, seen.shape, compute)
+            session = _opened(engine, seen.shape, compute)
+            if engine.manifest.task == "restore" and raw:
+                session, engine = RestoredSession(session, raw), _of_restored(engine)
+                seen = frames
+            steps.append(Network(engine, session, seen.shape))
+            frames = seen.through(engine)
         if steps:
             _check_square(channel, steps[-1].shape, compute.uncertainty)
     except BaseException:
@@ -256,8 +285,50 @@ def open_networks(
         raise
     uncertainty = compute.uncertainty if steps else None
     return Networks(
-        tuple(steps), uncertainty, tuple(warnings), tuple(_notes(channel, steps, uncertainty))
+        tuple(steps),
+        uncertainty,
+        tuple(warnings),
+        tuple(_notes(channel, steps, uncertainty)),
+        engines[0].raw_order(raw.labels) if sees_raw and raw else (),
     )
+
+
+def _check_together(channel: str, engines: Sequence[Engine], raw: RawGroups | None) -> bool:
+    """Return whether the first engine sees raw frames.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or the engines cannot stand behind each other.
+    """
+    sees_raw = [engine for engine in engines if engine.manifest.sees_raw]
+    if not sees_raw:
+        return False
+    name = sees_raw[0].manifest.id
+    if raw is None:
+        raise ConfigError(
+            f"Engine {name!r} sees raw frames, and channel {channel!r} has none of its own, or"
+            " pictures that are made of many groups: leave it out."
+        )
+    if len(sees_raw) > 1:
+        raise ConfigError(
+            f"Channel {channel!r} names {' and '.join(e.manifest.id for e in sees_raw)} for its raw"
+            " frames: an engine that reconstructs takes the noise out itself. Leave out 'restore',"
+            " or let the modality reconstruct."
+        )
+    if len(engines) > _MOST:
+        raise ConfigError(
+            f"Channel {channel!r} names {', '.join(e.manifest.id for e in engines)}: at most"
+            f" {_MOST} engines stand behind each other. Leave out 'upscale'."
+        )
+    return True
+
+
+def _of_restored(engine: Engine) -> Engine:
+    """Return an engine as what follows sees it: one picture, as large as the measurement."""
+    shown = (OutputChannel(name="Restored", color="FFFFFF"),)
+    manifest = engine.manifest.model_copy(update={"channels": shown, "raw_frames": ()})
+    return replace(engine, manifest=manifest)
 
 
 def _opened(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:
@@ -312,13 +383,13 @@ def _estimate(augmentation: Augmentation | None, measured: Uncertain | None) -> 
     }
 
 
-def _provenance(steps: Sequence[Network]) -> Mapping[str, Any]:
+def _provenance(steps: Sequence[Network], raw: Sequence[str] = ()) -> Mapping[str, Any]:
     """Return what a prediction must say of itself, in the store and on the wire.
 
     Names of bioimage.io where one exists.
 
     `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
-    went through, in order.
+    went through, in order. `raw` are the raw frames that the first one saw.
     """
     engines = [
         {
@@ -339,6 +410,8 @@ def _provenance(steps: Sequence[Network]) -> Mapping[str, Any]:
         }
         for engine, session, _ in steps
     ]
+    if raw:
+        engines[0]["raw_frames"] = list(raw)
     return {
         "prediction": True,
         "warning": (

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livesr.base import error_bars
 from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
@@ -40,6 +41,7 @@ from livesr.live.networks import (
     open_networks,
 )
 from livesr.live.normalise import BORDER, background_and_scale
+from livesr.live.reconstruct.mean import MEAN, Passthrough
 from livesr.live.reconstruct.monitor import Monitor
 from livesr.live.reconstruct.reconstructor import (
     Accumulates,
@@ -48,6 +50,7 @@ from livesr.live.reconstruct.reconstructor import (
     RunningImage,
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
+from livesr.live.restore import RawGroups
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import MODALITIES, modality
 from livesr.optics.exposure import Exposures, examine
@@ -75,6 +78,7 @@ class ChannelPath:
     `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
     frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
+    `left_adu` is the level of a dark frame that the correction leaves.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
     what no engine can know of what the camera shows.
     """
@@ -96,6 +100,7 @@ class ChannelPath:
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
     centred: bool = False
+    left_adu: float = 0.0
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
@@ -180,6 +185,21 @@ class ChannelPath:
         return corrected + self.reconstructor.memory_bytes + networks + slots
 
     @property
+    def window_bytes(self) -> int:
+        """What a window that waits for the network adds to the one before it."""
+        raw = len(self.networks.raw_order) * math.prod(self.description.raw_shape)
+        return 4 * (math.prod(self.description.recon_shape) + raw)
+
+    def group(self, frames: Any) -> NDArray[np.float32] | None:
+        """Return the raw frames of a group as the network sees them; None if it sees none.
+
+        `frames` are corrected, on the host, in raw order.
+        """
+        if not (order := self.networks.raw_order):
+            return None
+        return np.stack([frames[i] for i in order]).astype(np.float32) - np.float32(self.left_adu)
+
+    @property
     def _group_bytes(self) -> int:
         shape, dtype = self.description.raw_shape, self.description.raw_dtype
         return self.n_raw * math.prod(shape) * (1 if dtype == "uint8" else 2)
@@ -209,38 +229,68 @@ def build_path(
     way = modality(rig.modality_of(name))
     section = rig.section(name)
     correction, offset_adu = build_correction(
-        rig, name, camera.shape, camera.origin_px, way.frames_at_once(section)
+        rig,
+        name,
+        camera.shape,
+        camera.origin_px,
+        rig.raw_frames(name) if rig.channel(name).learned else way.frames_at_once(section),
     )
     # Whoever reconstructs subtracts what the correction leaves.
     left = rig.model_copy(
         update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})}
     )
-    with MODALITIES.blamed(way.name, f"cannot reconstruct channel {name!r}"):
-        reconstructor = way.build(left, name, camera)
+    learned = rig.channel(name).learned
+    if learned:
+        reconstructor: Reconstructor = Passthrough(camera.shape, offset_adu)
+    else:
+        with MODALITIES.blamed(way.name, f"cannot reconstruct channel {name!r}"):
+            reconstructor = way.build(left, name, camera)
     raw = _Raw(rig, left, name, camera, way)
     notes: list[str] = []
     place, on_device = _on_device(raw, device or compute.device, reconstructor, notes)
     plain = ChannelPath(
         name,
-        way.raw_frames(section),
+        rig.raw_frames(name),
         reconstructor,
         _described(raw, reconstructor),
         camera.ceiling(rig.camera.bit_depth),
         _dark_adu(rig),
         residual_plane=compute.residual_plane,
         correction=correction,
-        watch=partial(way.monitors, rig, name, camera, reconstructor),
+        watch=_no_monitors if learned else partial(way.monitors, rig, name, camera, reconstructor),
         doubt=way.quality,
         notes=tuple(notes),
         doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
-        centred=way.centred,
+        centred=way.centred and not learned,
+        left_adu=offset_adu,
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     compute = _with_server(compute, rig)
-    made = _with_networks(plain, engines, way.method, resolution_nm, compute)
+    made = _with_networks(plain, engines, way.method, resolution_nm, compute, _groups(raw, plain))
     return _with_error_bars(made, rig, compute)
+
+
+def _groups(raw: _Raw, path: ChannelPath) -> RawGroups | None:
+    """Return what an engine that sees raw frames is opened for; None where a picture is made of
+    other groups as well.
+    """
+    if path.accumulates:
+        return None
+    about = path.description
+    believing = raw.way.believing(raw.left)
+
+    def again() -> Reconstructor:
+        return raw.way.build(believing, raw.channel, raw.camera)
+
+    shape, pixel_um = about.raw_shape, about.raw_pixel_size_um
+    return RawGroups(shape, pixel_um, about.raw_labels, path.left_adu, again)
+
+
+def _no_monitors(recorded: bool) -> list[Monitor]:
+    """Return none: what a modality watches, it sees in whole groups."""
+    return []
 
 
 class _Raw(NamedTuple):
@@ -262,9 +312,10 @@ class _Raw(NamedTuple):
 def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
     """Return what sinks are told of a channel without engines."""
     camera, way = raw.camera, raw.way
+    measured = MEAN if raw.rig.channel(raw.channel).learned else way.method
     return ChannelDescription(
         name=raw.channel,
-        raw_labels=way.raw_labels(raw.rig.section(raw.channel)),
+        raw_labels=raw.rig.raw_labels(raw.channel),
         raw_shape=camera.shape,
         raw_dtype=camera.dtype,
         raw_pixel_size_um=camera.pixel_size_um,
@@ -272,14 +323,14 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         raw_mirrored=camera.mirrored,
         raw_bit_depth=min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
         raw_along_t=way.raw_along_t,
-        localises=way.localises,
+        localises=way.localises and measured == way.method,
         camera=camera.camera,
         camera_drawn=camera.drawn,
         recon_shape=reconstructor.shape,
         recon_pixel_size_um=camera.pixel_size_um / reconstructor.scale,
-        recon_method=way.method,
-        recon_unit=way.unit,
-        recon_unit_scale=way.unit_scale,
+        recon_method=measured,
+        recon_unit=way.unit if measured == way.method else "ADU",
+        recon_unit_scale=way.unit_scale if measured == way.method else 1.0,
         power_mw=raw.rig.channel(raw.channel).power_mw,
     )
 
@@ -381,11 +432,12 @@ def _with_networks(
     modality: str,
     resolution_nm: float,
     compute: ComputeConfig,
+    raw: RawGroups | None = None,
 ) -> ChannelPath:
     """Return the path with `engines` opened for its frames, as `compute` asks."""
     about = plain.description
     frames = Reconstructed(about.recon_shape, about.recon_pixel_size_um, modality, resolution_nm)
-    networks = open_networks(plain.name, engines, frames, compute)
+    networks = open_networks(plain.name, engines, frames, compute, raw)
     return replace(
         plain,
         networks=networks,
@@ -432,7 +484,8 @@ def _on_device(
         If a device that was named cannot be used; where the choice is livesr's, the CPU is taken
         and `notes` say so.
     """
-    if not raw.way.on_devices:
+    channel = raw.rig.channel(raw.channel)
+    if not raw.way.on_devices or channel.learned or channel.restore:
         return HOST_DEVICE, ()
     device = open_device(asked) if isinstance(asked, str) else asked
     if device is HOST_DEVICE:

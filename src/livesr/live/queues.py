@@ -62,7 +62,7 @@ class Queues:
         self.windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
         self._sinks = sinks
         self._frame_bytes = _frame_bytes(run)
-        self._window_bytes = max(4 * math.prod(c.recon_shape) for c in run.channels)
+        self._window_bytes = max(path.window_bytes for path in paths.values())
         self.limit_bytes = limit_bytes(paths, run, keeping_up)
         self._max_windows = _WINDOWS_COMPLETE
         if not any(path.on_device for path in paths.values()):  # their memory is not the run's

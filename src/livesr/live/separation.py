@@ -23,7 +23,7 @@ from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.networks import Network
 from livesr.live.paths import ChannelPath
 from livesr.live.run_state import RunState
-from livesr.live.upscale import WINDOW, normalise_into
+from livesr.live.upscale import WINDOW, feed, normalise_into
 
 
 class Prediction(NamedTuple):
@@ -127,8 +127,11 @@ class Separation:
         centre, session = seen.centre, lane.session
         augmentation = None if seen.provisional else self._augmentation
         with self._state.steps.measure("infer"):
-            for plane, frame in zip(session.input, self._seen(seen), strict=True):
-                normalise_into(plane, frame.image, *centre.normalisation)
+            if self._path.networks.window == 1:
+                feed(session, centre)
+            else:
+                for plane, frame in zip(session.input, self._seen(seen), strict=True):
+                    normalise_into(plane, frame.image, *centre.normalisation)
             output = augmentation.infer(session) if augmentation else session.infer()
         with self._state.steps.measure("compose"):
             spread = augmentation.spread if augmentation else None

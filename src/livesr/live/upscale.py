@@ -1,4 +1,4 @@
-"""Reconstructed frames enlarged by an engine, each once.
+"""Frames enlarged by an engine, or made by it of raw frames, each once.
 
 What a separation behind an upscale step sees.
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from livesr.base.frames import SRFrame, Stream, Window
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.session import InferenceSession
+from livesr.live.restore import RestoredSession
 
 WINDOW = 3
 _MAX_BYTES = 1 << 30
@@ -31,7 +32,7 @@ class Upscaler:
 
     Parameters
     ----------
-    session : of an engine that makes one frame of one frame; stays open
+    session : of an engine that makes one frame of one frame, or of its raw frames; stays open
     shape : (y, x) of an enlarged frame
     streams : how many streams take turns
     """
@@ -71,7 +72,7 @@ class Upscaler:
             buffer = self._known.popitem(last=False)[1] if full else self._buffers[len(self._known)]
             self._infer(frame, buffer)
             self._known[key] = buffer
-        return replace(frame, image=self._known[key], resident=None)
+        return replace(frame, image=self._known[key], resident=None, group=None)
 
     def _infer(self, frame: SRFrame, out: NDArray[np.float32]) -> None:
         """Write y^ s + b, ADU with the background.
@@ -79,9 +80,18 @@ class Upscaler:
         What a reconstruction of finer pixels would be.
         """
         b, s = frame.normalisation
-        normalise_into(self._session.input[0], frame.image, b, s)
+        feed(self._session, frame)
         np.multiply(self._session.infer()[0], np.float32(s), out=out)
         out += np.float32(b)
+
+
+def feed(session: InferenceSession, frame: SRFrame) -> None:
+    """Write what a network sees of a single frame: its raw frames if it has some, else itself."""
+    planes = frame.image[None] if frame.group is None else frame.group
+    if isinstance(session, RestoredSession):
+        session.levels = frame.normalisation
+    for plane, image in zip(session.input, planes, strict=True):
+        normalise_into(plane, image, *frame.normalisation)
 
 
 def memory_bytes(shape: tuple[int, int], streams: int) -> int:

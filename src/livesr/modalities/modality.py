@@ -6,7 +6,8 @@ run accumulates lives in the objects that it makes.
 ::
 
     rig.yaml ------ Section, validate                  its section, and what the rig needs beside it
-    a rig --------- raw_frames, raw_labels, scale      what a group of exposures is
+    a rig --------- raw_frames, raw_labels, scale,     what a group of exposures is
+                    exposed
     the core ------ trigger, prepare_run,              what must hold before and while a run is
                     calibrated_with                    acquired
     a run --------- build, monitors, quality           raw frames -> measurement, and what watches
@@ -139,6 +140,23 @@ class Modality(Generic[S]):
     def raw_labels(self, section: S) -> tuple[str, ...]:
         """Return what each raw frame of a group is, for the store."""
         return tuple(f"raw {i}" for i in range(self.raw_frames(section)))
+
+    def exposed(self, section: S, frames: int) -> Sequence[int]:
+        """Return which raw frames of a group are exposed where a network needs only `frames`.
+
+        Raw frames that do not differ on purpose may be as many as one likes.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many, with what there is.
+        """
+        if self.structured and frames > self.raw_frames(section):
+            raise ValueError(
+                f"{frames} raw frames were asked for, a group of {self.title} has"
+                f" {self.raw_frames(section)}"
+            )
+        return range(frames)
 
     def scale(self, rig: RigConfig) -> float | None:
         """Return output pixels per camera pixel; None where that depends on the camera."""

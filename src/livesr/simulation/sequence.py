@@ -39,12 +39,20 @@ class SimulatedSequence(Protocol):
     structures : what the cell may have, in the order of the domain
     pixel_size_um : of the camera
     photons : photo-electrons of the bright parts in one raw frame
+    offset_adu : level of the camera's dark frame
     """
 
     n_t: int
     structures: tuple[str, ...]
     pixel_size_um: float
     photons: float
+
+    @property
+    def offset_adu(self) -> float:
+        """As above."""
+
+    def relit(self, entropy: Sequence[int], domain: Domain | None = None) -> SimulatedSequence:
+        """Return the same cell under another rig and light, on the same pixels."""
 
     @property
     def reconstructor(self) -> Reconstructor:

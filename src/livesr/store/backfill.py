@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.compute import AUTO, ComputeConfig
+from livesr.base.config import FLAGS, Step
 from livesr.base.errors import ConfigError, EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
@@ -150,7 +151,7 @@ def backfill(
 
 def _backfill(
     store: RecordedStore,
-    engines: Mapping[str, str | None],
+    engines: Mapping[Step, str | None],
     compute: ComputeConfig,
     on_progress: Progress,
     stopped: threading.Event,
@@ -200,7 +201,7 @@ def _backfill(
     }
 
 
-def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
+def _input(store: RecordedStore, folders: Mapping[Step, str | None]) -> RawInput:
     """Describe the store's raw.
 
     With other folders for its engines, by task, which must be the same engines.
@@ -234,11 +235,11 @@ def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConf
 
 
 def _check_same(
-    store: RecordedStore, model: Mapping[str, Any] | None, folder: str, task: str
+    store: RecordedStore, model: Mapping[str, Any] | None, folder: str, task: Step
 ) -> None:
     sha256 = load_engine(folder).manifest.sha256
     if model and model["sha256"] != sha256:
-        flag = {"separate": "--engine", "upscale": "--upscale"}[task]
+        flag = FLAGS[task]
         raise EngineError(
             f"The store was predicted by {model['id']!r} with weights {model['sha256'][:12]}...,"
             f" and {folder} has {sha256[:12]}...: one store, one engine. 'livesr process"

@@ -235,7 +235,9 @@ class _Inferred:
             {**load_yaml(file), "folder": file.parent, "micromanager": "rig.cfg"},
             str(file),
         )
-        return rig.with_engine("none").with_engine("none", "upscale")
+        channels = {name: rig.channel(name).without_engines() for name in rig.channels}
+        plain = rig.model_copy(update={"channels": channels})
+        return plain.with_engine("none").with_engine("none", "upscale")
 
     @cached_property
     def _manifests(self) -> list[Manifest]:

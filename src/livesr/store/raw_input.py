@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.compute import Augmentation
-from livesr.base.config import RigConfig
+from livesr.base.config import RigConfig, Step
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.geometry import Geometry
@@ -112,6 +113,7 @@ def store_input(
     rig: RigConfig | None = None,
     engine: str | None = None,
     upscale: str | None = None,
+    raw: Mapping[Step, str | None] = MappingProxyType({}),
 ) -> RawInput:
     """Describe the raw frames of a store.
 
@@ -120,6 +122,7 @@ def store_input(
     rig : instead of the store's copy: the frames are measured anew, and the stored normalisation
         does not hold for them
     engine, upscale : instead of those that the store was predicted with
+    raw : instead of those that saw raw frames, by step; the frames are measured anew
 
     Raises
     ------
@@ -148,7 +151,8 @@ def store_input(
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
     }
-    as_it_was = rig or recorded_rig(store, engine, upscale)
+    as_it_was = rig or recorded_rig(store, engine, upscale, raw)
+    anew = rig is not None or raw.get("reconstruct") is not None
     run["sidecars"] = as_it_was.files()
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
@@ -161,8 +165,8 @@ def store_input(
         frames=lambda: frames_of(
             read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))
         ),
-        normalisations={} if rig else store.normalisations(),
-        pattern_drifts={} if rig else store.pattern_drifts(),
+        normalisations={} if anew else store.normalisations(),
+        pattern_drifts={} if anew else store.pattern_drifts(),
         run=run,
         notes=store.problems,
         uncertainty={
@@ -230,6 +234,7 @@ def raw_input(
     engine: str | None = None,
     upscale: str | None = None,
     how: ReadAs | None = None,
+    raw: Mapping[Step, str | None] = MappingProxyType({}),
 ) -> RawInput:
     """Describe the raw frames at `path`.
 
@@ -239,6 +244,7 @@ def raw_input(
     ----------
     rig : what they were acquired on; a store brings its own
     engine, upscale : instead of rig.yaml's, or of those that the store was predicted with
+    raw : likewise those that see raw frames, by step; "none" leaves one out
 
     Raises
     ------
@@ -248,14 +254,17 @@ def raw_input(
     if is_store(path):
         refuse_in_use(path)
         _refuse_read_as(path, how)
-        raw = store_input(RecordedStore(path), rig, engine, upscale)
+        found = store_input(RecordedStore(path), rig, engine, upscale, raw)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
         raise ConfigError(f"{path.name} does not say on what it was acquired: give --rig.")
     else:
-        raw = recording_input(path, rig, how or ReadAs())
-    rig = raw.rig.with_engine(engine) if engine else raw.rig
-    return replace(raw, rig=rig.with_engine(upscale, "upscale") if upscale else rig)
+        found = recording_input(path, rig, how or ReadAs())
+    named: dict[Step, str | None] = {**raw, "upscale": upscale, "separate": engine}
+    rig = found.rig
+    for step, name in named.items():
+        rig = rig.with_engine(name, step) if name else rig
+    return replace(found, rig=rig)
 
 
 def _refuse_read_as(path: Path, how: ReadAs | None) -> None:

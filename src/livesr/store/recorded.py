@@ -5,19 +5,24 @@ Owns the way back from a store to what can compute. Writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from livesr.base import contained
-from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
+from livesr.base.config import ChannelConfig, RigConfig, Step, SuperposeConfig, load_yaml, parse
 from livesr.base.errors import EngineError, StoreError
 from livesr.formats import layout
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
+from livesr.modalities.registry import modality
 
 
 def recorded_rig(
-    store: RecordedStore, engine: str | None = None, upscale: str | None = None
+    store: RecordedStore,
+    engine: str | None = None,
+    upscale: str | None = None,
+    raw: Mapping[Step, str | None] = MappingProxyType({}),
 ) -> RigConfig:
     """Return the rig of a store as it was, each channel with the engines that it went through.
 
@@ -25,6 +30,7 @@ def recorded_rig(
     ----------
     store : which says it
     engine, upscale : instead of those that a channel was separated and enlarged with
+    raw : instead of those that saw its raw frames, by step
 
     Raises
     ------
@@ -45,23 +51,56 @@ def recorded_rig(
     ).model_copy(update={"endpoint": None})  # no store decides where frames go
     for name in rig.files():  # they go into the store that is made of this one
         contained.beneath(path.parent, name)
-    named = {"separate": engine, "upscale": upscale}
+    behind: dict[Step, str | None] = {"separate": engine, "upscale": upscale}
+    before: dict[Step, str | None] = {"restore": None, "reconstruct": None, **raw}
 
-    def used(name: str) -> dict[str, str | None]:
+    def used(name: str, named: Mapping[Step, str | None]) -> dict[Step, str | None]:
         models = store.models(name)
         return {
             task: (instead or str(find_engine(models[task]).folder)) if task in models else None
             for task, instead in named.items()
         }
 
-    channels = {
-        name: rig.channel(name).model_copy(update=used(name)) for name in store.camera_channels
-    }
+    channels = {name: rig.channel(name) for name in store.camera_channels}
+    for name in channels:
+        for step, folder in used(name, {**before, **behind}).items():
+            channels[name] = channels[name].with_step(step, folder)
+        channels[name] = _exposing(channels[name], _labels(store, name), rig)
     sums = [
-        parse(SuperposeConfig, {**about, **used(name)}, str(path))
+        parse(SuperposeConfig, {**about, **used(name, behind)}, str(path))
         for name, about in store.superposed.items()
     ]
     return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
+
+
+def _exposing(channel: ChannelConfig, labels: Sequence[str], rig: RigConfig) -> ChannelConfig:
+    """Return a channel whose network sees raw frames with the exposures that were stored.
+
+    A run may have exposed others than its rig.yaml says.
+    """
+    learned = channel.learned
+    if learned is None or not labels:
+        return channel
+    name = learned.modality or rig.modality
+    known = modality(name).raw_labels(rig.section_of(name))
+    places = [known.index(label) for label in labels if label in known]
+    frames = places if len(places) == len(labels) else len(labels)
+    if frames == list(range(len(known))):
+        frames = None
+    return channel.model_copy(
+        update={"reconstruct": learned.model_copy(update={"frames": frames, "modality": name})}
+    )
+
+
+def _labels(store: RecordedStore, channel: str) -> list[str]:
+    """Return what each stored exposure of a group is; [] where none is stored."""
+    raw = next((i for i in store.images.values() if (i.kind, i.channel) == ("raw", channel)), None)
+    if raw is None:
+        return []
+    if raw.exposures > 1:  # a film
+        return [f"raw {i}" for i in range(raw.exposures)]
+    shown = raw.attributes["ome"].get("omero", {}).get("channels", ())
+    return [str(one.get("label")) for one in shown]
 
 
 def find_engine(model: Mapping[str, Any]) -> Engine:

@@ -16,6 +16,7 @@ from livesr.simulation.sequence import default_modality, drawable, sequences_of
 from livesr.training.composites import CoarsePairs, CompositePairs
 from livesr.training.images import OwnImages
 from livesr.training.pair_folder import PairMaker
+from livesr.training.raw_groups import RawGroupPairs
 from livesr.training.simulated import SimulatedPairs, UpscalePairs
 
 
@@ -27,11 +28,13 @@ class DataConfig(Model):
 
     renamed: ClassVar[Mapping[str, str]] = {"remixed": "recombined"}
 
-    kind: Literal["separate", "upscale"] = "separate"
+    kind: Literal["separate", "upscale", "reconstruct"] = "separate"
     scale: Literal[1, 2, 3, 4] = 1
     """For "upscale": how much coarser the input is sampled."""
+    frames: tuple[int, ...] = ()
+    """For "reconstruct": which raw frames of a group the network sees, by their place in it."""
     modality: str = Field(default_factory=default_modality)
-    """Of simulated images for upscaling."""
+    """Of simulated images for upscaling, and of raw frames."""
     train: Annotated[int, Field(ge=1)]
     validation: Annotated[int, Field(ge=1)]
     size: Annotated[int, Field(ge=64)] = 256
@@ -49,6 +52,13 @@ class DataConfig(Model):
             raise ValueError(
                 f"kind {self.kind!r} with scale {self.scale}: give 'upscale' a scale of 2, 3 or 4"
             )
+        if (self.kind == "reconstruct") != bool(self.frames):
+            raise ValueError(
+                f"kind {self.kind!r} with frames {list(self.frames)}: 'reconstruct' names the raw"
+                " frames of a group, as [0, 3, 6], and no other kind does"
+            )
+        if self.kind == "reconstruct" and self.images is not None:
+            raise ValueError("raw groups are simulated: leave out 'images'")
         if self.size % (2 * self.scale):
             raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
         if self.recombined and self.kind != "separate":
@@ -69,6 +79,8 @@ class DataConfig(Model):
 
     def maker(self, part: Literal["train", "validation"]) -> PairMaker:
         """Return what makes the pairs of `part`; raises ConfigError if own images cannot serve."""
+        if self.kind == "reconstruct":
+            return RawGroupPairs(self.size, self.frames, self.modality, self.domain)
         if self.images is None:
             if self.kind == "separate":
                 return SimulatedPairs(self.size, self.domain)
@@ -83,6 +95,11 @@ class DataConfig(Model):
             names = ", ".join(self.images.folders)
             return f"{self.train} pairs mixed from own images of {names}"
         names = ", ".join(self.domain.structures)
+        if self.kind == "reconstruct":
+            return (
+                f"{self.train} groups of {len(self.frames)} simulated {self.modality.upper()} raw"
+                f" frames of {names}, with the specimen at the passband of the ideal method"
+            )
         if self.kind == "upscale":
             return (
                 f"{self.train} simulated {self.modality.upper()} images of {names}, sampled"

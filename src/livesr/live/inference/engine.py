@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from livesr.base import contained
 from livesr.base.compute import augmentation_named
-from livesr.base.config import Model, Number, Positive, data_folders, load_yaml, parse
+from livesr.base.config import Model, Number, Positive, Step, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.base.registry import announced_folders
 from livesr.live.inference.onnx_file import why_refused
@@ -32,7 +32,7 @@ from livesr.live.out_of_distribution import FEATURES
 
 log = logging.getLogger(__name__)
 
-Task = Literal["separate", "upscale", "restore"]
+Task = Step
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 MANIFEST_NAME = "manifest.yaml"
@@ -45,6 +45,13 @@ FEATURES_OUTPUT = "features"
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an
 engine."""
+
+_PLACES: Mapping[Task, str] = {
+    "restore": "'restore'",
+    "reconstruct": "'reconstruct: {engine: ...}'",
+    "upscale": "'upscale'",
+    "separate": "'separate'",
+}
 
 _MAX_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
 
@@ -334,6 +341,8 @@ class Manifest(Model):
     Attributes
     ----------
     window : consecutive frames in; the middle one is predicted
+    raw_frames : of an engine that sees the raw frames of one time point: what each is, in its order
+        ("angle 0 phase 0", or "raw 0" for whatever the rig exposes there); else empty
     scale : output pixels per input pixel along each axis
     normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
         takes ADU
@@ -352,6 +361,7 @@ class Manifest(Model):
     task: Task
     trained: bool
     window: Literal[1, 3] = 3
+    raw_frames: tuple[str, ...] = ()
     scale: Annotated[int, Field(ge=1, le=8)] = 1
     channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
     normalisation: Normalised = "background-scale"
@@ -376,9 +386,12 @@ class Manifest(Model):
         names = [c.name for c in self.channels]
         if len(set(names)) != len(names):
             raise ValueError(f"channel names must differ, got {', '.join(names)}")
-        if self.task != "separate" and len(names) > 1:
+        self._check_raw()
+        made = len(self.raw_frames) or 1 if self.task == "restore" else 1
+        if self.task != "separate" and len(names) != made:
             raise ValueError(
-                f"an engine that does {self.task!r} has one output channel, got {len(names)}"
+                f"an engine that does {self.task!r} has {made} output"
+                f" channel{'s' if made > 1 else ''}, got {len(names)}"
             )
         known = self.limits.familiarity
         wanted = self.weights.features - len(names)
@@ -388,6 +401,32 @@ class Manifest(Model):
                 f" {max(wanted, 0)}: run 'livesr limits' with --pairs anew"
             )
         return self
+
+    def _check_raw(self) -> None:
+        if self.task == "reconstruct" and not self.raw_frames:
+            raise ValueError(
+                "an engine that does 'reconstruct' names its 'raw_frames', as [angle 0 phase 0,"
+                " ...], or [raw 0, ...] in the rig's order"
+            )
+        if not self.raw_frames:
+            return
+        if self.task not in ("reconstruct", "restore") or self.window != 1:
+            raise ValueError(
+                f"'raw_frames' are of a single time point: they go with task reconstruct or restore"
+                f" and window 1, got {self.task!r} and window {self.window}"
+            )
+        if len(set(self.raw_frames)) < len(self.raw_frames):
+            raise ValueError(f"raw_frames must differ, got {', '.join(self.raw_frames)}")
+
+    @property
+    def inputs(self) -> int:
+        """Planes of the network's input."""
+        return len(self.raw_frames) or self.window
+
+    @property
+    def sees_raw(self) -> bool:
+        """Whether it sees raw frames, not those that were reconstructed."""
+        return self.task in ("restore", "reconstruct")
 
     @property
     def sha256(self) -> str:
@@ -455,6 +494,7 @@ class Engine:
         pixel_size_nm: float | None = None,
         modality: str | None = None,
         resolution_nm: float | None = None,
+        raw_labels: tuple[str, ...] | None = None,
     ) -> list[str]:
         """Compare with a run; what is None is not compared.
 
@@ -463,6 +503,7 @@ class Engine:
         shape, pixel_size_nm, modality : of the frames that go in: (y, x), their sampling in the
             sample, how they were reconstructed
         resolution_nm : of the optics: wavelength / (2 NA)
+        raw_labels : what each raw frame of a group is, for an engine that sees them
 
         Returns
         -------
@@ -472,14 +513,17 @@ class Engine:
         Raises
         ------
         EngineError
-            If it cannot work: another task, or a frame too small to pad.
+            If it cannot work: another task, other raw frames, or a frame too small to pad.
         """
         if task != self.manifest.task:
             raise EngineError(
                 f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one"
-                f" that does {task!r}. Name it under '{self.manifest.task}' in rig.yaml, or choose"
-                " another engine."
+                f" that does {task!r}. Name it under {_PLACES[self.manifest.task]} in rig.yaml, or"
+                " choose another engine."
             )
+        if raw_labels is not None and self.manifest.sees_raw:
+            self._check_restores()
+            self.raw_order(raw_labels)
         warnings: list[str] = []
         if not self.manifest.trained:
             warnings.append(f"Engine {self.manifest.id!r} is untrained: its channels mean nothing.")
@@ -507,6 +551,47 @@ class Engine:
                 f" {modality}."
             )
         return warnings
+
+    def _check_restores(self) -> None:
+        manifest = self.manifest
+        if manifest.task == "restore" and (manifest.inputs == 3 and not manifest.raw_frames):
+            raise EngineError(
+                f"Engine {manifest.id!r} restores the middle one of three consecutive frames; raw"
+                " frames are restored one by one (window 1), or as a group (raw_frames)."
+            )
+        if manifest.task == "restore" and manifest.scale != 1:
+            raise EngineError(
+                f"Engine {manifest.id!r} restores raw frames and enlarges them {manifest.scale}"
+                " times: what is restored keeps its pixels. Name it under 'upscale', if it was"
+                " trained on reconstructions."
+            )
+
+    def raw_order(self, labels: tuple[str, ...]) -> tuple[int, ...]:
+        """Return the places of the raw frames that it sees, in its order.
+
+        Parameters
+        ----------
+        labels : what each exposure of a group is, in the rig's order
+
+        Raises
+        ------
+        EngineError
+            If the rig does not expose them.
+        """
+        wanted = self.manifest.raw_frames
+        if not wanted:  # each for itself
+            return tuple(range(len(labels)))
+        if set(wanted) <= set(labels):
+            return tuple(labels.index(label) for label in wanted)
+        unnamed = all(label == f"raw {i}" for i, label in enumerate(wanted))
+        if unnamed and len(wanted) == len(labels):
+            return tuple(range(len(labels)))
+        named = f"{len(wanted)}" if unnamed else f"{len(wanted)}, {', '.join(wanted)}"
+        raise EngineError(
+            f"Engine {self.manifest.id!r} sees raw frames of one time point: {named}. The rig"
+            f" exposes {len(labels)}, {', '.join(labels)}: set reconstruct.frames in rig.yaml, or"
+            " choose another engine."
+        )
 
     def _check_shape(self, shape: tuple[int, int]) -> list[str]:
         smallest = 2 * self.manifest.multiple_of

@@ -58,7 +58,7 @@ class PaddedBlock:
         engine.check_fits(engine.manifest.task, shape=shape)
         padded = padded_shape(engine, shape)
         self._scale = engine.manifest.scale
-        self.block: NDArray[np.float32] = zeros((1, engine.manifest.window, *padded), np.float32)
+        self.block: NDArray[np.float32] = zeros((1, engine.manifest.inputs, *padded), np.float32)
         self.frames: NDArray[np.float32] = self.block[0, :, : shape[0], : shape[1]]
         self.output_shape = (1, *engine.output_shape(padded))
 

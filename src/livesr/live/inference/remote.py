@@ -87,7 +87,7 @@ class RemoteSession(InferenceSession):
             raise
         out = engine.output_shape(shape)
         self.lanes = tuple(
-            _Lane(partial(self.inferred, i), (engine.manifest.window, *shape), out)
+            _Lane(partial(self.inferred, i), (engine.manifest.inputs, *shape), out)
             for i in range(len(self._away))
         )
         self._looking = threading.Thread(target=self._look, name="livesr-remote", daemon=True)

@@ -469,7 +469,7 @@ def _built(
     progress: Progress | None = None,
 ) -> tuple[bytes, bytes]:
     """Return plan and timings of `tensorrt_build.build`."""
-    shape = (1, engine.manifest.window, *key.shape)
+    shape = (1, engine.manifest.inputs, *key.shape)
     return build(
         _model(engine, key.precision),
         key.precision,

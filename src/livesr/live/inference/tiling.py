@@ -110,10 +110,10 @@ def needed_bytes(engine: Engine, shape: tuple[int, int]) -> int:
     less: the estimate is on the safe side.
     """
     manifest, pixels = engine.manifest, shape[0] * shape[1]
-    width = int(manifest.parameters.get("width", len(manifest.channels) + manifest.window))
+    width = int(manifest.parameters.get("width", len(manifest.channels) + manifest.inputs))
     unshuffle = int(manifest.parameters.get("unshuffle", 1))
     features = width * pixels * manifest.scale**2 // unshuffle**2
-    ends = manifest.window * pixels + len(manifest.channels) * pixels * manifest.scale**2
+    ends = manifest.inputs * pixels + len(manifest.channels) * pixels * manifest.scale**2
     return 4 * (_LIVE_FEATURES * features + 2 * ends)
 
 

@@ -49,7 +49,7 @@ class ResidentNetwork:
         (height, width), scale = shape, engine.manifest.scale
         self._network, self._shape = network, shape
         self._block = torch.zeros(
-            (1, engine.manifest.window, *padded_shape(engine, shape)), device=device
+            (1, engine.manifest.inputs, *padded_shape(engine, shape)), device=device
         )
         self.device_input = self._block[0, :, :height, :width]
         # Planes, as they are read: the network's own order is channels-last.

@@ -126,6 +126,7 @@ class Reconstruct:
             quality=measured.quality,
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
+            group=measured.group,
         )
 
     def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:

@@ -75,7 +75,8 @@ def check_beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[F
 
 
 def _calibrated(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    bare = [n for n in rig.channels_of("sim") if not patterns_of(rig, n)]
+    of_patterns = [n for n in rig.channels_of("sim") if not rig.channel(n).learned]
+    bare = [n for n in of_patterns if not patterns_of(rig, n)]
     if bare:
         yield found(
             "error",

@@ -79,6 +79,13 @@ class SIM(Modality[SIMConfig]):
         """Return which angle and phase each raw frame shows."""
         return tuple(f"angle {a} phase {p}" for a, p in section.raw_order())
 
+    def exposed(self, section: SIMConfig, frames: int) -> Sequence[int]:
+        """Return the first phases of all angles: no direction is seen twice before all are."""
+        super().exposed(section, frames)
+        order = section.raw_order()
+        first = sorted(range(len(order)), key=lambda raw: (order[raw][1], order[raw][0]))
+        return sorted(first[:frames])
+
     def scale(self, rig: RigConfig) -> float | None:
         """Return 2: twice the resolution needs twice the pixels."""
         return 2.0

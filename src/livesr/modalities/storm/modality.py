@@ -55,7 +55,7 @@ class STORM(Modality[STORMConfig]):
 
     def validate(self, rig: RigConfig) -> None:
         """Refuse a rig that reconstructs STORM and does not say how noisy its camera is."""
-        used = {rig.modality, *(c.reconstruct for c in rig.channels.values())}
+        used = {rig.modality, *(c.modality for c in rig.channels.values())}
         if self.name in used and rig.camera.gain_e_per_adu is None:
             raise ValueError(
                 "a STORM rig needs 'camera.gain_e_per_adu', and 'em_gain' of an EMCCD, to know its"

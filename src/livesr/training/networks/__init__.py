@@ -1,5 +1,7 @@
-"""The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are
-compared with, and take raw frames; `classic` holds what came before them.
+"""The networks: IMC-SR separates structures, EDSR upscales, U-Net SIM reconstructs raw frames.
+
+RCAN, U-Net and DFCAN are what they are compared with, and do any of it; `classic` holds what came
+before them.
 
 Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
 nothing of losses, data or runtimes.
@@ -35,6 +37,7 @@ from livesr.training.networks.edsr import EDSR
 from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
 from livesr.training.networks.rcan import RCAN
 from livesr.training.networks.unet import UNet
+from livesr.training.networks.unet_sim import UNetSIM
 
 __all__ = [
     "DFCAN",
@@ -55,6 +58,7 @@ __all__ = [
     "SRDenseNet",
     "SRResNet",
     "UNet",
+    "UNetSIM",
     "build",
     "load",
     "patches_seen",
@@ -67,6 +71,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "edsr": EDSR,
     "rcan": RCAN,
     "unet": UNet,
+    "unet-sim": UNetSIM,
     "dfcan": DFCAN,
     "srcnn": SRCNN,
     "fsrcnn": FSRCNN,

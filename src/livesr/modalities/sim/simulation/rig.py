@@ -79,7 +79,7 @@ class RawBank:
 
     Attributes
     ----------
-    frames : uint16 (t, raw, y, x), ADU
+    frames : uint16 (t, raw, y, x), ADU; the raw frames that the channel exposes
     """
 
     DUTY = 0.2
@@ -99,8 +99,9 @@ class RawBank:
         visible: Sequence[str] = DEFAULT_STRUCTURES,
     ) -> None:
         sim = _sim_section(rig)
+        order = [sim.raw_order()[raw] for raw in rig.exposed(channel)]
         self._seed, self._interval_s, self._visible = seed, interval_s, tuple(visible)
-        self._microscope = _microscope(rig, sim, size, channel)
+        self._microscope = _microscope(rig, sim, size, channel, order)
         self._noise = SCMOSNoise(
             offset_adu=rig.camera.offset_adu,
             bit_depth=rig.camera.bit_depth,
@@ -113,7 +114,7 @@ class RawBank:
             phase_error_rad=0.03,
             duty=self.DUTY,
         )
-        self.frames = np.empty((n_t, sim.raw_frames, size, size), np.uint16)
+        self.frames = np.empty((n_t, len(order), size, size), np.uint16)
         self._cell, self._cell_t = self._new_cell(), -1
         self._fill(photons)
 
@@ -417,7 +418,9 @@ def _dyes(text: str) -> dict[str, tuple[str, ...]]:
     return dyes
 
 
-def _microscope(rig: RigConfig, sim: SIMConfig, size: int, channel: str) -> SIMMicroscope:
+def _microscope(
+    rig: RigConfig, sim: SIMConfig, size: int, channel: str, order: Sequence[tuple[int, int]]
+) -> SIMMicroscope:
     assert rig.optics.pixel_size_nm is not None
     of_channel = rig.channel(channel) if channel else ChannelConfig()
     patterns = patterns_of(rig, channel) if channel else sim.patterns
@@ -429,7 +432,7 @@ def _microscope(rig: RigConfig, sim: SIMConfig, size: int, channel: str) -> SIMM
         (of_channel.emission_nm or rig.optics.emission_nm) / 1e3,
         [Pattern(p.k_um, p.phase_rad, p.modulation) for p in patterns],
         phase_steps_rad=steps,
-        order=sim.raw_order(),
+        order=order,
         damping=0.7,
         margin_px=_MARGIN_PX,
     )

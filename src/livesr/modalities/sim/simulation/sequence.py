@@ -7,6 +7,7 @@ Owns the order in which cell, rig and light are drawn. The ranges are `livesr.si
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -68,18 +69,32 @@ class SIMSequence:
         self.n_t, self.structures = n_t, domain.structures
         self._entropy, self._margin_px = tuple(entropy), margin_px
         self.pixel_size_um = draw.near(domain.pixel_size_um, domain.pixel_size_spread)
-        self.noise = SCMOSNoise(
-            gain_adu_per_e=draw.uniform(domain.gain_adu_per_e),
-            read_noise_e=draw.uniform(domain.read_noise_e),
-        )
+        self.noise = _drawn_noise(draw, domain)
         self._draw_optics(draw, (size // 2, size // 2), domain)
-        self._light = draw_light(draw, domain)
-        self.photons = draw.log_uniform(domain.photons)
-        self._background = draw.uniform(domain.background)
-        self._stain = draw_brightness(draw, domain)
+        self._draw_light(draw, domain)
         self._watch(draw, domain)
-        self._peak = max(self._mixed(self.structures)[1].peak(), 1e-6)
-        self._transfer = self.reconstructor.transfer
+        self._look()
+
+    def relit(self, entropy: Sequence[int], domain: Domain | None = None) -> SIMSequence:
+        """Return the same cell, as it moves, under another rig, stain and light.
+
+        `domain` has its structures; the pixels stay.
+        """
+        other = copy.copy(self)
+        other._light_anew(entropy, domain or Domain())  # noqa: SLF001 - a copy of this one
+        return other
+
+    def _light_anew(self, entropy: Sequence[int], domain: Domain) -> None:
+        draw, self._entropy = Draw(np.random.default_rng(tuple(entropy))), tuple(entropy)
+        self.noise = _drawn_noise(draw, domain)
+        self._draw_optics(draw, self._microscope.shape, domain)
+        self._draw_light(draw, domain)
+        self._look()
+
+    @property
+    def offset_adu(self) -> float:
+        """Level of the camera's dark frame."""
+        return self.noise.offset_adu
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -158,6 +173,18 @@ class SIMSequence:
         )
         self.reconstructor = SIMReconstructor(parameters, assumed)
 
+    def _draw_light(self, draw: Draw, domain: Domain) -> None:
+        self._light = draw_light(draw, domain)
+        self.photons = draw.log_uniform(domain.photons)
+        self._background = draw.uniform(domain.background)
+        self._stain = draw_brightness(draw, domain)
+
+    def _look(self) -> None:
+        """Image the cell with the microscope that was drawn."""
+        self._images: dict[tuple[str, ...], list[Components]] = {}
+        self._peak = max(self._mixed(self.structures)[1].peak(), 1e-6)
+        self._transfer = self.reconstructor.transfer
+
     def _watch(self, draw: Draw, domain: Domain) -> None:
         """Let the cell live for `n_t` time points and one on either side, and image each structure
         alone.
@@ -176,7 +203,6 @@ class SIMSequence:
         still = domain.still > 0 and draw.rng.random() < domain.still
         self._densities: list[dict[str, Image]] = []
         self._hazes: list[dict[str, Image]] = []
-        self._images: dict[tuple[str, ...], list[Components]] = {}
         for t in range(self.n_t + 2):
             if t and not still:
                 cell.advance(interval_s)
@@ -209,6 +235,13 @@ class SIMSequence:
         return (
             self.photons / self._peak * self._light.remaining(t + 0.5) * self.noise.gain_adu_per_e
         )
+
+
+def _drawn_noise(draw: Draw, domain: Domain) -> SCMOSNoise:
+    return SCMOSNoise(
+        gain_adu_per_e=draw.uniform(domain.gain_adu_per_e),
+        read_noise_e=draw.uniform(domain.read_noise_e),
+    )
 
 
 def draw_light(draw: Draw, domain: Domain) -> Light:

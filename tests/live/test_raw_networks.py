@@ -1,0 +1,222 @@
+"""Networks that see raw frames: what they see, what comes of it, and what it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+
+from livesr.base.compute import ComputeConfig
+from livesr.base.config import ReconstructConfig, RigConfig, load_rig
+from livesr.base.errors import ConfigError, EngineError
+from livesr.base.geometry import Geometry
+from livesr.formats.store import RecordedStore
+from livesr.live.inference.engine import load_engine
+from livesr.live.paths import build_path
+from livesr.store.backfill import backfill
+from livesr.store.process import process
+from livesr.store.raw_input import raw_input
+from raw_groups import ONE_PHASE, group_engine, restoring_engine
+from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups, sim_rig
+
+CAMERA = Geometry((SIZE, SIZE), "uint16", 0.065)
+ON_CPU = ComputeConfig(backend="openvino", precision="f32", device="cpu", threads=1)
+DARK = 100
+
+
+@pytest.fixture(autouse=True)
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Engines found by name: "of-three" and "of-nine" reconstruct, "mixing" separates."""
+    monkeypatch.setenv("LIVESR_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "engines"
+    group_engine(folder / "of-three")
+    nine = [f"angle {a} phase {p}" for a in range(3) for p in range(3)]
+    group_engine(folder / "of-nine", np.full(9, 1 / 9).tolist(), raw_frames=nine)
+    mixing_engine(folder / "mixing")
+    return folder
+
+
+def rig(
+    engine: str | None, frames: Any, separate: str | None = None, restore: str | None = None
+) -> RigConfig:
+    plain = sim_rig("none")
+    said = ReconstructConfig(engine=engine, frames=frames, modality="sim")
+    update: dict[str, Any] = {"separate": separate, "restore": restore}
+    if engine or frames:
+        update["reconstruct"] = said
+    return plain.model_copy(
+        update={"channels": {"488": plain.channels["488"].model_copy(update=update)}}
+    )
+
+
+def twice(image: np.ndarray) -> np.ndarray:
+    return image.repeat(2, 0).repeat(2, 1)
+
+
+class TestPath:
+    @pytest.mark.parametrize(
+        ("frames", "exposed"), [(3, (0, 3, 6)), (6, (0, 1, 3, 4, 6, 7)), ([2, 5], (2, 5))]
+    )
+    def test_which_raw_frames_are_exposed(self, frames: Any, exposed: tuple[int, ...]) -> None:
+        found = rig(None, frames)
+        assert found.exposed("488") == exposed
+        path = build_path(found, "488", CAMERA, ON_CPU)
+        assert path.n_raw == len(exposed)
+        assert path.description.raw_labels == found.raw_labels("488")
+        assert path.description.recon_method == "widefield mean"
+
+    def test_phase_major_rigs_expose_the_same_patterns(self) -> None:
+        plain = rig(None, 3)
+        section = plain.section("488").model_copy(update={"order": "phase-major"})
+        other = plain.with_section(section)
+        assert (plain.exposed("488"), other.exposed("488")) == ((0, 3, 6), (0, 1, 2))
+        assert plain.raw_labels("488") == other.raw_labels("488") == ONE_PHASE
+
+    def test_the_network_sees_its_own_order(self, engines: Path) -> None:
+        turned = group_engine(engines / "turned", raw_frames=ONE_PHASE[::-1])
+        assert turned.raw_order(ONE_PHASE) == (2, 1, 0)
+        path = build_path(rig("turned", 3), "488", CAMERA, ON_CPU)
+        frames = [np.full((SIZE, SIZE), DARK + i, np.uint16) for i in (1, 2, 3)]
+        seen = path.group(frames)
+        path.close()
+        assert seen is not None
+        assert seen[:, 0, 0].tolist() == [3, 2, 1]
+
+    def test_other_raw_frames_are_refused(self) -> None:
+        with pytest.raises(EngineError, match=r"exposes 3, angle 0 phase 1.*reconstruct.frames"):
+            build_path(rig("of-three", [1, 4, 7]), "488", CAMERA, ON_CPU)
+        with pytest.raises(EngineError, match=r"does 'reconstruct'.*reconstruct: \{engine"):
+            build_path(rig(None, None, separate="of-three"), "488", CAMERA, ON_CPU)
+
+    def test_what_does_not_go_together_is_refused(self, engines: Path) -> None:
+        restoring_engine(engines / "restore", [[1.0]])
+        with pytest.raises(ConfigError, match="takes the noise out itself"):
+            build_path(rig("of-three", 3, restore="restore"), "488", CAMERA, ON_CPU)
+
+    def test_leaving_the_engine_out(self) -> None:
+        whole, part = rig("of-nine", 9), rig("of-three", 3)
+        assert whole.with_engine("none", "reconstruct").channel("488").reconstruct == "sim"
+        assert part.with_engine("none", "reconstruct").raw_frames("488") == 3
+        assert (
+            load_rig("virtual_sim")
+            .with_engine("x", "reconstruct")
+            .channel("488")
+            .engines["reconstruct"]
+            == "x"
+        )
+
+
+@pytest.mark.parametrize("separate", [None, "mixing"])
+def test_a_run_of_three_raw_frames(tmp_path: Path, separate: str | None) -> None:
+    live = Live(rig("of-three", 3, separate), tmp_path / "run.ome.zarr")
+    groups = moving_groups(5, 3)
+    live.record(groups)
+    store = live.sink.path
+    yaozarrs.validate_zarr_store(str(store))
+    light = groups.astype(np.float32) - DARK
+    assert array(store, "raw").shape == (5, 3, SIZE, SIZE)
+    recon = array(store, "recon").astype(np.float32) - 1000
+    assert np.abs(recon - light.mean(1)).max() <= 1
+    sr = array(store, "sr").astype(np.float32)
+    assert sr.shape == (5, 3 if separate else 1, 2 * SIZE, 2 * SIZE)
+    levels = [line["normalisation"] for line in lines(store, "sr").values()]
+    made = [
+        np.tensordot([0.5, 0.3, 0.2], group, 1) - level["background"]
+        for group, level in zip(light, levels, strict=True)
+    ]
+    if separate is None:
+        for t in range(5):
+            assert np.abs(sr[t, 0] - twice(np.clip(made[t], 0, None))).max() <= 1
+    about = zarr.open_group(store / "sr", mode="r").attrs["livesr"]
+    assert about["prediction"] is True
+    assert about["engines"][0]["task"] == "reconstruct"
+    assert about["input"]["kind"] == "raw frames"
+    assert about["input"]["labels"] == list(ONE_PHASE)
+    measured = zarr.open_group(store / "recon", mode="r").attrs["livesr"]
+    assert (measured["prediction"], measured["method"]) == (False, "widefield mean")
+
+
+def test_processed_again_it_is_the_same(tmp_path: Path) -> None:
+    live = Live(rig("of-three", 3), tmp_path / "run.ome.zarr")
+    live.record(moving_groups(4, 3))
+    raw = raw_input(live.sink.path)
+    report = process(raw, tmp_path / "again.ome.zarr", compute=ON_CPU)
+    again = Path(report["store"])
+    for name in ("recon", "sr"):
+        assert np.array_equal(array(again, name), array(live.sink.path, name))
+
+
+def test_what_was_skipped_is_completed(tmp_path: Path) -> None:
+    live = Live(
+        rig("of-three", 3), tmp_path / "run.ome.zarr", policy="latest", slow={"infer": 0.05}
+    )
+    report = live.record(moving_groups(12, 3))
+    assert report["sr_skipped"] > 0
+    done = backfill(live.sink.path, compute=ON_CPU)
+    assert done["predicted"] == report["sr_skipped"]
+    assert array(live.sink.path, "sr").any((1, 2, 3)).all()
+
+
+def test_the_classical_reconstruction_of_a_whole_group(tmp_path: Path) -> None:
+    groups = moving_groups(3, 9)
+    live = Live(rig("of-nine", 9), tmp_path / "run.ome.zarr")
+    live.record(groups)
+    classical = Live(sim_rig("none"), tmp_path / "classical.ome.zarr")
+    classical.record(groups)
+    raw = raw_input(live.sink.path, raw={"reconstruct": "none"})
+    again = Path(process(raw, tmp_path / "again.ome.zarr", compute=ON_CPU)["store"])
+    assert "sr" not in {image.kind for image in RecordedStore(again).images.values()}
+    assert np.array_equal(array(again, "recon"), array(classical.sink.path, "recon"))
+
+
+class TestRestore:
+    @pytest.mark.parametrize("n", [1, 9])
+    def test_the_measurement_is_of_the_frames_as_they_came(
+        self, tmp_path: Path, engines: Path, n: int
+    ) -> None:
+        """A network that halves the light leaves half of it in the prediction alone."""
+        restoring_engine(engines / "half", (0.5 * np.eye(n)).tolist())
+        live = Live(rig(None, None, restore="half"), tmp_path / "run.ome.zarr")
+        groups = moving_groups(3, 9)
+        live.record(groups)
+        plain = Live(sim_rig("none"), tmp_path / "plain.ome.zarr")
+        plain.record(groups)
+        store = live.sink.path
+        assert np.array_equal(array(store, "raw"), groups)
+        assert np.array_equal(array(store, "recon"), array(plain.sink.path, "recon"))
+        about = zarr.open_group(store / "sr", mode="r").attrs["livesr"]
+        assert (about["prediction"], about["engines"][0]["task"]) == (True, "restore")
+        sr, recon = array(store, "sr")[:, 0].astype(float), array(store, "recon") - 1000.0
+        assert sr.shape == recon.shape
+        inside = (slice(None), slice(16, -16), slice(16, -16))
+        assert sr[inside].std() / recon[inside].std() == pytest.approx(0.5, abs=0.05)
+
+    def test_a_network_that_changes_nothing(self, tmp_path: Path, engines: Path) -> None:
+        restoring_engine(engines / "same", [[1.0]])
+        live = Live(rig(None, None, restore="same"), tmp_path / "run.ome.zarr")
+        live.record(moving_groups(3, 9))
+        sr, recon = (array(live.sink.path, name).astype(float) for name in ("sr", "recon"))
+        levels = [
+            line["normalisation"]["background"] for line in lines(live.sink.path, "sr").values()
+        ]
+        for t in range(3):
+            expected = np.clip(recon[t] - 1000 - levels[t], 0, None)
+            assert np.abs(sr[t, 0] - expected).max() <= 2
+
+    def test_what_cannot_restore_is_refused(self, engines: Path) -> None:
+        restoring_engine(engines / "wide", [[1.0]], scale=2)
+        with pytest.raises(EngineError, match="keeps its pixels"):
+            build_path(rig(None, None, restore="wide"), "488", CAMERA, ON_CPU)
+        engine = restoring_engine(engines / "middle", [[1.0]], window=3)
+        with pytest.raises(EngineError, match="one by one"):
+            engine.check_fits("restore", raw_labels=ONE_PHASE)
+
+    def test_the_error_names_a_key_that_there_is(self, engines: Path) -> None:
+        restoring_engine(engines / "same", [[1.0]])
+        with pytest.raises(EngineError, match="Name it under 'restore'"):
+            load_engine("same").check_fits("separate")
+        assert rig(None, None, restore="same").channel("488").engines == {"restore": "same"}
