@@ -290,7 +290,8 @@ def _validate(
             engine, unseen, maker.meta()["channels"], "unseen simulated images", threads=threads
         )
     else:
-        pairs = CachedPairs(data / "pairs-validation", window=int(recipe.engine["window"]))
+        window = None if recipe.data.whole_groups else int(recipe.engine["window"])
+        pairs = CachedPairs(data / "pairs-validation", window=window)
         kept = zip(*pairs.validation(n), strict=True)
         results["validation"] = evaluate_pairs(
             engine, kept, pairs.meta["channels"], "validation pairs", threads=threads

@@ -20,7 +20,19 @@ _ORIGINS = {
     "imcsr-single": "IMC-SR-Single, one network per structure (Wang et al. 2021)",
     "edsr": "EDSR (Lim et al. 2017; for STORM Hu et al. 2020)",
     "rcan": "RCAN (Zhang et al. 2018)",
-    "unet": "U-Net (Ronneberger et al. 2015)",
+    "unet": "U-Net (Ronneberger et al. 2015; for raw SIM frames Jin et al. 2020)",
+    "dfcan": "DFCAN (Qiao et al. 2021)",
+    "srcnn": "SRCNN (Dong et al. 2014)",
+    "fsrcnn": "FSRCNN (Dong et al. 2016)",
+    "espcn": "ESPCN (Shi et al. 2016)",
+    "vdsr": "VDSR (Kim et al. 2016)",
+    "drcn": "DRCN (Kim et al. 2016)",
+    "drrn": "DRRN (Tai et al. 2017)",
+    "srresnet": "SRResNet (Ledig et al. 2017)",
+    "srdensenet": "SRDenseNet (Tong et al. 2017)",
+    "memnet": "MemNet (Tai et al. 2017)",
+    "mdsr": "MDSR (Lim et al. 2017)",
+    "rdn": "RDN (Zhang et al. 2018)",
 }
 _LIMITS = {
     "separate": (
@@ -32,6 +44,14 @@ much weaker than the others is lost, and an engine is valid for its combination 
 appear (Hu et al. 2020)."""
     ),
 }
+_LIMITS |= dict.fromkeys(
+    ("reconstruct", "paired"),
+    """It draws what its training pairs usually showed: structures, optics or light that they did not have are drawn as if
+they had been there.""",
+)
+_SHARPER = """**Sharper, less true.** A discriminator took part in the training: what the measurement leaves open is drawn as
+such images usually look, and looks measured. Do not count or measure fine detail in it."""
+_BREAK = "\n\n"
 _SIMULATED = "The images that it learned from are simulated: expect less on real ones."
 
 
@@ -62,8 +82,8 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 
 ## Limits
 
-{_LIMITS[recipe.data.kind]} What it shows is a prediction: compare it with the
-measurement, which is stored beside it. {_SIMULATED if simulated else ""}
+{f"{_SHARPER}{_BREAK}" if train.loss.kind == "adversarial" else ""}{_LIMITS[recipe.data.kind]} What it shows is a
+prediction: compare it with the measurement, which is stored beside it. {_SIMULATED if simulated else ""}
 
 {recipe.notes}"""
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -74,6 +94,13 @@ def _interface(recipe: Recipe) -> str:
         return (
             "Input: one image, x = (X - background) / scale. Output: it, sampled"
             f" {recipe.data.scale} times more finely."
+        )
+    if recipe.data.kind == "paired":
+        return "Input: one image, x = (X - background) / scale. Output: its partner, in its unit."
+    if recipe.data.kind == "reconstruct":
+        return (
+            f"Input: {len(recipe.data.frames)} raw frames of a group, x = (X - background) / scale"
+            " of their mean. Output: one\n  super-resolution frame."
         )
     frames = (
         "three consecutive super-resolution frames"
