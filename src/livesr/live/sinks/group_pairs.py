@@ -109,7 +109,8 @@ class GroupPairs:
 
     def raw(self, stack: RawStack) -> None:
         """Keep the exposures until their picture comes."""
-        if stack.stream.channel in self._channels and None not in stack.frames:
+        complete = all(exposure is not None for exposure in stack.frames)
+        if complete and stack.stream.channel in self._channels:
             self._waiting.setdefault(stack.stream, {})[stack.t] = stack
 
     def recon(self, frame: SRFrame) -> None:
