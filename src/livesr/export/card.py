@@ -49,6 +49,10 @@ _LIMITS |= dict.fromkeys(
     """It draws what its training pairs usually showed: structures, optics or light that they did not have are drawn as if
 they had been there.""",
 )
+_LIMITS[
+    "localise"
+] = """Where emitters lie closer than about the width of a camera pixel it draws what such spots usually were. It
+was trained on round spots in focus: others are drawn as several emitters, or none."""
 _SHARPER = """**Sharper, less true.** A discriminator took part in the training: what the measurement leaves open is drawn as
 such images usually look, and looks measured. Do not count or measure fine detail in it."""
 _BREAK = "\n\n"
@@ -94,6 +98,11 @@ def _interface(recipe: Recipe) -> str:
         return (
             "Input: one image, x = (X - background) / scale. Output: it, sampled"
             f" {recipe.data.scale} times more finely."
+        )
+    if recipe.data.kind == "localise":
+        return (
+            "Input: one camera frame, x = (X - background) / scale. Output: the density of"
+            " emitters, a Gaussian of one\n  pixel and peak 1 for each."
         )
     if recipe.data.kind == "paired":
         return "Input: one image, x = (X - background) / scale. Output: its partner, in its unit."

@@ -15,6 +15,7 @@ from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import default_modality, drawable, sequences_of
 from livesr.training.composites import CoarsePairs, CompositePairs
 from livesr.training.degradation import Degradation
+from livesr.training.emitters import EmitterPairs
 from livesr.training.images import OwnImages
 from livesr.training.pair_folder import PairMaker
 from livesr.training.paired import PairedPairs
@@ -30,9 +31,9 @@ class DataConfig(Model):
 
     renamed: ClassVar[Mapping[str, str]] = {"remixed": "recombined"}
 
-    kind: Literal["separate", "upscale", "reconstruct", "paired"] = "separate"
+    kind: Literal["separate", "upscale", "reconstruct", "paired", "localise"] = "separate"
     """"paired" takes own images of two kinds, `noisy/` and `clean/`, see
-    `livesr.training.paired`."""
+    `livesr.training.paired`; "localise" are frames of single emitters and their density map."""
     scale: Literal[1, 2, 3, 4] = 1
     """For "upscale": how much coarser the input is sampled. That of pairs follows from their
     sizes."""
@@ -66,6 +67,8 @@ class DataConfig(Model):
             )
         if self.kind == "paired" and self.images is None:
             raise ValueError("'paired' takes own images: name their folders in 'images'")
+        if self.kind == "localise" and self.images is not None:
+            raise ValueError("frames of emitters are simulated: leave out 'images'")
         if self.degradation and self.kind != "upscale":
             raise ValueError(f"kind {self.kind!r} has no degradation; 'upscale' has")
         if self.size % (2 * self.scale):
@@ -89,7 +92,7 @@ class DataConfig(Model):
     @property
     def whole_groups(self) -> bool:
         """Whether a network sees all that a pair holds, instead of a window of frames in time."""
-        return self.kind in {"reconstruct", "paired"}
+        return self.kind not in {"separate", "upscale"}
 
     def maker(self, part: Literal["train", "validation"]) -> PairMaker:
         """Return what makes the pairs of `part`; raises ConfigError if own images cannot serve."""
@@ -97,6 +100,8 @@ class DataConfig(Model):
         if self.images is None:
             if self.kind == "separate":
                 return SimulatedPairs(self.size, self.domain)
+            if self.kind == "localise":
+                return EmitterPairs(self.size, self.domain)
             if self.kind == "reconstruct":
                 return RawGroupPairs(self.size, self.frames, self.modality, self.domain)
             return UpscalePairs(self.size, self.scale, self.modality, self.domain, bad)
@@ -119,6 +124,10 @@ class DataConfig(Model):
             return (
                 f"{self.train} groups of {len(self.frames)} simulated {self.modality.upper()} raw"
                 f" frames of {names}, with the specimen at the passband of the ideal method"
+            )
+        if self.kind == "localise":
+            return (
+                f"{self.train} simulated frames of 0.2 to 8 emitters/um^2, with their density map"
             )
         if self.kind == "upscale":
             return (

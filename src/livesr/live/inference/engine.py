@@ -32,7 +32,7 @@ from livesr.live.out_of_distribution import FEATURES
 
 log = logging.getLogger(__name__)
 
-Task = Step
+Task = Step | Literal["localise"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 MANIFEST_NAME = "manifest.yaml"
@@ -51,6 +51,7 @@ _PLACES: Mapping[Task, str] = {
     "reconstruct": "'reconstruct: {engine: ...}'",
     "upscale": "'upscale'",
     "separate": "'separate'",
+    "localise": "'localiser', where emitters are looked for,",
 }
 
 _MAX_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
@@ -388,7 +389,7 @@ class Manifest(Model):
             raise ValueError(f"channel names must differ, got {', '.join(names)}")
         self._check_raw()
         made = len(self.raw_frames) or 1 if self.task == "restore" else 1
-        if self.task != "separate" and len(names) != made:
+        if self.task not in ("separate", "localise") and len(names) != made:
             raise ValueError(
                 f"an engine that does {self.task!r} has {made} output"
                 f" channel{'s' if made > 1 else ''}, got {len(names)}"
