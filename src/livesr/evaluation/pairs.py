@@ -112,7 +112,7 @@ def evaluate_pairs(
                 )
             truth = targets[order]
             predicted, given = (
-                _predict(runtime, frames, manifest.window),
+                _predict(runtime, frames, manifest.inputs),
                 _enlarged(frames, manifest.scale),
             )
             if predicted.shape != truth.shape:
@@ -297,7 +297,7 @@ def _null_tests(
     """
 
     def light(image: Image) -> NDArray[np.float64]:
-        predicted = _predict(backend, image[None], manifest.window)
+        predicted = _predict(backend, image[None], manifest.inputs)
         return np.asarray(np.maximum(predicted, 0).sum((1, 2), dtype=np.float64))
 
     names, leakage = manifest.channel_names, {}

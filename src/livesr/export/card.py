@@ -45,7 +45,7 @@ appear (Hu et al. 2020)."""
     ),
 }
 _LIMITS |= dict.fromkeys(
-    ("reconstruct", "paired"),
+    ("reconstruct", "paired", "sparse"),
     """It draws what its training pairs usually showed: structures, optics or light that they did not have are drawn as if
 they had been there.""",
 )
@@ -98,6 +98,11 @@ def _interface(recipe: Recipe) -> str:
         return (
             "Input: one image, x = (X - background) / scale. Output: it, sampled"
             f" {recipe.data.scale} times more finely."
+        )
+    if recipe.data.kind == "sparse":
+        return (
+            "Input: a picture of few localisations and one of widefield on its pixels, each x = (X"
+            " - background) /\n  scale. Output: the picture of many localisations."
         )
     if recipe.data.kind == "localise":
         return (

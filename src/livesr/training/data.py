@@ -21,6 +21,7 @@ from livesr.training.pair_folder import PairMaker
 from livesr.training.paired import PairedPairs
 from livesr.training.raw_groups import RawGroupPairs
 from livesr.training.simulated import SimulatedPairs, UpscalePairs
+from livesr.training.sparse import SparsePairs
 
 
 class DataConfig(Model):
@@ -31,9 +32,10 @@ class DataConfig(Model):
 
     renamed: ClassVar[Mapping[str, str]] = {"remixed": "recombined"}
 
-    kind: Literal["separate", "upscale", "reconstruct", "paired", "localise"] = "separate"
+    kind: Literal["separate", "upscale", "reconstruct", "paired", "localise", "sparse"] = "separate"
     """"paired" takes own images of two kinds, `noisy/` and `clean/`, see
-    `livesr.training.paired`; "localise" are frames of single emitters and their density map."""
+    `livesr.training.paired`; "localise" are frames of single emitters and their density map;
+    "sparse" are few localisations with widefield, and all of them."""
     scale: Literal[1, 2, 3, 4] = 1
     """For "upscale": how much coarser the input is sampled. That of pairs follows from their
     sizes."""
@@ -67,8 +69,8 @@ class DataConfig(Model):
             )
         if self.kind == "paired" and self.images is None:
             raise ValueError("'paired' takes own images: name their folders in 'images'")
-        if self.kind == "localise" and self.images is not None:
-            raise ValueError("frames of emitters are simulated: leave out 'images'")
+        if self.kind in {"localise", "sparse"} and self.images is not None:
+            raise ValueError(f"pairs of kind {self.kind!r} are simulated: leave out 'images'")
         if self.degradation and self.kind != "upscale":
             raise ValueError(f"kind {self.kind!r} has no degradation; 'upscale' has")
         if self.size % (2 * self.scale):
@@ -102,6 +104,8 @@ class DataConfig(Model):
                 return SimulatedPairs(self.size, self.domain)
             if self.kind == "localise":
                 return EmitterPairs(self.size, self.domain)
+            if self.kind == "sparse":
+                return SparsePairs(self.size, self.modality, self.domain)
             if self.kind == "reconstruct":
                 return RawGroupPairs(self.size, self.frames, self.modality, self.domain)
             return UpscalePairs(self.size, self.scale, self.modality, self.domain, bad)

@@ -344,6 +344,8 @@ class Manifest(Model):
     window : consecutive frames in; the middle one is predicted
     raw_frames : of an engine that sees the raw frames of one time point: what each is, in its order
         ("angle 0 phase 0", or "raw 0" for whatever the rig exposes there); else empty
+    beside : what the network sees after the frames of its stream, on their pixels, as [widefield]. A
+        run cannot give it yet: such an engine is for Python and `livesr evaluate`
     scale : output pixels per input pixel along each axis
     normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
         takes ADU
@@ -363,6 +365,7 @@ class Manifest(Model):
     trained: bool
     window: Literal[1, 3] = 3
     raw_frames: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     scale: Annotated[int, Field(ge=1, le=8)] = 1
     channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
     normalisation: Normalised = "background-scale"
@@ -422,7 +425,7 @@ class Manifest(Model):
     @property
     def inputs(self) -> int:
         """Planes of the network's input."""
-        return len(self.raw_frames) or self.window
+        return (len(self.raw_frames) or self.window) + len(self.beside)
 
     @property
     def sees_raw(self) -> bool:
@@ -521,6 +524,11 @@ class Engine:
                 f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one"
                 f" that does {task!r}. Name it under {_PLACES[self.manifest.task]} in rig.yaml, or"
                 " choose another engine."
+            )
+        if self.manifest.beside and modality is not None:
+            raise EngineError(
+                f"Engine {self.manifest.id!r} sees {', '.join(self.manifest.beside)} beside the"
+                " frames of a channel, and a run does not pair channels yet. Use it in Python."
             )
         if raw_labels is not None and self.manifest.sees_raw:
             self._check_restores()
