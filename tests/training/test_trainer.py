@@ -210,6 +210,55 @@ def test_batch_normalisation_is_averaged_as_it_is(tmp_path: Path) -> None:
         assert torch.equal(slow, fast)
 
 
+class Halved(OneSpots):
+    """The frame at half of its sampling is the input, itself the output; always the same ones."""
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        targets = super().batch(np.random.default_rng(7), size, 2 * patch)[1]
+        return targets.reshape(size, 1, patch, 2, patch, 2).mean((3, 5)), targets
+
+    def validation(self, n: int) -> Pairs:
+        return self.batch(np.random.default_rng(98), n, 16)
+
+
+SMALL_CLASSIC: dict[str, dict[str, object]] = {
+    "srcnn": {"width": 4},
+    "fsrcnn": {"width": 4, "shrunk": 2, "mappings": 1},
+    "espcn": {"widths": (4, 4)},
+    "vdsr": {"width": 4, "depth": 3},
+    "drcn": {"width": 4, "recursions": 2},
+    "drrn": {"width": 4, "units": 2},
+    "srresnet": {"scale": 2, "width": 4, "blocks": 1},
+    "srdensenet": {"scale": 2, "blocks": 1, "layers": 2, "growth": 4, "width": 8},
+    "memnet": {"blocks": 1, "recursions": 2, "width": 4},
+    "mdsr": {"blocks": 1, "width": 4},
+    "rdn": {"blocks": 1, "layers": 2, "growth": 4, "width": 4},
+    "unet": {"frames": 1, "channels": 1, "width": 4, "depth": 1, "scale": 2},
+    "rcan": {"frames": 1, "channels": 1, "width": 4, "groups": 1, "blocks": 1, "scale": 2},
+    "dfcan": {"frames": 1, "channels": 1, "width": 4, "groups": 1, "blocks": 1, "scale": 2},
+}
+
+
+@pytest.mark.parametrize("architecture", SMALL_CLASSIC)
+def test_every_network_that_enlarges_learns_for_a_few_steps(
+    tmp_path: Path, architecture: str
+) -> None:
+    reports: list[Progress] = []
+    settings = config(
+        architecture=architecture,
+        parameters=SMALL_CLASSIC[architecture],
+        patch=16,
+        steps=16,
+        lr=3e-3,
+        warmup_steps=0,
+        log_every=4,
+        validate_every=16,
+        loss={"structure": 0.0},
+    )
+    Trainer(settings, Halved(), Halved(), tmp_path).run(reports.append)
+    assert reports[-1].losses["loss"] < reports[0].losses["loss"]
+
+
 def test_a_teacher_and_a_discriminator_are_not_both_taken() -> None:
     with pytest.raises(ValueError, match="give one"):
         config(teacher="x.pt", loss={"kind": "adversarial"})

@@ -137,6 +137,14 @@ def test_a_network_and_a_cylindrical_lens_do_not_go_together(tmp_path: Path) -> 
         STORM().build(rig.with_section(section), "647", Geometry((SIDE, SIDE), "uint16", 0.1))
 
 
+def test_the_command_line_names_it_where_emitters_are_looked_for() -> None:
+    rig = load_rig("virtual_storm").with_localiser("deep-storm")
+    assert STORMConfig.of(rig).localiser == "deep-storm"
+    assert STORMConfig.of(rig.with_localiser("none")).localiser is None
+    with pytest.raises(ConfigError, match="no channel of rig 'virtual SIM' is localised"):
+        load_rig("virtual_sim").with_localiser("deep-storm")
+
+
 def test_a_run_draws_what_the_network_says_and_calls_it_a_prediction(tmp_path: Path) -> None:
     made = engine(tmp_path / "map", [1.0], [0.0], ["Density"])
     whole = load_rig("virtual_storm")

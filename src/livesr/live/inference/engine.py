@@ -344,8 +344,8 @@ class Manifest(Model):
     window : consecutive frames in; the middle one is predicted
     raw_frames : of an engine that sees the raw frames of one time point: what each is, in its order
         ("angle 0 phase 0", or "raw 0" for whatever the rig exposes there); else empty
-    beside : what the network sees after the frames of its stream, on their pixels, as [widefield]. A
-        run cannot give it yet: such an engine is for Python and `livesr evaluate`
+    beside : what the network sees after the frames of its stream, on their pixels, as [widefield].
+        A run cannot give it yet: such an engine is for Python and `livesr evaluate`
     scale : output pixels per input pixel along each axis
     normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
         takes ADU
