@@ -124,7 +124,7 @@ class NetworkLocaliser(Localiser):
         """
         found, total = [np.empty(0, LOCALISATION)], None
         for number, output in zip(numbers, self._outputs(np.asarray(frames)), strict=True):
-            found.append(self._peaks(output[0]) if self.density else self._table(output))
+            found.append(self._maxima(output[0]) if self.density else self._table(output))
             found[-1]["frame"] = number
             if self.density:
                 light = np.maximum(output[0], 0) / np.float32(LIGHT_OF_ONE)
@@ -151,8 +151,10 @@ class NetworkLocaliser(Localiser):
         start = [(0.5 * pixel_nm + shift) / fine_nm - 0.5 for shift in drift_nm[:2]]
         # Coarser pixels than the network's take the mean of what they cover.
         even = uniform_filter(density, max(round(step), 1)) if step > 1.5 else density
-        picture = affine_transform(even, [step, step], start, shape, np.float32, order=1)
-        return np.asarray(picture * np.float32(step**2), np.float32)
+        picture = np.empty(shape, np.float32)
+        affine_transform(even, [step, step], start, output=picture, order=1)
+        picture *= np.float32(step**2)
+        return picture
 
     def _outputs(self, frames: NDArray[Any]) -> list[Floats]:
         photons = frames.astype(np.float32)
@@ -170,7 +172,7 @@ class NetworkLocaliser(Localiser):
                 outputs.append(np.array(self._session.infer(), np.float32))
         return outputs
 
-    def _peaks(self, density: Floats) -> NDArray[np.void]:
+    def _maxima(self, density: Floats) -> NDArray[np.void]:
         """Return the maxima of a density map, at the centre of what is around each."""
         highest = maximum_filter(density, 2 * _APART_PX + 1)
         y, x = np.nonzero((density >= highest) & (density > PEAK))
@@ -182,7 +184,7 @@ class NetworkLocaliser(Localiser):
         dy = (light * around[:, None]).sum((1, 2)) / total
         dx = (light * around).sum((1, 2)) / total
         fine_nm = self.pixel_size_nm / self.engine.manifest.scale
-        return self._records((y + dy + 0.5) * fine_nm, (x + dx + 0.5) * fine_nm, fine_nm)
+        return self._listed((y + dy + 0.5) * fine_nm, (x + dx + 0.5) * fine_nm, fine_nm)
 
     def _table(self, output: Floats) -> NDArray[np.void]:
         """Return the pixels that hold an emitter; of neighbours the most probable one.
@@ -194,7 +196,7 @@ class NetworkLocaliser(Localiser):
         y, x = np.nonzero((probable >= maximum_filter(probable, 3)) & (probable > PROBABLE))
         fine_nm = self.pixel_size_nm / self.engine.manifest.scale
         sure = of["uncertainty"][y, x] if "uncertainty" in of else fine_nm
-        found = self._records(
+        found = self._listed(
             (y + of["y"][y, x] + 0.5) * fine_nm, (x + of["x"][y, x] + 0.5) * fine_nm, sure
         )
         for name in ("photons", "background"):
@@ -203,7 +205,7 @@ class NetworkLocaliser(Localiser):
         return found
 
     @staticmethod
-    def _records(y_nm: Any, x_nm: Any, uncertainty_nm: Any) -> NDArray[np.void]:
+    def _listed(y_nm: Any, x_nm: Any, uncertainty_nm: Any) -> NDArray[np.void]:
         found = np.zeros(len(y_nm), LOCALISATION)
         found["y_nm"], found["x_nm"], found["uncertainty_nm"] = y_nm, x_nm, uncertainty_nm
         return found
