@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from livesr.base.config import RigConfig
+from livesr.base.config import RigConfig, Section
 from livesr.base.run_config import LiveConfig
 from livesr.modalities.registry import MODALITIES, modality
 
@@ -115,7 +115,7 @@ def _about(model: type[BaseModel]) -> Iterator[str]:
 def _table(model: type[BaseModel]) -> Iterator[str]:
     yield from ("| key | is | default | |", "|---|---|---|---|")
     for name, field in model.model_fields.items():
-        if name not in NO_KEYS and (name != "modality" or model is RigConfig):
+        if name not in NO_KEYS and not (name == "modality" and issubclass(model, Section)):
             said = " ".join((field.description or "").split())
             cells = (
                 f"`{name}`",

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 import yaozarrs
 import zarr
+from typer.testing import CliRunner
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import ReconstructConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.geometry import Geometry
+from livesr.cli import app
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
 from livesr.live.paths import build_path
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
+from livesr.store.repair import repair
 from raw_groups import ONE_PHASE, group_engine, restoring_engine
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups, sim_rig
 
@@ -155,9 +160,8 @@ def test_what_was_skipped_is_completed(tmp_path: Path) -> None:
         rig("of-three", 3), tmp_path / "run.ome.zarr", policy="latest", slow={"infer": 0.05}
     )
     report = live.record(moving_groups(12, 3))
-    assert report["sr_skipped"] > 0
-    done = backfill(live.sink.path, compute=ON_CPU)
-    assert done["predicted"] == report["sr_skipped"]
+    assert (missing := 12 - report["sr_frames"]) > 0
+    assert backfill(live.sink.path, compute=ON_CPU)["predicted"] == missing
     assert array(live.sink.path, "sr").any((1, 2, 3)).all()
 
 
@@ -171,6 +175,37 @@ def test_the_classical_reconstruction_of_a_whole_group(tmp_path: Path) -> None:
     again = Path(process(raw, tmp_path / "again.ome.zarr", compute=ON_CPU)["store"])
     assert "sr" not in {image.kind for image in RecordedStore(again).images.values()}
     assert np.array_equal(array(again, "recon"), array(classical.sink.path, "recon"))
+
+
+def test_metadata_that_is_lost_is_made_again(tmp_path: Path) -> None:
+    found = rig("of-three", 3)
+    (tmp_path / "rig.yaml").write_text(
+        yaml.safe_dump(found.model_dump(mode="json", exclude={"folder"})), encoding="utf-8"
+    )
+    found = load_rig(tmp_path)
+    live = Live(found, tmp_path / "run.ome.zarr")
+    live.record(moving_groups(3, 3))
+    store = live.sink.path
+    manifest = (tmp_path / "home" / "engines" / "of-three" / "manifest.yaml").read_text()
+    (store / "livesr" / "manifest-488.yaml").write_text(manifest)
+    before = {}
+    for name in ("recon", "sr"):
+        file = store / name / "zarr.json"
+        before[name] = json.loads(file.read_text())["attributes"]["livesr"]
+        file.unlink()
+    (store / "livesr" / "images.json").unlink()
+    repair(store)
+    for name, said in before.items():
+        again = json.loads((store / name / "zarr.json").read_text())["attributes"]["livesr"]
+        assert (again["prediction"], again["kind"]) == (said["prediction"], said["kind"])
+    assert again["input"] == before["sr"]["input"]
+
+
+def test_too_few_raw_frames_are_not_calibrated_with(tmp_path: Path) -> None:
+    part = rig("of-three", 3).model_dump(mode="json", exclude={"folder"})
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(part), encoding="utf-8")
+    said = CliRunner().invoke(app, ["calibrate", str(tmp_path), "--dry-run"])
+    assert "exposes angle 0 phase 0, angle 1 phase 0, angle 2 phase 0, and" in str(said.exception)
 
 
 class TestRestore:
@@ -200,9 +235,8 @@ class TestRestore:
         live = Live(rig(None, None, restore="same"), tmp_path / "run.ome.zarr")
         live.record(moving_groups(3, 9))
         sr, recon = (array(live.sink.path, name).astype(float) for name in ("sr", "recon"))
-        levels = [
-            line["normalisation"]["background"] for line in lines(live.sink.path, "sr").values()
-        ]
+        told = lines(live.sink.path, "sr").values()
+        levels = [line["normalisation"]["background"] for line in told]
         for t in range(3):
             expected = np.clip(recon[t] - 1000 - levels[t], 0, None)
             assert np.abs(sr[t, 0] - expected).max() <= 2

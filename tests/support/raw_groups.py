@@ -16,7 +16,7 @@ ONE_PHASE = ("angle 0 phase 0", "angle 1 phase 0", "angle 2 phase 0")
 
 
 def group_engine(folder: Path, weights: Sequence[float] = (0.5, 0.3, 0.2), **fields: Any) -> Engine:
-    """Reconstructs: the weighted sum of the raw frames, every pixel 2 x 2; called like its folder."""
+    """Reconstructs: a weighted sum of the raw frames, each pixel 2 x 2; called like its folder."""
     said = {
         "id": folder.name,
         "task": "reconstruct",

@@ -155,9 +155,7 @@ def _reconstruction(
         return None, [
             Measured(
                 "raw frames",
-                f"{rig.raw_frames(channel)}: {shown}",
-                advice="Their order and contrast are told by whole groups alone: check the rig"
-                " without 'reconstruct.engine' and 'frames' as well.",
+                f"{rig.raw_frames(channel)}, {shown}; only whole groups tell order and contrast",
             )
         ]
     if (missing := kind.not_ready(rig, channel)) is not None:

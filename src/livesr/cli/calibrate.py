@@ -204,6 +204,7 @@ def _channel(config: RigConfig, channel: str | None) -> tuple[str, Calibrator]:
 
     ways = {n: modality(config.modality_of(n)) for n in config.channels or [""]}
     if channel is not None:
+        _whole_groups(config, channel)
         way = modality(config.modality_of(channel))
         if (calibrator := way.calibrator(config)) is None:
             raise ConfigError(
@@ -222,7 +223,27 @@ def _channel(config: RigConfig, channel: str | None) -> tuple[str, Calibrator]:
             "Each channel is calibrated by itself; say with --channel which to calibrate:"
             f" {', '.join(found)}."
         )
-    return next(iter(found.items()))
+    name, calibrator = next(iter(found.items()))
+    _whole_groups(config, name)
+    return name, calibrator
+
+
+def _whole_groups(config: RigConfig, channel: str) -> None:
+    """Refuse a channel that exposes too little to be measured.
+
+    Raises
+    ------
+    ConfigError
+        With what to change for a calibration.
+    """
+    from livesr.base.errors import ConfigError
+
+    if not config.exposes_all(channel):
+        raise ConfigError(
+            f"Channel {channel or 'default'} exposes {', '.join(config.raw_labels(channel))}, and"
+            " patterns are measured in whole groups: for the calibration leave out"
+            " 'reconstruct.frames', and let the display show all patterns."
+        )
 
 
 def _acquired(rig: str, channel: str | None, groups: int, exposure_ms: float | None) -> _Taken:

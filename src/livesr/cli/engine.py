@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from livesr.base.errors import ConfigError
 from livesr.cli.help import Application, Commands
 from livesr.cli.output import JSON, console, print_json
+
+_TASKS = ("separate", "upscale", "reconstruct", "restore")
+_EXPECTS = ("background-scale", "mean-deviation")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,20 +53,66 @@ def export_rdf(
 
 def import_(
     model: Annotated[
-        Path, typer.Argument(help="rdf.yaml, the folder that holds one, or a package (.zip).")
+        Path,
+        typer.Argument(
+            help="rdf.yaml, the folder that holds one, a package (.zip), or a network (.onnx)."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the engine; engines/NAME without.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a network alone: separate, upscale, reconstruct or restore.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, help="Of a network alone: how many times it enlarges."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Of a network alone: names of what it gives, in its order: ER,MT."),
+    ] = None,
+    raw_frames: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a network alone that sees raw frames: what each is, as 'angle 0 phase 0,...'."
+        ),
+    ] = None,
+    normalisation: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "Of a network alone, what it expects: background-scale (background 0, bright parts"
+                " 0.55) or mean-deviation (mean 0, standard deviation 1)."
+            )
+        ),
+    ] = "background-scale",
     as_json: JSON = False,
 ) -> None:
-    """Make an engine of an image-to-image model of bioimage.io, if livesr can run it live.
+    """Make an engine of a model of bioimage.io, or of a network alone, if livesr can run it live.
 
     [dim]Example:[/] livesr engine import denoiser.zip --out engines/denoiser
+
+    [dim]Example:[/] livesr engine import sim3.onnx --task reconstruct --scale 2
     """
     from livesr.export.imported import import_model
 
-    found = import_model(model, out or Path("engines") / model.stem)
+    target = out or Path("engines") / model.stem
+    said = (task, scale, channels, raw_frames)
+    if model.suffix == ".onnx":
+        _import_alone(model, target, (*said, normalisation), as_json)
+        return
+    if any(value is not None for value in said) or normalisation != "background-scale":
+        raise ConfigError(
+            f"{model.name} describes its network itself: --task, --scale, --channels, --raw-frames"
+            " and --normalisation are for a network alone (.onnx)."
+        )
+
+    found = import_model(model, target)
     manifest = found.engine.manifest
     proof = (
         "came without a test image"
@@ -81,3 +131,33 @@ def import_(
     )
     if as_json:
         print_json(result)
+
+
+def _import_alone(model: Path, out: Path, said: tuple[Any, ...], as_json: bool) -> None:
+    """Import a network that nothing describes but its file and the flags."""
+    from livesr.export.bare import Said, described, import_network
+
+    task, scale, channels, raw_frames, normalisation = said
+    if task not in _TASKS:
+        raise ConfigError(
+            f"{model.name} is a network without a description: say what it does with --task, one of"
+            f" {', '.join(_TASKS)}."
+        )
+    if normalisation not in _EXPECTS:
+        raise ConfigError(
+            f"--normalisation is {normalisation!r}; there are {' and '.join(_EXPECTS)}."
+        )
+    names = _list(channels), _list(raw_frames)
+    engine = import_network(model, out, Said(task, scale, *names, normalisation))
+    found = described(engine)
+    console(quiet=as_json).print(
+        f"{found['id']}: {task}, {found['planes']} planes in, {', '.join(found['channels'])} out,"
+        f" {found['scale']} times as many pixels along each axis; sides in steps of"
+        f" {found['multiple_of']}. Add its pixel sizes to {engine.folder}"
+    )
+    if as_json:
+        print_json(found)
+
+
+def _list(said: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in said.split(",")) if said else ()

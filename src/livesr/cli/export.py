@@ -232,12 +232,13 @@ def _export_engine(
     elif manifest.task == "separate":
         terminal.print(f"What its warnings compare with is not measured yet: livesr limits {out}")
     card(recipe, out, result.get("metrics"), run / "log.csv")
-    attempt = (
-        f"run {simulating_rig(recipe.data.modality)} --upscale {out}"
-        if recipe.data.kind == "upscale"
-        else f"demo --engine {out}"
-    )
-    terminal.print(f"Engine, manifest and card are in {out}. Try it: livesr {attempt}")
+    rig = simulating_rig(recipe.data.modality)
+    attempts = {
+        "upscale": f"livesr run {rig} --upscale {out}",
+        "reconstruct": f"engine: {out}, under 'reconstruct' of a channel in rig.yaml",
+    }
+    attempt = attempts.get(recipe.data.kind, f"livesr demo --engine {out}")
+    terminal.print(f"Engine, manifest and card are in {out}. Try it: {attempt}")
     if as_json:
         print_json(result)
 

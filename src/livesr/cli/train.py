@@ -140,26 +140,6 @@ def _require_torch() -> None:
         raise BackendError(f"Training needs {e.name}: pip install 'livesr[train]'.") from e
 
 
-def _refuse_misfit(network: Any, pairs: CachedPairs) -> None:
-    """Refuse to train a network on pairs of another kind.
-
-    Raises
-    ------
-    ValueError
-        With what differs.
-    """
-    frames, _ = pairs.validation(1)
-    channels = len(pairs.meta["channels"])
-    has = {"frames": frames.shape[1], "scale": pairs.scale, "channels": channels}
-    wrong = [
-        f"{k} {getattr(network, k)} and not {n}" for k, n in has.items() if getattr(network, k) != n
-    ]
-    if wrong:
-        raise ValueError(
-            f"the network has {', '.join(wrong)}, as the pairs have: change train.parameters"
-        )
-
-
 class _SliceOver(Exception):  # noqa: N818 - no error: the time that the caller gave is used up
     """The pairs are not complete and the slice is over."""
 
@@ -221,7 +201,6 @@ class _Session:
             return False
         names = validation_pairs.meta["channels"]
         trainer = Trainer(self._recipe.train, train_pairs, validation_pairs, self._out, names)
-        _refuse_misfit(trainer.network, validation_pairs)
         trainer.run(self._show, minutes=left)
         return trainer.finished
 

@@ -69,7 +69,7 @@ def evaluate_pairs(
     ----------
     engine : a folder or a name, as in `load_engine`
     pairs : frames (f, y, x) and targets (c, s y, s x), normalised; one frame is given three times
-        to an engine that takes three
+        to an engine that takes three. Raw frames are compared by their mean
     names : of the targets; they are matched with the engine's channels by name, or by order if no
         name fits
     data : what the pairs are, in words
@@ -111,10 +111,9 @@ def evaluate_pairs(
                     ),
                 )
             truth = targets[order]
-            predicted, given = (
-                _predict(runtime, frames, manifest.inputs),
-                _enlarged(frames, manifest.scale),
-            )
+            predicted = _predict(runtime, frames, manifest.inputs)
+            shown = frames.mean(0, keepdims=True) if manifest.raw_frames else frames
+            given = _enlarged(shown, manifest.scale)
             if predicted.shape != truth.shape:
                 raise EngineError(
                     f"Engine {manifest.id!r} gives {predicted.shape}, and the targets are"
@@ -125,7 +124,7 @@ def evaluate_pairs(
             false.append(
                 [false_positive_energy(p, t) / light for p, t in zip(predicted, truth, strict=True)]
             )
-            gradients.append(_gradients(frames, given, predicted, truth))
+            gradients.append(_gradients(shown, given, predicted, truth))
             if done <= _RESOLVED:
                 resolutions.append(_resolutions(manifest.channel_names, predicted, given, truth))
             if manifest.task == "separate":
@@ -194,12 +193,14 @@ def pairs_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+def upscale_table(
+    found: Mapping[str, Mapping[str, Any]], given: str = "down-sampled", network: str = "EDSR"
+) -> str:
     """Return the Markdown of engines that upscale beside the cubic spline, as in Hu et al.'s table
     and with what it lacks.
 
-    `found` is what `evaluate_pairs` returned, by the words of the first column. Means with 95 %
-    intervals over pairs.
+    `found` is what `evaluate_pairs` returned, by the words of the first column; `given` is what the
+    network enlarges, `network` what it is called. Means with 95 % intervals over pairs.
     """
     head = (
         "| | | mean gradient, thousandths | PSNR, dB | SSIM | PCC | FRC with the truth, fine"
@@ -209,11 +210,11 @@ def upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     for label, result in found.items():
         (entry,) = result["structures"].values()
         gradient, frc = result["mean_gradient"], result["frc_px"]
-        lines.append(f"| {label} | down-sampled | {interval_text(gradient['input'], 1)} | | | | |")
+        lines.append(f"| {label} | {given} | {interval_text(gradient['input'], 1)} | | | | |")
         lines.append(f"| | its mosaic | {interval_text(gradient['mosaic'], 1)} | | | | |")
         for who, key, drawn in (
             ("cubic spline", "input", "spline"),
-            ("EDSR", "network", "network"),
+            (network, "network", "network"),
         ):
             scores = [
                 interval_text(entry[key][m], digits)

@@ -49,7 +49,8 @@ def adapted(
         valid.
     """
     model = onnx.load_model_from_string(network)
-    _check_ports(model, channels)
+    check_ports(model)
+    _check_channels(model, channels)
     model = compose.add_prefix(model, _PREFIX)
     graph = model.graph
     (given,), (answer,) = _inputs(model), graph.output
@@ -66,11 +67,21 @@ def adapted(
     inner = _in_order(
         list(graph.node), {given.name, "", *(tensor.name for tensor in graph.initializer)}
     )
-    del graph.node[:]
-    graph.node.extend([*first, *inner, *last])
     graph.initializer.extend(nodes.numbers.values())
+    return _with_ends(model, [*first, *inner, *last], given, (1, channels))
+
+
+def _with_ends(
+    model: ModelProto, nodes: Sequence[NodeProto], given: Any, planes: tuple[int, int]
+) -> bytes:
+    """Return a model with these nodes between `frames` and `channels`, if it is valid."""
+    graph, (seen, channels) = model.graph, planes
+    del graph.node[:]
+    graph.node.extend(nodes)
     graph.input.remove(given)
-    graph.input.append(helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, 1, "y", "x"]))
+    graph.input.append(
+        helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, seen, "y", "x"])
+    )
     del graph.output[:]
     graph.output.append(
         helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, channels, "sy", "sx"])
@@ -180,7 +191,40 @@ def _inputs(model: ModelProto) -> list[Any]:
     return [value for value in model.graph.input if value.name not in stored]
 
 
-def _check_ports(model: ModelProto, channels: int) -> None:
+def renamed(network: bytes, planes: int, channels: int) -> bytes:
+    """Return `network` with input `frames` and output `channels`, its nodes in order.
+
+    Raises
+    ------
+    EngineError
+        As `adapted`.
+    """
+    model = compose.add_prefix(onnx.load_model_from_string(network), _PREFIX)
+    graph = model.graph
+    given, answer = ports(model)
+    first = helper.make_node("Identity", ["frames"], [given.name])
+    last = helper.make_node("Identity", [answer.name], ["channels"])
+    inner = _in_order(
+        list(graph.node), {given.name, "", *(tensor.name for tensor in graph.initializer)}
+    )
+    return _with_ends(model, [first, *inner, last], given, (planes, channels))
+
+
+def ports(model: ModelProto) -> tuple[Any, Any]:
+    """Return the one input and the one output of a network that `check_ports` has passed."""
+    (given,) = _inputs(model)
+    (answer,) = model.graph.output
+    return given, answer
+
+
+def check_ports(model: ModelProto) -> None:
+    """Refuse a network that does not take one image of free sides and give one.
+
+    Raises
+    ------
+    EngineError
+        With what it takes or gives instead.
+    """
     inputs, outputs = _inputs(model), list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
         raise EngineError(
@@ -196,15 +240,19 @@ def _check_ports(model: ModelProto, channels: int) -> None:
             raise EngineError(
                 f"The network {what} {rank} axes; livesr gives and takes batch, channel, y, x."
             )
-    for what, port, said in (("takes", inputs[0], 1), ("gives", outputs[0], channels)):
-        if (found := port.type.tensor_type.shape.dim[1].dim_value or said) != said:
-            raise EngineError(
-                f"The network {what} {found} channels, and is described as one that {what} {said}."
-                " Correct its description."
-            )
     sides = inputs[0].type.tensor_type.shape.dim[2:]
     if any(side.HasField("dim_value") for side in sides):
         fixed = " x ".join(str(side.dim_value) for side in sides)
         raise EngineError(
             f"The network takes images of {fixed} only. Export it with free sides (dynamic axes)."
         )
+
+
+def _check_channels(model: ModelProto, channels: int) -> None:
+    given, answer = ports(model)
+    for what, port, said in (("takes", given, 1), ("gives", answer, channels)):
+        if (found := port.type.tensor_type.shape.dim[1].dim_value or said) != said:
+            raise EngineError(
+                f"The network {what} {found} channels, and is described as one that {what} {said}."
+                " Correct its description."
+            )

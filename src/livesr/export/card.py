@@ -33,6 +33,7 @@ _ORIGINS = {
     "memnet": "MemNet (Tai et al. 2017)",
     "mdsr": "MDSR (Lim et al. 2017)",
     "rdn": "RDN (Zhang et al. 2018)",
+    "unet-sim": "U-Net on raw frames (Jin et al. 2020), on blocks of pixels",
 }
 _LIMITS = {
     "separate": (
@@ -43,9 +44,14 @@ much weaker than the others is lost, and an engine is valid for its combination 
         """Detail finer than the input is drawn from what such images usually show. Beyond x3 lines break and specks
 appear (Hu et al. 2020)."""
     ),
+    "reconstruct": (
+        """Three raw frames do not hold what nine do, and noise hides what little light shows: the network draws what
+such specimens usually look like. Structures that it did not learn from, other optics and other patterns are drawn wrong without
+a sign of it."""
+    ),
 }
 _LIMITS |= dict.fromkeys(
-    ("reconstruct", "paired", "sparse"),
+    ("paired", "sparse"),
     """It draws what its training pairs usually showed: structures, optics or light that they did not have are drawn as if
 they had been there.""",
 )
@@ -94,6 +100,12 @@ prediction: compare it with the measurement, which is stored beside it. {_SIMULA
 
 
 def _interface(recipe: Recipe) -> str:
+    if recipe.data.kind == "reconstruct":
+        return (
+            f"Input: {len(recipe.data.frames)} raw frames of one time point"
+            f" ({', '.join(recipe.engine['raw_frames'])}), x = (X - background) / scale of\n  their"
+            " mean. Output: one image on half the pixel size."
+        )
     if recipe.data.kind == "upscale":
         return (
             "Input: one image, x = (X - background) / scale. Output: it, sampled"
@@ -111,11 +123,6 @@ def _interface(recipe: Recipe) -> str:
         )
     if recipe.data.kind == "paired":
         return "Input: one image, x = (X - background) / scale. Output: its partner, in its unit."
-    if recipe.data.kind == "reconstruct":
-        return (
-            f"Input: {len(recipe.data.frames)} raw frames of a group, x = (X - background) / scale"
-            " of their mean. Output: one\n  super-resolution frame."
-        )
     frames = (
         "three consecutive super-resolution frames"
         if recipe.engine["window"] == 3
@@ -146,10 +153,16 @@ def _sum_rule(parameters: Mapping[str, Any]) -> str:
     return "; training draws their sum towards x, nothing enforces it"
 
 
-def _pairs_scores(results: Mapping[str, Any]) -> str:
+def _pairs_scores(results: Mapping[str, Any], kind: str) -> str:
     if any("mean_gradient" not in result for result in results.values()):
         return f"## On the pairs that it was validated on\n\n{pairs_table(results['validation'])}"
     words = "; ".join(f"*{label}*: {result['data']}" for label, result in results.items())
+    if kind == "reconstruct":
+        return f"""## Beside the mean of its raw frames
+
+{words}. Means with 95 % intervals; the truth is the specimen at the passband of ideal SIM.
+
+{upscale_table(results, "mean of the raw frames", "network")}"""
     return f"""## Beside the cubic spline
 
 {words}. Means with 95 % intervals. A mean gradient alone misleads: an aliased image may exceed the original.
@@ -159,7 +172,7 @@ def _pairs_scores(results: Mapping[str, Any]) -> str:
 
 def _scores(recipe: Recipe, results: Mapping[str, Any]) -> str:
     if "calibrated" not in results:
-        return _pairs_scores(results)
+        return _pairs_scores(results, recipe.data.kind)
     domain = recipe.data.domain
     return f"""## On simulated sequences that it never saw: a calibrated rig
 

@@ -28,6 +28,10 @@ from livesr.training.recipes import Recipe
 from livesr.training.start import START_NAME
 
 _CITATIONS = {
+    "reconstruct": (
+        "Jin et al. (2020), Deep learning enables structured illumination microscopy with low light"
+        " levels and enhanced speed, Nature Communications 11, 1934"
+    ),
     "separate": (
         "Wang et al. (2021), Instant multicolor super-resolution microscopy with deep convolutional"
         " neural network, Biophysics Reports"

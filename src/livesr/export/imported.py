@@ -35,6 +35,7 @@ from livesr.base.config import load_yaml, parse
 from livesr.base.documents import read_text
 from livesr.base.errors import BackendError, ConfigError, DocumentError, EngineError
 from livesr.base.npy import open_npy
+from livesr.export.colors import COLORS
 from livesr.export.rdf import CONFIG_KEY
 from livesr.live.inference.engine import (
     MANIFEST_NAME,
@@ -50,6 +51,7 @@ from livesr.live.inference.engine import (
     sha256_of,
     write_manifest,
 )
+from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.trial import try_out
 from livesr.live.normalise import background_and_scale
@@ -59,7 +61,6 @@ _DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml", "model.yaml")
 _AXES = ["batch", "channel", "y", "x"]
 _BY_THE_IMAGE = {"scale_range", "zero_mean_unit_variance"}
 _BEFORE, _AFTER = _BY_THE_IMAGE | {"scale_linear", "clip"}, {"clip"}
-_COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _NM = {"nanometer": 1.0, "micrometer": 1000.0}
 _SAMPLING = (0.8, 1.25)  # how far a rig's pixels may be from the model's before that is said
 _MIN_PCC = 0.9
@@ -305,7 +306,8 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         raise EngineError(
             f"{model.name!r} enlarges and separates at once; livesr does one after the other."
         )
-    _write_adapted(network, steps, folder, len(names))
+    alone = _standardised_alone(steps)
+    _write_adapted(network, ([], steps[1]) if alone else steps, folder, len(names))
     halo = max(axis.halo for axis in answer.axes[2:])
     about = dict(
         id=_identifier(model),
@@ -315,10 +317,11 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         trained=True,
         window=1,
         scale=scale,
-        channels=[{"name": n, "color": _COLORS[i % len(_COLORS)]} for i, n in enumerate(names)],
+        channels=[{"name": n, "color": COLORS[i % len(COLORS)]} for i, n in enumerate(names)],
         pixel_size_nm=_sampling(given.axes[-1]),
         multiple_of=multiple_of,
         halo=-(-halo // scale),
+        normalisation=MEAN_DEVIATION if alone else "background-scale",
         architecture="bioimage.io",
         training={
             "imported_from": {
@@ -340,6 +343,15 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         return parse(Manifest, about, model.name)
     except ConfigError as e:
         raise EngineError(f"{e} Such a model cannot be an engine.") from e
+
+
+def _standardised_alone(steps: tuple[list[_Operation], list[_Operation]]) -> bool:
+    """Whether a model's only step is to give the image mean 0 and deviation 1.
+
+    That is then done to whole frames, also where the network sees them in tiles.
+    """
+    (before, after) = steps
+    return [step.id for step in before] == ["zero_mean_unit_variance"] and not after
 
 
 def _one_of_each(model: _Description) -> tuple[_Tensor, _Tensor]:

@@ -23,6 +23,7 @@ from livesr.base import contained
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.live.inference.engine import Engine, Manifest
+from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
 
@@ -52,8 +53,13 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
     """
     if folder.resolve() == engine.folder:
         raise EngineError(f"{folder} is the engine itself. Give another folder with --out.")
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = engine.manifest
+    if manifest.normalisation == MEAN_DEVIATION:
+        raise EngineError(
+            f"Engine {manifest.id!r} was imported, and livesr cannot describe its network: pass on"
+            " what it was imported from."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     contained.write_bytes(folder, manifest.weights.onnx.source, engine.read(), error=EngineError)
     if contained.is_file(engine.folder, manifest.documentation, error=EngineError):
         contained.copy_out(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -34,6 +34,10 @@ STRAYS = f"{SIDECARS}/strays"
 IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
+MEAN_METHOD = "widefield mean"
+"""What the mean of a group's raw frames is called, the measurement beside a network that sees
+them."""
+
 RAW_TASKS = ("restore", "reconstruct")
 """What engines do that see raw frames."""
 
@@ -242,9 +246,10 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
 def _input(channel: ChannelDescription) -> dict[str, Any]:
     """Return what a prediction was made of."""
     frames = "t-1, t, t+1" if channel.window == 3 else "t"
-    first = next(iter(channel.ai.get("engines", ())), {})
+    first: Mapping[str, Any] = next(iter(channel.ai.get("engines", ())), {})
     if first.get("task") in RAW_TASKS:
-        return {"kind": "raw frames", "labels": first["raw_frames"], "frames": frames}
+        labels = list(first.get("raw_frames", channel.raw_labels))
+        return {"kind": "raw frames", "labels": labels, "frames": frames}
     return {"kind": "reconstruction", "method": channel.recon_method, "frames": frames}
 
 

@@ -17,8 +17,9 @@ from livesr.base.config import ChannelConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.engine import Engine, OutputChannel, Uncertain, load_engine
+from livesr.live.inference.engine import Engine, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
+from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import InferenceSession, Resident
@@ -118,6 +119,8 @@ class Networks:
     def resident(self) -> Resident | None:
         """The way in for frames that are on a GPU, None if a step needs them on the host."""
         if len(self.steps) != 1 or self.uncertainty is not None or self.raw_order:
+            return None
+        if self.steps[0].engine.manifest.normalisation == MEAN_DEVIATION:
             return None
         return self.steps[0].session.resident
 
@@ -273,7 +276,8 @@ def open_networks(
             try_out(engine, seen.shape, compute)
             session = _opened(engine, seen.shape, compute)
             if engine.manifest.task == "restore" and raw:
-                session, engine = RestoredSession(session, raw), _of_restored(engine)
+                session = RestoredSession(session, raw)
+                engine = replace(engine, manifest=engine.manifest.shown)
                 seen = frames
             steps.append(Network(engine, session, seen.shape))
             frames = seen.through(engine)
@@ -322,13 +326,6 @@ def _check_together(channel: str, engines: Sequence[Engine], raw: RawGroups | No
             f" {_MOST} engines stand behind each other. Leave out 'upscale'."
         )
     return True
-
-
-def _of_restored(engine: Engine) -> Engine:
-    """Return an engine as what follows sees it: one picture, as large as the measurement."""
-    shown = (OutputChannel(name="Restored", color="FFFFFF"),)
-    manifest = engine.manifest.model_copy(update={"channels": shown, "raw_frames": ()})
-    return replace(engine, manifest=manifest)
 
 
 def _opened(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:
@@ -391,7 +388,7 @@ def _provenance(steps: Sequence[Network], raw: Sequence[str] = ()) -> Mapping[st
     `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
     went through, in order. `raw` are the raw frames that the first one saw.
     """
-    engines = [
+    engines: list[dict[str, Any]] = [
         {
             "task": engine.manifest.task,
             "model": {

@@ -25,6 +25,7 @@ from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription
+from livesr.formats.layout import MEAN_METHOD
 from livesr.live.arrays import Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
@@ -41,7 +42,7 @@ from livesr.live.networks import (
     open_networks,
 )
 from livesr.live.normalise import BORDER, background_and_scale
-from livesr.live.reconstruct.mean import MEAN, Passthrough
+from livesr.live.reconstruct.mean import Passthrough
 from livesr.live.reconstruct.monitor import Monitor
 from livesr.live.reconstruct.reconstructor import (
     Accumulates,
@@ -320,7 +321,7 @@ class _Raw(NamedTuple):
 def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
     """Return what sinks are told of a channel without engines."""
     camera, way = raw.camera, raw.way
-    measured = MEAN if raw.rig.channel(raw.channel).learned else way.method
+    measured = MEAN_METHOD if raw.rig.channel(raw.channel).learned else way.method
     engine = predicted_by(reconstructor)
     return ChannelDescription(
         name=raw.channel,

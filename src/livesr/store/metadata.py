@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from livesr.base.config import RigConfig, load_yaml, parse
+from livesr.base.config import RigConfig, Step, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription, RunDescription
@@ -242,7 +242,8 @@ class _Inferred:
     @cached_property
     def _manifests(self) -> list[Manifest]:
         files = sorted((self._path / layout.SIDECARS).glob("manifest-*.yaml"))
-        return [parse(Manifest, load_yaml(file), str(file)) for file in files]
+        found = [parse(Manifest, load_yaml(file), str(file)) for file in files]
+        return sorted(found, key=lambda manifest: get_args(Step).index(manifest.task))
 
     def _place(self, name: str) -> tuple[SeriesName, int, str]:
         """Return of which kind, position and channel the image with this folder is."""
@@ -312,10 +313,9 @@ class _Inferred:
 
     def _predicted(self) -> Manifest:
         """Return the engine whose output the predictions are."""
-        last = sorted(self._manifests, key=lambda m: m.task == "separate")
-        if not last:
+        if not self._manifests:
             raise StoreError("the manifest of its engine is not beside it")
-        return last[-1]
+        return self._manifests[-1].shown
 
     def _sides(self, kind: str, other: Image, pixels: int) -> tuple[int, int]:
         """Return (y, x) of an image with so many pixels, whose sides are in the proportion of
@@ -377,7 +377,7 @@ class _Inferred:
                     "training_data": m.training,
                 },
             }
-            for m in sorted(self._manifests, key=lambda m: m.task == "separate")
+            for m in self._manifests
         ]
         ai = {
             "prediction": True,

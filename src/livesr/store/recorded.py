@@ -67,7 +67,11 @@ def recorded_rig(
             channels[name] = channels[name].with_step(step, folder)
         channels[name] = _exposing(channels[name], _labels(store, name), rig)
     sums = [
-        parse(SuperposeConfig, {**about, **used(name, behind)}, str(path))
+        parse(
+            SuperposeConfig,
+            {**about, **{str(k): v for k, v in used(name, behind).items()}},
+            str(path),
+        )
         for name, about in store.superposed.items()
     ]
     return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
@@ -84,7 +88,7 @@ def _exposing(channel: ChannelConfig, labels: Sequence[str], rig: RigConfig) -> 
     name = learned.modality or rig.modality
     known = modality(name).raw_labels(rig.section_of(name))
     places = [known.index(label) for label in labels if label in known]
-    frames = places if len(places) == len(labels) else len(labels)
+    frames: int | list[int] | None = places if len(places) == len(labels) else len(labels)
     if frames == list(range(len(known))):
         frames = None
     return channel.model_copy(

@@ -129,6 +129,11 @@ class DataConfig(Model):
                 f"{self.train} groups of {len(self.frames)} simulated {self.modality.upper()} raw"
                 f" frames of {names}, with the specimen at the passband of the ideal method"
             )
+        if self.kind == "sparse":
+            return (
+                f"{self.train} simulated {self.modality.upper()} images of {names}: few of their"
+                " localisations with widefield, and all of them"
+            )
         if self.kind == "localise":
             return (
                 f"{self.train} simulated frames of 0.2 to 8 emitters/um^2, with their density map"

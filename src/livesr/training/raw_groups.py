@@ -99,7 +99,7 @@ def raw_and_truth(seen: SimulatedSequence, modality_name: str) -> tuple[Image, I
         of which four cover one of the camera
     """
     raw = seen.raw(n_t=1)[0].astype(np.float32) - np.float32(seen.offset_adu)
-    truth = np.sum(list(seen.passband(0).values()), axis=0, dtype=np.float32)
+    truth: Image = np.asarray(sum(seen.passband(0).values()), np.float32)
     if modality(modality_name).centred:
         truth = covering(truth)
     return raw, np.maximum(truth, 0)

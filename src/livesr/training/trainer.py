@@ -100,6 +100,7 @@ class Trainer:
         self._meter_state: dict[str, Any] | None = None
         self._drawn = -math.inf
         self._start(_State())
+        self._check_pairs()
 
     @property
     def finished(self) -> bool:
@@ -163,6 +164,30 @@ class Trainer:
             network.parameters(), lr=self.config.lr, weight_decay=decay, fused=True
         )
         self._loss = self._make_loss()
+
+    def _check_pairs(self) -> None:
+        """Refuse pairs that the network does not take, or does not make."""
+        frames, targets = self._val.validation(1)
+        scale = targets.shape[-1] // frames.shape[-1]
+        there = {"frames": frames.shape[1], "channels": targets.shape[1], "scale": scale}
+        own = {name: int(getattr(self.network, name)) for name in there}
+        if own != there:
+            told = [
+                f"{name} {there[name]} of the pairs, {own[name]} of the network"
+                for name in there
+                if own[name] != there[name]
+            ]
+            enlarges = scale > 1 and own["scale"] == 1
+            advice = (
+                f"{self.config.architecture} keeps the size of its input: choose one that enlarges,"
+                " as edsr, rcan or dfcan"
+                if enlarges
+                else "correct 'parameters', or make other pairs"
+            )
+            raise ValueError(
+                f"the network {self.config.architecture!r} does not fit the pairs"
+                f" ({'; '.join(told)}): {advice}"
+            )
 
     def _make_loss(self) -> nn.Module:
         loss = self.config.loss.make(self.network.channels).to(self._device)

@@ -333,7 +333,9 @@ def _renamed(value: object) -> object:
     return value
 
 
-Normalised = Annotated[Literal["background-scale", "none"], BeforeValidator(_renamed)]
+Normalised = Annotated[
+    Literal["background-scale", "mean-deviation", "none"], BeforeValidator(_renamed)
+]
 
 
 class Manifest(Model):
@@ -347,8 +349,9 @@ class Manifest(Model):
     beside : what the network sees after the frames of its stream, on their pixels, as [widefield].
         A run cannot give it yet: such an engine is for Python and `livesr evaluate`
     scale : output pixels per input pixel along each axis
-    normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
-        takes ADU
+    normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; behind
+        "mean-deviation" the whole frame has mean 0 and standard deviation 1, also where it is seen
+        in tiles, and the answer is taken back; "none" takes ADU
     pixel_size_nm : sampling of the input that it was trained for; None is any
     resolution_nm : wavelength / (2 NA) of the optics that it was trained for; None is any
     modality : reconstructions that it was trained for; empty is any
@@ -421,6 +424,16 @@ class Manifest(Model):
             )
         if len(set(self.raw_frames)) < len(self.raw_frames):
             raise ValueError(f"raw_frames must differ, got {', '.join(self.raw_frames)}")
+
+    @property
+    def shown(self) -> Manifest:
+        """As what follows sees it: behind one that restores raw frames stands one picture of them,
+        as large as the measurement.
+        """
+        if self.task != "restore":
+            return self
+        picture = (OutputChannel(name="Restored", color="FFFFFF"),)
+        return self.model_copy(update={"channels": picture, "raw_frames": ()})
 
     @property
     def inputs(self) -> int:

@@ -7,7 +7,8 @@ crop of the output. Knows no runtime.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,11 @@ from numpy.typing import NDArray
 from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.session import InferenceSession
+
+MEAN_DEVIATION = "mean-deviation"
+"""`Manifest.normalisation` of a network that sees frames of mean 0 and standard deviation 1."""
+
+_EPSILON = 1e-6
 
 
 def padded_shape(engine: Engine, shape: tuple[int, int]) -> tuple[int, int]:
@@ -62,6 +68,19 @@ class PaddedBlock:
         self.frames: NDArray[np.float32] = self.block[0, :, : shape[0], : shape[1]]
         self.output_shape = (1, *engine.output_shape(padded))
 
+    @contextmanager
+    def standardised(self) -> Iterator[tuple[np.float32, np.float32]]:
+        """Give the frames mean 0 and standard deviation 1 for a while; yield what they had."""
+        as_they_came = self.frames.copy()
+        mean = np.float32(as_they_came.mean(dtype=np.float64))
+        deviation = np.float32(as_they_came.std(dtype=np.float64) + _EPSILON)
+        np.subtract(as_they_came, mean, out=self.frames)
+        np.divide(self.frames, deviation, out=self.frames)
+        try:
+            yield mean, deviation
+        finally:
+            self.frames[...] = as_they_came
+
     def reflect(self) -> None:
         """Fill the margin from the frames; does nothing where they need none."""
         (_, y, x), (height, width) = self.frames.shape, self.block.shape[2:]
@@ -99,6 +118,7 @@ class PaddedSession(InferenceSession):
         self._padded = padded = PaddedBlock(engine, shape, zeros)
         self._output: NDArray[np.float32] = zeros(padded.output_shape, np.float32)
         self._result = padded.crop(self._output)
+        self._standardised = engine.manifest.normalisation == MEAN_DEVIATION
         if engine.manifest.weights.features:
             self._features = zeros((engine.manifest.weights.features,), np.float32)
 
@@ -115,6 +135,13 @@ class PaddedSession(InferenceSession):
     def infer(self) -> NDArray[np.float32]:
         """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
         padded = self._opened()
+        if self._standardised:
+            with padded.standardised() as (mean, deviation):
+                padded.reflect()
+                self._run(padded)
+            self._result *= deviation
+            self._result += mean
+            return self._result
         padded.reflect()
         self._run(padded)
         return self._result

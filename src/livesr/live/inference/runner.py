@@ -22,7 +22,7 @@ from livesr.live.inference.runtime import (
     why_unavailable,
 )
 from livesr.live.inference.session import InferenceSession
-from livesr.live.inference.tiling import TiledSession, smaller_tile, tile_that_fits
+from livesr.live.inference.tiling import TiledSession, of_tiles, smaller_tile, tile_that_fits
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,8 @@ def _in_tiles(
         try:
             if side is None or side >= max(shape):
                 return runtime.open(engine, shape, compute)
-            return TiledSession(engine, shape, side, partial(runtime.open, engine, compute=compute))
+            open_tile = partial(runtime.open, of_tiles(engine), compute=compute)
+            return TiledSession(engine, shape, side, open_tile)
         except Exception as e:
             if compute.tile != "auto" or not out_of_memory(e):
                 raise

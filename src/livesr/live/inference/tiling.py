@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class TiledSession(PaddedSession):
     ----------
     engine, shape : as of `Runtime.open`
     tile : side of a tile in input pixels; rounded down to what the engine takes, and to the frame
-    open_tile : opens the engine for one tile (y, x)
+    open_tile : opens the engine for one tile (y, x), as `of_tiles` returns it
 
     Raises
     ------
@@ -69,7 +70,7 @@ class TiledSession(PaddedSession):
         size = min(side, height), min(side, width)
         self._tiles = list(_layout((height, width), size, engine))
         self._scratch = np.empty(engine.output_shape(size), np.float32)
-        self.inner = inner = open_tile(size)
+        self.inner = inner = open_tile(size)  # of an engine that standardises no frame
         self.like(inner)
         self.tile = max(size)
         if inner.features is None:
@@ -100,6 +101,15 @@ class TiledSession(PaddedSession):
             self._output[0, :, rows, x * scale : (x + width) * scale] += self._scratch
             if self._features is not None and (of_tile := self.inner.features) is not None:
                 self._features += of_tile * np.float32(weight.sum() / area)
+
+
+def of_tiles(engine: Engine) -> Engine:
+    """Return an engine as its tiles see it.
+
+    What is normalised by a whole frame is not normalised again by a tile of it.
+    """
+    plain = engine.manifest.model_copy(update={"normalisation": "background-scale"})
+    return replace(engine, manifest=plain)
 
 
 def needed_bytes(engine: Engine, shape: tuple[int, int]) -> int:

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from livesr.base.errors import FrameShapeError
 from livesr.live.reconstruct.reconstructor import RawFrames
 
-MEAN = "widefield mean"
-"""What the mean of a group is called, where a network makes the picture."""
-
 
 class Passthrough:
     """The mean of the raw frames minus the camera's offset, on the camera's own grid.

@@ -21,8 +21,8 @@ class UNetSIM(nn.Module):  # type: ignore[misc]
 
     The published network takes frames that were enlarged before. This one folds blocks of
     `fold` x `fold` camera pixels into features, works there, and unfolds to `scale` times the
-    camera's sampling. The bilinearly enlarged mean of the frames is added to its output, so that it
-    learns what the mean lacks.
+    camera's sampling. The mean of the frames, interpolated linearly, is added to its output, so
+    that it learns what the mean lacks. Folding and interpolation are convolutions that begin so.
 
     Parameters
     ----------
@@ -45,9 +45,12 @@ class UNetSIM(nn.Module):  # type: ignore[misc]
         super().__init__()
         if depth < 1 or fold < 1:
             raise ValueError(f"depth and fold must be at least 1; got {depth} and {fold}")
-        self.frames, self.scale, self._fold = frames, scale, fold
+        self.frames, self.scale, self._unfold = frames, scale, fold * scale
         self.multiple_of = fold * 2**depth
         self.halo = fold * (2 * (2 ** (depth + 1) - 1) + 2 * (2**depth - 1)) + 1
+        self.fold = nn.Conv2d(frames, frames * fold**2, fold, stride=fold)
+        self.mean = nn.Conv2d(frames, scale**2, 3, padding=1)
+        self._begin()
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
             _double(a, b) for a, b in zip([frames * fold**2, *widths], widths, strict=False)
@@ -60,16 +63,34 @@ class UNetSIM(nn.Module):  # type: ignore[misc]
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (n, 1, scale y, scale x) float32; y and x must be multiples of `multiple_of`."""
-        x, skips = F.pixel_unshuffle(frames, self._fold), []
+        x, skips = self.fold(frames), []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))
             skips.append(x)
         for rise, block, skip in zip(self.rise, self.up, skips[-2::-1], strict=True):
             x = block(torch.cat([skip, rise(x)], 1))
-        drawn = F.pixel_shuffle(self.out(x), self._fold * self.scale)
-        mean = frames.mean(1, keepdim=True)
-        plain = F.interpolate(mean, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return drawn.float() + plain.float()
+        mean = F.pixel_shuffle(self.mean(frames), self.scale)
+        return (F.pixel_shuffle(self.out(x), self._unfold) + mean).float()
+
+    def _begin(self) -> None:
+        """Fold every pixel of a block into a feature, and interpolate the mean linearly."""
+        side, scale = self.fold.kernel_size[0], self.scale
+        with torch.no_grad():
+            self.fold.weight.zero_()
+            self.fold.bias.zero_()
+            self.mean.bias.zero_()
+            for feature in range(self.fold.out_channels):
+                frame, pixel = divmod(feature, side**2)
+                self.fold.weight[feature, frame, pixel // side, pixel % side] = 1
+            for i, kernel in enumerate(_linear_kernels(scale)):
+                self.mean.weight[i] = kernel / self.frames
+
+
+def _linear_kernels(scale: int) -> Tensor:
+    """Return (scale^2, 3, 3): what each finer pixel takes of its pixel and the neighbours."""
+    place = (torch.arange(scale) + 0.5) / scale - 0.5
+    line = torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1)
+    return (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 3, 3)
 
 
 def _double(inputs: int, outputs: int) -> nn.Sequential:

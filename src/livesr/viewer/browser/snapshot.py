@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from livesr.base.version import __version__
+from livesr.formats.layout import MEAN_METHOD
 from livesr.modalities.registry import installed
 from livesr.viewer.browser.messages import TakeSnapshot, View
 from livesr.viewer.browser.pictures import PictureMaker, channel_views, channels_of, overlay_of
@@ -120,6 +121,8 @@ def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
 def _measurement(pair: FramePair) -> str:
     """Return what a measurement is called, by the method that its channel's label names."""
     labels = [c.label for c in pair.measurement.header.channels] if pair.measurement else []
+    if labels == [MEAN_METHOD]:
+        return MEAN_METHOD.capitalize()
     made = next((m for m in installed() if [m.method] == labels), None)
     return made.picture if made else "Input"
 
