@@ -22,7 +22,7 @@ from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
 from livesr.base.config import RigConfig
 from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
-from livesr.base.frames import FrameQuality, Pixels
+from livesr.base.frames import FrameQuality, Pixels, SRFrame
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription
 from livesr.formats.layout import MEAN_METHOD
@@ -30,6 +30,7 @@ from livesr.live.arrays import Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
 from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
+from livesr.live.edges import EvenEdges
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runtime import is_remote
@@ -47,11 +48,13 @@ from livesr.live.reconstruct.monitor import Monitor
 from livesr.live.reconstruct.reconstructor import (
     Accumulates,
     DoubtfulFrameError,
+    Fades,
     Reconstructor,
     RunningImage,
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.live.restore import RawGroups
+from livesr.live.upscale import WINDOW
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import MODALITIES, modality
 from livesr.optics.exposure import Exposures, examine
@@ -145,6 +148,27 @@ class ChannelPath:
             error_bars=self.description.error_bars,
         )
 
+    def even_edges(self, arrays: Arrays) -> EvenEdges | None:
+        """Return what brightens the edges of the network's input, None where none are darker.
+
+        Enlarged frames and raw frames are left as they are.
+        """
+        if self.networks.engine is None or not isinstance(self.reconstructor, Fades):
+            return None
+        if self.networks.raw_order and len(self.networks.steps) == 1:
+            return None
+        fade, scale = self.reconstructor.fade, self.networks.engine.manifest.scale
+        fits = tuple(scale * len(side) for side in fade) == self.description.sr_shape
+        if not fits or all((side == 1).all() for side in fade):
+            return None
+        return EvenEdges(fade, scale, arrays)
+
+    def subtracted(self, frame: SRFrame) -> float:
+        """Return what was subtracted from a frame's picture: a sum is one without background."""
+        if not isinstance(self.reconstructor, Superposition):
+            return 0.0
+        return self.reconstructor.subtracted(frame.parts)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences that belong to every prediction."""
@@ -184,6 +208,8 @@ class ChannelPath:
         corrected = self.correction.memory_bytes if self.correction else 0
         slots = len(self.on_device) * (self._group_bytes + 4 * math.prod(self.reconstructor.shape))
         networks = self.networks.memory_bytes(streams)
+        raw = len(self.networks.raw_order) * math.prod(self.description.raw_shape)
+        networks += 4 * WINDOW * streams * raw
         return corrected + self.reconstructor.memory_bytes + networks + slots
 
     @property
@@ -413,7 +439,7 @@ def build_superposition(
     plain = ChannelPath(
         asked.name,
         1,
-        Superposition(first.recon_shape, weights),
+        _superposition(paths[asked.channels[0]].reconstructor, weights),
         ChannelDescription(**base),
         paths[asked.channels[0]].ceiling,
         residual_plane=compute.residual_plane,
@@ -427,6 +453,11 @@ def build_superposition(
     compute = _with_server(compute, rig)
     made = _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
     return _with_error_bars(made, rig, compute)
+
+
+def _superposition(first: Reconstructor, weights: Sequence[float]) -> Superposition:
+    """Return what adds up pictures like those of the `first` channel's reconstructor."""
+    return Superposition(first.shape, weights, first.fade if isinstance(first, Fades) else None)
 
 
 def _with_server(compute: ComputeConfig, rig: RigConfig) -> ComputeConfig:

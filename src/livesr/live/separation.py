@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
+import numpy as np
+
 from livesr.base.error_bars import ErrorBars
-from livesr.base.frames import ChannelScore, MulticolorFrame, SRFrame, Window
+from livesr.base.frames import ChannelScore, MulticolorFrame, Normalisation, SRFrame, Window
 from livesr.base.quality import Quality
-from livesr.live.arrays import HOST
+from livesr.live.arrays import HOST, Array
 from livesr.live.compose import Arithmetic, Composer, Composition
 from livesr.live.device import Slot, StreamLock
+from livesr.live.edges import EvenEdges, fades
 from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.networks import Network
 from livesr.live.paths import ChannelPath
@@ -82,6 +85,8 @@ class Separation:
         self._lanes = [_Lane(session, composer) for session in path.networks.lanes]
         self._turn = StreamLock()
         self._arithmetics: dict[int, Arithmetic] = {}  # of each slot of a device
+        self._edges = path.even_edges(HOST)
+        self._edges_on_device = path.even_edges(path.device.arrays) if path.resident else None
 
     def warn(self, sentence: str, word: Quality = Quality.CHECK) -> None:
         """Add a sentence to every prediction from now on; `word` is what follows from it."""
@@ -127,14 +132,19 @@ class Separation:
         centre, session = seen.centre, lane.session
         augmentation = None if seen.provisional else self._augmentation
         with self._state.steps.measure("infer"):
-            if self._path.networks.window == 1:
+            if centre.group is not None:
                 feed(session, centre)
             else:
                 for plane, frame in zip(session.input, self._seen(seen), strict=True):
                     normalise_into(plane, frame.image, *centre.normalisation)
+                    self._brighten(self._edges, plane, frame, centre.normalisation)
             output = augmentation.infer(session) if augmentation else session.infer()
         with self._state.steps.measure("compose"):
             spread = augmentation.spread if augmentation else None
+            if self._edges and fades(centre):
+                output = np.require(output, requirements="W")
+                for made in (output,) if spread is None else (output, spread):
+                    self._edges.darken(made)
             features = augmentation.features if augmentation else session.features
             return lane.arithmetic.compose(
                 output, centre.image, centre.normalisation, spread, features
@@ -148,17 +158,29 @@ class Separation:
             with self._state.steps.measure("infer"), self._turn.of(place):
                 block = arrays.xp.asarray(resident.device_input)
                 for i, frame in enumerate(self._seen(window)):
-                    normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
+                    plane = block[i, :, :]
+                    normalise_into(plane, frame.resident, *centre.normalisation, arrays)
+                    self._brighten(self._edges_on_device, plane, frame, centre.normalisation)
                 # A copy: the network's memory is the next slot's as soon as this turn is over.
                 output = arrays.xp.asarray(resident.enqueue(place.stream)) + 0
                 features = getattr(resident, "device_features", None)
                 if features is not None:
                     features = arrays.xp.asarray(features) + 0
             with self._state.steps.measure("compose"):
+                if self._edges_on_device and fades(centre):
+                    self._edges_on_device.darken(output)
                 made = self._arithmetic(slot).compose(
                     output, centre.resident, centre.normalisation, features=features
                 )
                 return _downloaded(made, place)
+
+    def _brighten(
+        self, edges: EvenEdges | None, plane: Array, frame: SRFrame, normalisation: Normalisation
+    ) -> None:
+        """Make a plane of the input as bright at its edges as inside, where its frame fades."""
+        if edges and fades(frame):
+            background, scale = normalisation
+            edges.brighten(plane, (background + self._path.subtracted(frame)) / scale)
 
     def _arithmetic(self, slot: int) -> Arithmetic:
         """Return what composes in a slot of the device."""

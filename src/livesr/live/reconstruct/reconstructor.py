@@ -23,6 +23,10 @@ A sequence of (y, x) or one (n, y, x) array, ADU; float32 if they were corrected
 """
 
 
+Fade = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""How bright the rows (y,) and the columns (x,) of a picture are: 1 inside."""
+
+
 class DoubtfulFrameError(LiveSRError):
     """A frame does not show its patterns, and the rig says to refuse such frames.
 
@@ -52,6 +56,15 @@ class ReportsQuality(Protocol):
         """Reconstruct what follows with the drift of phases and vectors that was recorded for
         it.
         """
+
+
+@runtime_checkable
+class Fades(Protocol):
+    """A reconstruction that is darker at its edges than the specimen."""
+
+    @property
+    def fade(self) -> Fade:
+        """How bright the output is at its edges."""
 
 
 class Reconstructor(Protocol):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.frames import SRFrame
-from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.live.reconstruct.reconstructor import Fade, RawFrames
 
 
 class Superposition:
@@ -32,12 +32,16 @@ class Superposition:
     ----------
     shape : of each (y, x)
     weights : brightness of each channel in the sum
+    fade : of each, as `Fades`; None if they are as bright at their edges as inside
     """
 
     scale = 1.0
 
-    def __init__(self, shape: tuple[int, int], weights: Sequence[float]) -> None:
+    def __init__(
+        self, shape: tuple[int, int], weights: Sequence[float], fade: Fade | None = None
+    ) -> None:
         self._shape, self._weights = shape, tuple(weights)
+        self.fade = fade or (np.ones(shape[0], np.float32), np.ones(shape[1], np.float32))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,12 +68,24 @@ class Superposition:
         average. Every channel's own normalisation is followed and stored, so that an offline run
         adds up the same.
         """
-        level = sum(part.normalisation.scale for part in parts) / len(parts)
         addends = np.stack([part.image for part in parts])
-        for addend, part in zip(addends, parts, strict=True):
+        for addend, part, factor in zip(addends, parts, _factors(parts), strict=True):
             addend -= np.float32(part.normalisation.background)
-            addend *= np.float32(level / part.normalisation.scale)
+            addend *= np.float32(factor)
         return self.reconstruct(addends)
+
+    def subtracted(self, parts: Sequence[SRFrame]) -> float:
+        """Return the background, ADU of the sum, that `add_up` leaves out."""
+        return sum(
+            weight * factor * part.normalisation.background
+            for weight, factor, part in zip(self._weights, _factors(parts), parts, strict=True)
+        )
+
+
+def _factors(parts: Sequence[SRFrame]) -> list[float]:
+    """Return what makes the channels equally bright."""
+    level = sum(part.normalisation.scale for part in parts) / len(parts)
+    return [level / part.normalisation.scale for part in parts]
 
 
 class Gathering:

@@ -143,12 +143,19 @@ class SIMPlan:
 
     def taper(self) -> Float:
         """Window (y, x) that rises as sin^2 from the edges; 1 inside."""
-        sides, fraction = [], self.parameters.taper
-        for n in self.parameters.shape:
-            inside = np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5)
-            rise = np.minimum(1.0, inside / (fraction * n)) if fraction > 0 else np.ones(n)
-            sides.append(np.sin(rise * (np.pi / 2)) ** 2)
-        return np.asarray(np.outer(*sides), np.float32)
+        return np.asarray(np.outer(*(self._rise(n, 1) for n in self.parameters.shape)), np.float32)
+
+    def fade(self) -> tuple[Float, Float]:
+        """How bright rows (2y,) and columns (2x,) of the result are: the taper on its pixels."""
+        y, x = (self._rise(n, SCALE).astype(np.float32) for n in self.parameters.shape)
+        return y, x
+
+    def _rise(self, n: int, scale: int) -> NDArray[np.float64]:
+        """Return the window of a side of `n` camera pixels, on pixels `scale` times as fine."""
+        at, fraction = np.arange(n * scale) / scale, self.parameters.taper
+        inside = np.maximum(np.minimum(at + 0.5, n - at - 0.5), 0.0)
+        rise = np.minimum(1.0, inside / (fraction * n)) if fraction > 0 else np.ones(len(at))
+        return np.asarray(np.sin(rise * (np.pi / 2)) ** 2)
 
     def ramp(self, i: int, window: Float, vectors_um: NDArray[np.float64] | None = None) -> Complex:
         """Rest of the shift, phase, 1 / modulation and taper of the band of wave `i`, (y, x).

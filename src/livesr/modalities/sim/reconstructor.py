@@ -119,6 +119,11 @@ class SIMReconstructor:
         return self.plan.shape
 
     @property
+    def fade(self) -> tuple[Float, Float]:
+        """How bright rows and columns of the result are, 1 away from the tapered edges."""
+        return self.plan.fade()
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes held by the instance plus what one call needs for a moment, the result included."""
         return self._work.memory_bytes
