@@ -235,6 +235,8 @@ def _export_engine(
     rig = simulating_rig(recipe.data.modality)
     attempts = {
         "upscale": f"livesr run {rig} --upscale {out}",
+        "localise": f"livesr run RIG --localiser {out}, where emitters are localised",
+        "sparse": "in Python, with livesr evaluate: a run does not pair channels yet",
         "reconstruct": f"engine: {out}, under 'reconstruct' of a channel in rig.yaml",
     }
     attempt = attempts.get(recipe.data.kind, f"livesr demo --engine {out}")

@@ -171,6 +171,12 @@ def _pairs_scores(results: Mapping[str, Any], kind: str) -> str:
 
 
 def _scores(recipe: Recipe, results: Mapping[str, Any]) -> str:
+    if recipe.data.kind == "localise":
+        return (
+            "## Beside fits\n\nWhat it finds of known emitters, at several densities, beside"
+            " livesr's own fits: [networks]"
+            "(../../docs/networks.md#localisation-fits-or-a-network)."
+        )
     if "calibrated" not in results:
         return _pairs_scores(results, recipe.data.kind)
     domain = recipe.data.domain
