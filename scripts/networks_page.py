@@ -51,7 +51,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "edsr": {"scale": 2, "blocks": 8, "width": 32},
     "rcan": {"frames": 1, "channels": 1, "scale": 2, "width": 32, "groups": 2, "blocks": 4},
     "unet": {"frames": 1, "channels": 1, "scale": 2, "width": 32, "depth": 3},
-    "unet-sim": {"frames": 1, "scale": 2, "width": 32},
+    "raw-unet": {"frames": 1, "scale": 2, "width": 32},
     "dfcan": {"frames": 1, "channels": 1, "scale": 2, "width": 32, "groups": 2, "blocks": 4},
     "srcnn": {"scale": 2},
     "fsrcnn": {"scale": 2},

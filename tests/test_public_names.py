@@ -28,7 +28,8 @@ def imported(code: str) -> Iterator[tuple[str, str]]:
 
 
 def snippets(text: str) -> list[str]:
-    return re.findall(r"^```(?:python)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for language, block in blocks if language in ("", "python")]
 
 
 def shown() -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from livesr.bench import run
 from livesr.bench.compare import compare
 from livesr.bench.picture import draw
 from livesr.bench.report import notes, read_json, table, to_json, write_json
-from livesr.bench.result import Environment, Measured, Result, Target
-from livesr.bench.runner import SuiteUnavailableError, suites
+from livesr.bench.result import Environment, LeftOut, Measured, Result, Target
+from livesr.bench.runner import SuiteUnavailableError, suites, with_peers
 from livesr.bench.timing import Summary, interleave
 from livesr.cli import app
+from livesr.modalities.fluctuation import peers
 
 OFTEN = {"correct", "engine", "fluctuation", "gpu.parity", "shapes", "sim", "store", "storm"}
 """Suites that run in every run of the tests, the others once a night."""
@@ -63,6 +65,28 @@ def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> N
 def test_an_unknown_suite_is_named_before_anything_runs() -> None:
     with pytest.raises(UsageError, match="Did you mean 'sim'"):
         run(["sim", "simm"], quiet=True)
+
+
+def test_peers_are_asked_for_by_the_suite_that_they_are_compared_with() -> None:
+    assert with_peers(["storm", "sim"]) == ["storm.peers", "sim.peers"]
+    assert set(with_peers([])) == {name for name in suites() if name.endswith(".peers")}
+    with pytest.raises(UsageError, match="'hook' is compared with no other program; these are"):
+        with_peers(["hook"])
+
+
+def test_a_peer_that_is_missing_is_a_line_that_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "nanopyx.core.transform", None)
+    found = peers.measure(quick=True)
+    (left_out,) = (entry for entry in found if isinstance(entry, LeftOut))
+    assert left_out.name == "fluctuation.peers.nanopyx"
+    assert "pip install nanopyx" in left_out.reason
+    assert not left_out.fault
+    assert [r.name for r in found if isinstance(r, Result)] == [
+        "fluctuation.peers.speed",
+        "fluctuation.peers.truth",
+    ]
 
 
 def test_who_goes_first_alternates() -> None:

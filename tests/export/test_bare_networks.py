@@ -45,7 +45,7 @@ def exported(path: Path, architecture: str, *, named: bool = True, **parameters:
     ("architecture", "parameters", "task", "found"),
     [
         ("unet", {"frames": 1, "channels": 1, "width": 4, "depth": 3}, "restore", (1, 1, 1, 8)),
-        ("unet-sim", {"frames": 3, "width": 4}, "reconstruct", (3, 1, 2, 8)),
+        ("raw-unet", {"frames": 3, "width": 4}, "reconstruct", (3, 1, 2, 8)),
         ("edsr", {"scale": 2, "blocks": 1, "width": 4}, "upscale", (1, 1, 2, 1)),
     ],
 )
@@ -75,14 +75,14 @@ def test_its_halo_is_measured(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_said_otherwise_is_refused(said: Said, sentence: str, tmp_path: Path) -> None:
-    path = exported(tmp_path / "net.onnx", "unet-sim", frames=3, width=4)
+    path = exported(tmp_path / "net.onnx", "raw-unet", frames=3, width=4)
     with pytest.raises(EngineError, match=sentence):
         import_network(path, tmp_path / "engine", said)
     assert not (tmp_path / "engine").exists()
 
 
 def test_planes_that_the_file_leaves_open(tmp_path: Path) -> None:
-    path = exported(tmp_path / "net.onnx", "unet-sim", named=False, frames=3, width=4)
+    path = exported(tmp_path / "net.onnx", "raw-unet", named=False, frames=3, width=4)
     with pytest.raises(EngineError, match="--raw-frames"):
         import_network(path, tmp_path / "engine", Said("reconstruct"))
     labels = ("angle 0 phase 0", "angle 1 phase 0", "angle 2 phase 0")

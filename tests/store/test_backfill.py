@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import yaozarrs
 
-from livesr.base.config import RigConfig
+from livesr.base.config import RigConfig, load_rig
+from livesr.base.error_bars import FILE, load_error_bars
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import Stream
+from livesr.evaluation.error_bars import Known, calibrated
 from livesr.formats import layout
 from livesr.formats.frames_log import read_frames_log
 from livesr.formats.store import RecordedStore
@@ -276,3 +278,34 @@ def test_a_run_that_upscaled(tmp_path: Path, engine: Engine) -> None:
         backfill(store, upscale=str(edsr_engine(tmp_path / "other", 3).folder))
     backfill(store, upscale=str(upscaling.folder))
     assert_finished(store, reference)
+
+
+def test_what_is_estimated_of_a_prediction_comes_with_it(tmp_path: Path, engine: Engine) -> None:
+    rig = with_error_bars(sim_rig("mixing"), engine, tmp_path)
+    store = hurried(tmp_path, frames=12, rig=rig, error_bars=True, uncertainty="flips")
+    skipped = lines(store, "raw").keys() - lines(store, "sr").keys()
+    assert skipped
+    backfill(store)
+    assert (
+        lines(store, "limits").keys()
+        == lines(store, "uncertainty").keys()
+        == lines(store, "sr").keys()
+        == lines(store, "raw").keys()
+    )
+    bars, normalisations = load_error_bars(rig.folder / FILE), RecordedStore(store).normalisations()
+    for stream, t in skipped:
+        scale = normalisations[stream, t].scale
+        low, high = bars.limits(array(store, "sr")[t], engine.manifest.channel_names, scale)
+        np.testing.assert_array_equal(array(store, "limits")[t], np.concatenate([low, high]))
+
+
+def with_error_bars(rig: RigConfig, engine: Engine, folder: Path) -> RigConfig:
+    """A copy of a rig with error bars beside it."""
+    copy = Path(shutil.copytree(rig.folder, folder / "rig"))
+    rng, labels = np.random.default_rng(2), engine.manifest.channel_names
+    known = [
+        Known(p := rng.random((len(labels), 32, 32), np.float32), p + np.float32(0.1 * (i % 3)), i)
+        for i in range(30)
+    ]
+    calibrated(known, labels, engine, "pairs").save(copy / FILE)
+    return load_rig(copy).with_engine(rig.channels["488"].separate)

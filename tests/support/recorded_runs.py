@@ -126,6 +126,7 @@ class Live:
         dtype: str = "uint16",
         uncertainty: Augmentation | None = None,
         error_map: Literal["numbers", "planes"] | None = None,
+        error_bars: bool = False,
         network: Callable[[Any], Any] = lambda session: session,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
@@ -138,6 +139,7 @@ class Live:
             threads=1,
             uncertainty=uncertainty,
             error_map=error_map,
+            error_bars=error_bars,
         )
         paths = {name: build_path(rig, name, camera, compute) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}

@@ -129,7 +129,7 @@ def test_a_network_that_keeps_its_size_is_refused_for_finer_pairs(tmp_path: Path
     with pytest.raises(ValueError, match="unet keeps the size of its input"):
         Trainer(config, pairs, pairs, tmp_path / "run")
     config = config.model_copy(
-        update={"architecture": "unet-sim", "parameters": {"frames": 9, "width": 4}}
+        update={"architecture": "raw-unet", "parameters": {"frames": 9, "width": 4}}
     )
     with pytest.raises(ValueError, match="frames 3 of the pairs, 9 of the network"):
         Trainer(config, pairs, pairs, tmp_path / "run")

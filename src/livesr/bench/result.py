@@ -227,6 +227,11 @@ def compared(
     )
 
 
+def peer_version(package: str) -> str:
+    """Return the name of an installed package and its version."""
+    return f"{package} {_version(package)}".strip()
+
+
 def _version(package: str) -> str:
     try:
         return version(package)

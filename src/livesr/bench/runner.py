@@ -86,6 +86,27 @@ def suites() -> dict[str, Benchmark]:
     return of_modalities | own
 
 
+PEERS = ".peers"
+"""End of the names of suites that compare with other programs; those run only if asked for."""
+
+
+def with_peers(names: Sequence[str]) -> list[str]:
+    """Return the suites that compare what `names` measure with other programs; all without any.
+
+    Raises
+    ------
+    UsageError
+        If one of them has none.
+    """
+    there = [name.removesuffix(PEERS) for name in suites() if name.endswith(PEERS)]
+    for name in names:
+        if name not in there:
+            raise UsageError(
+                f"{name!r} is compared with no other program; these are: {', '.join(there)}."
+            )
+    return [f"{name}{PEERS}" for name in names or there]
+
+
 def _of_group(group: str, suites: Iterable[str]) -> set[str]:
     """Return the suites of a group; "all" are those of none."""
     if group == "all":

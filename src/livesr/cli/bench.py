@@ -26,6 +26,12 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")
     ] = False,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers", help="Compare with other programs on the same frames: time and quality."
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     png: Annotated[Path | None, typer.Option(help="Picture to write.")] = None,
@@ -62,6 +68,7 @@ def bench(
       livesr bench hook sim --compare bench.json --compare-fail 10
       livesr bench scaling --out scaling.json --png scaling.png --resume
       livesr bench gpu --out gpu.json
+      livesr bench sim storm fluctuation --peers --markdown peers.md
     """
     from livesr.base.errors import UsageError
     from livesr.bench import run
@@ -69,6 +76,7 @@ def bench(
     from livesr.bench.compare import compare as compared_with
     from livesr.bench.picture import draw
     from livesr.bench.report import read_json, to_json, to_markdown
+    from livesr.bench.runner import with_peers
 
     if compare_fail is not None and compare is None:
         raise UsageError(
@@ -77,7 +85,8 @@ def bench(
     if resume and out is None:
         raise UsageError("--resume goes on with the file of --out: give --out FILE.json, too.")
     old = read_json(compare).results if compare else []  # before hours of measuring
-    known = run(suites or ["all"], json_path=out, quick=quick, resume=resume, quiet=as_json)
+    names = with_peers(suites or []) if peers else suites or ["all"]
+    known = run(names, json_path=out, quick=quick, resume=resume, quiet=as_json)
     results = known.results
     if markdown:
         markdown.write_text(to_markdown(results), encoding="utf-8", newline="\n")

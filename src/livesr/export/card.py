@@ -33,7 +33,7 @@ _ORIGINS = {
     "memnet": "MemNet (Tai et al. 2017)",
     "mdsr": "MDSR (Lim et al. 2017)",
     "rdn": "RDN (Zhang et al. 2018)",
-    "unet-sim": "U-Net on raw frames (Jin et al. 2020), on blocks of pixels",
+    "raw-unet": "U-Net on raw frames (Jin et al. 2020), on blocks of pixels",
 }
 _LIMITS = {
     "separate": (

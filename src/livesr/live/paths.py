@@ -43,7 +43,7 @@ from livesr.live.networks import (
     open_networks,
 )
 from livesr.live.normalise import BORDER, background_and_scale
-from livesr.live.reconstruct.mean import Passthrough
+from livesr.live.reconstruct.mean import GroupMean
 from livesr.live.reconstruct.monitor import Monitor
 from livesr.live.reconstruct.reconstructor import (
     Accumulates,
@@ -269,7 +269,7 @@ def build_path(
     )
     learned = rig.channel(name).learned
     if learned:
-        reconstructor: Reconstructor = Passthrough(camera.shape, offset_adu)
+        reconstructor: Reconstructor = GroupMean(camera.shape, offset_adu)
     else:
         with MODALITIES.blamed(way.name, f"cannot reconstruct channel {name!r}"):
             reconstructor = way.build(left, name, camera)

@@ -52,6 +52,7 @@ from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]
 _SCRATCH = "backfill"
+_ESTIMATES: tuple[SeriesName, ...] = ("uncertainty", "limits")  # of a prediction, made with it
 _GROUPS_ON_THEIR_WAY = 8
 
 
@@ -274,15 +275,19 @@ def _todo(
     measure = there - kept.keys()
     if ("recon", position, channel) in store.images:
         measure |= {key for key in outdated & live if not measured[key].get("backfilled")}
-    separated, estimated = made(store.pictures("sr")), made(store.pictures("uncertainty"))
-    with_uncertainty = ("uncertainty", position, channel) in store.images
+    separated = made(store.pictures("sr"))
+    estimated = [
+        made(store.pictures(kind))
+        for kind in _ESTIMATES
+        if (kind, position, channel) in store.images
+    ]
     predict: set[Key] = set()
     if window and ("sr", position, channel) in store.images:
         predict = {
             key
             for key in there
             if key not in separated
-            or (with_uncertainty and key not in estimated)
+            or any(key not in pictures for pictures in estimated)
             or _saw_what_is_lost(separated[key], key, there, window)
             or not (
                 separated[key].get("backfilled")
@@ -454,7 +459,7 @@ class _FillSink(Sink):
         self._images: dict[SeriesName, Image | None] = {
             "recon": store.images.get(("recon", *place)),
             "sr": store.images.get(("sr", *place)),
-            "uncertainty": store.images.get(("uncertainty", *place)),
+            **{kind: store.images.get((kind, *place)) for kind in _ESTIMATES},
         }
         self._shapes = {
             kind: array_shape(image.array) for kind, image in self._images.items() if image
@@ -463,7 +468,7 @@ class _FillSink(Sink):
         wanted: dict[SeriesName, frozenset[Key]] = {
             "recon": todo.measure,
             "sr": todo.predict,
-            "uncertainty": todo.predict,
+            **dict.fromkeys(_ESTIMATES, todo.predict),
         }
         for kind, keys in wanted.items():
             for stream, t in keys if kind in self._shapes else ():
@@ -512,6 +517,8 @@ class _FillSink(Sink):
         self._put("sr", "separated", frame.source, frame.channels, facts)
         if frame.uncertainty is not None and self._images["uncertainty"]:
             self._put("uncertainty", "estimated", frame.source, frame.uncertainty, {})
+        if self._images["limits"] and (limits := frame.limits):
+            self._put("limits", "estimated", frame.source, np.concatenate(limits), {})
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason why a frame could not be computed.
@@ -586,9 +593,9 @@ class _Counter:
         return self._total - self.made["sr"] - self.made["recon"]
 
     def step(self, kind: SeriesName) -> None:
-        """Count and show; an uncertainty comes with its prediction."""
+        """Count and show; what is estimated comes with its prediction."""
         self.made[kind] += 1
-        if kind != "uncertainty":
+        if kind not in _ESTIMATES:
             self._on_progress(self._total - self.left, self._total)
 
 

@@ -1,5 +1,9 @@
 """SOFI's cumulants against their definition, and what they make of blinking points."""
 
+import math
+from collections.abc import Iterator
+from itertools import combinations, product
+
 import array_api_strict
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from livesr.live.arrays import Arrays
 from livesr.modalities.fluctuation import cumulants
 from livesr.modalities.fluctuation.cumulants import Cumulants
+from livesr.modalities.fluctuation.reconstructor import SOFI
 from livesr.optics.summit import summit
 
 SIGMA_PX = 1.1
@@ -19,6 +24,77 @@ def points(frames: int, places: list[tuple[float, float]], size: int = 20) -> np
     shapes = [np.exp(-((y - a) ** 2 + (x - b) ** 2) / (2 * SIGMA_PX**2)) for a, b in places]
     lit = rng.random((frames, len(places))) < 0.1
     return np.einsum("fp,pyx->fyx", lit, np.stack(shapes)).astype(np.float32) * 1000
+
+
+def partitions(of: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
+    """Every way to split a set into blocks."""
+    if not of:
+        yield []
+        return
+    first, rest = of[0], of[1:]
+    for n in range(len(rest) + 1):
+        for others in combinations(rest, n):
+            left = tuple(v for v in rest if v not in others)
+            yield from ([(first, *others), *blocks] for blocks in partitions(left))
+
+
+def joint_cumulant(values: list[np.ndarray]) -> float:
+    """By its definition: the sum over all partitions, of a population."""
+    return sum(
+        (-1) ** (len(blocks) - 1)
+        * math.factorial(len(blocks) - 1)
+        * math.prod(float(np.mean(np.prod([values[i] for i in b], axis=0))) for b in blocks)
+        for blocks in partitions(tuple(range(len(values))))
+    )
+
+
+def by_definition(frames: np.ndarray, order: int, row: int, column: int) -> float:
+    """A pixel of the image: of `order` pixels around its place, those nearest to each other."""
+    middle = np.array([row, column]) - (order - 1) // 2  # in `order`-ths of a camera pixel
+    near = product(*(range(v // order - 1, v // order + 3) for v in middle))
+    sets = list(combinations(near, order))
+    away = order * np.array(sets) - middle
+    spread = np.where(away.sum(axis=1).any(axis=1), np.inf, (away**2).sum(axis=(1, 2)))
+    nearest = [sets[i] for i in np.flatnonzero(spread == spread.min())]
+    values = [joint_cumulant([frames[:, y, x] for y, x in pixels]) for pixels in nearest]
+    return float(np.mean(values) / np.exp(-spread.min() / order**2 / (2 * SIGMA_PX**2)))
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_the_mean_of_all_samples_is_the_cumulant_of_the_population(order: int) -> None:
+    """A few frames are all there is: the estimates of all groups that can be drawn of them."""
+    kinds = 2 if order == 4 else 3
+    population = np.random.default_rng(3).gamma(0.7, 50, (kinds, 8, 8)).astype(np.float32)
+    image = Cumulants((8, 8), order, SIGMA_PX)
+    groups = product(range(kinds), repeat=order + 1)
+    drawn = [image.group([population[i] for i in which]) for which in groups]
+    found = np.mean(drawn, axis=0, dtype=np.float64)
+    exact = population.astype(np.float64)
+    places = [(3 * order + y, 3 * order + x) for y in range(order) for x in range(order)]
+    expected = [by_definition(exact, order, *place) for place in places]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose([found[p] for p in places], expected, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_a_picture_is_linear_in_brightness(order: int) -> None:
+    """Of two points, one three times as bright, whose cumulants differ by 3 to the order."""
+    y, x = np.mgrid[:16, :28]
+    shapes = [np.exp(-((y - 8) ** 2 + (x - at) ** 2) / (2 * SIGMA_PX**2)) for at in (7, 20)]
+    at = np.arange(100)  # lit one time in ten, and independent of each other
+    lit = np.stack([1000.0 * (at % 10 == 0), 3000.0 * (at // 10 == 0)], axis=1)
+    frames = np.einsum("fp,pyx->fyx", lit, np.stack(shapes)).astype(np.float32)
+    cumulant = Cumulants((16, 28), order, SIGMA_PX)
+    image = cumulant.group(list(frames))
+    middle = 14 * order
+
+    def ratio(of: np.ndarray) -> float:
+        left, right = of[:, :middle], of[:, middle:]
+        return float(right.max() / left.max())
+
+    assert ratio(image) == pytest.approx(3.0**order, rel=0.01)
+    for rounds in (0, 10):
+        assert ratio(SOFI(cumulant, SIGMA_PX, rounds).picture(image)) == pytest.approx(3, rel=0.03)
 
 
 @pytest.mark.parametrize(("order", "moment"), [(2, 0.09), (3, 0.072), (4, 0.0414)])

@@ -3,6 +3,7 @@
 import array_api_strict
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from livesr.base.config import load_rig
@@ -14,7 +15,7 @@ from livesr.modalities.widefield.config import WidefieldConfig
 from livesr.modalities.widefield.deconvolved import Deconvolved
 from livesr.modalities.widefield.modality import Widefield
 from livesr.modalities.widefield.reconstructor import Passthrough
-from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
+from livesr.optics.richardson_lucy import GaussianBlur, Reweighting, richardson_lucy
 
 SHAPE, SIGMA_PX = (40, 36), 1.6
 
@@ -39,6 +40,30 @@ def test_it_is_nearer_to_what_is_there_and_keeps_its_light() -> None:
     )
     assert found.min() >= 0
     assert found.sum() == pytest.approx(np.maximum(blurred, 0).sum(), rel=0.02)
+
+
+def test_reweighting_shows_what_an_image_half_as_blurred_would_and_is_linear() -> None:
+    y, x = np.mgrid[:40, :36]
+    d2 = (y - 20) ** 2 + (x - 17) ** 2
+
+    def spot(blur: float) -> np.ndarray:
+        """A Gaussian structure of 2 pixels, seen through a blur."""
+        wide2 = 2.0**2 + blur**2
+        return (100 / wide2 * np.exp(-d2 / (2 * wide2))).astype(np.float32)
+
+    without_noise = Reweighting(SHAPE, SIGMA_PX, 1e-3, HOST)
+    found = without_noise.apply(spot(SIGMA_PX))
+    np.testing.assert_allclose(found, spot(SIGMA_PX / 2), atol=0.01 * spot(SIGMA_PX / 2).max())
+    np.testing.assert_allclose(without_noise.apply(3 * spot(SIGMA_PX)), 3 * found, atol=1e-3)
+
+
+def test_reweighted_frames_are_nearer_to_what_is_there() -> None:
+    there, frames = scene()
+    blurred = Passthrough(SHAPE, 100).reconstruct(frames[:1])
+    sharp = Deconvolved(SHAPE, 100, SIGMA_PX, 0, 1, reweighting=0.1).reconstruct(frames[:1])
+    before, after = (np.corrcoef(v.ravel(), there.ravel())[0, 1] for v in (blurred, sharp))
+    assert after > before + 0.05
+    assert sharp.sum() == pytest.approx(blurred.sum(), rel=0.02)
 
 
 def test_the_blur_is_a_gaussian_and_moves() -> None:
@@ -81,3 +106,10 @@ def test_it_is_off_unless_the_rig_says_so() -> None:
     made = Widefield().build(sharp, channel, camera)
     assert isinstance(made, Deconvolved)
     assert (made.rounds, made.mean_of, made.history) == (5, 4, 3)
+    reweighted = Widefield().build(
+        rig.with_section(WidefieldConfig(reweighting=0.1)), channel, camera
+    )
+    assert isinstance(reweighted, Deconvolved)
+    assert reweighted.reweighting == 0.1
+    with pytest.raises(ValidationError, match="set one of them"):
+        WidefieldConfig(deconvolution=5, reweighting=0.1)

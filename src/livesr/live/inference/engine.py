@@ -397,8 +397,8 @@ class Manifest(Model):
         made = len(self.raw_frames) or 1 if self.task == "restore" else 1
         if self.task not in ("separate", "localise") and len(names) != made:
             raise ValueError(
-                f"an engine that does {self.task!r} has {made} output"
-                f" channel{'s' if made > 1 else ''}, got {len(names)}"
+                f"an engine that does {self.task!r} has {made if made > 1 else 'one'}"
+                f" output channel{'s' if made > 1 else ''}, got {len(names)}"
             )
         known = self.limits.familiarity
         wanted = self.weights.features - len(names)

@@ -14,7 +14,7 @@ from livesr.base.errors import FrameShapeError
 from livesr.live.reconstruct.reconstructor import RawFrames
 
 
-class Passthrough:
+class GroupMean:
     """The mean of the raw frames minus the camera's offset, on the camera's own grid.
 
     Parameters

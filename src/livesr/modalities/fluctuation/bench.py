@@ -1,10 +1,9 @@
-"""Fluctuations: how fast on 256 x 256 frames, whether the image is that of NanoPyx, and how near it
-comes to the structure at three densities.
+"""Fluctuations: how fast on 256 x 256 frames, and how near the image comes to the structure at
+three densities.
 
 Quality is measured on simulated frames whose fluorophores are known, those of the virtual rig: an
 ideal objective's Airy pattern, an sCMOS, 150 photo-electrons a fluorophore and frame, on
-microtubules. NanoPyx (Saraiva et al. 2025, Nature Methods 22, 283) computes eSRRF of the same
-frames in the same process where it is installed (``pip install nanopyx``).
+microtubules. `peers.py` compares with NanoPyx.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from livesr.bench.timing import interleave
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.fluctuation.config import FluctuationConfig
-from livesr.modalities.fluctuation.convergence import Convergence
 from livesr.modalities.fluctuation.modality import Fluctuation
 from livesr.modalities.fluctuation.reconstructor import FluctuationReconstructor
 from livesr.modalities.fluctuation.simulation import fluctuating_bank
@@ -37,8 +35,7 @@ from livesr.optics.similarity import pcc
 from livesr.simulation.blinking_rig import VirtualBlinkingCamera
 from livesr.simulation.camera import find_virtual_camera
 
-_FAST, _TWICE = Target(100, "least"), Target(2, "least", "ratio")
-_SAME = Target(0.99, "least")
+_FAST = Target(100, "least")
 _LIT = (0.01, 0.05, 0.2)  # share of the fluorophores
 _KINDS: dict[str, dict[str, Any]] = {
     "esrrf": {},
@@ -47,7 +44,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "sofi3": {"method": "sofi", "order": 3},
     "sofi4": {"method": "sofi", "order": 4},
 }
-_TRUTH_NM = 30.0  # blur of the structure that images are compared with
+TRUTH_NM = 30.0  # blur of the structure that images are compared with
 
 
 def measure(quick: bool) -> list[Result]:
@@ -57,7 +54,7 @@ def measure(quick: bool) -> list[Result]:
     """
     rig = load_rig("virtual_fluctuation")
     with threadpool_limits(1, "blas"):  # as a run has it
-        results = [*_folded(rig, quick), *_beside_nanopyx(rig, quick)]
+        results = _folded(rig, quick)
         for lit in _LIT[:1] if quick else _LIT:
             results += _quality(rig, lit, quick)
     return [*results, _live(quick)]
@@ -71,7 +68,7 @@ def _folded(rig: RigConfig, quick: bool) -> list[Result]:
 
 
 def _folded_by(kind: str, rig: RigConfig, raw: NDArray[np.uint16], blocks: int) -> Result:
-    reconstructor, frames = _reconstructor(rig, raw.shape[1], _KINDS[kind]), len(raw)
+    reconstructor, frames = reconstructor_of(rig, raw.shape[1], _KINDS[kind]), len(raw)
     scale = reconstructor.scale
     enlarged = np.kron(raw[0], np.ones((scale, scale), np.float32))
 
@@ -80,8 +77,8 @@ def _folded_by(kind: str, rig: RigConfig, raw: NDArray[np.uint16], blocks: int) 
             gaussian_filter(enlarged, 1.0, output=np.float32)
 
     comparison = interleave(
-        lambda: [_per_second(frames, lambda: reconstructor.fold(list(raw)))],
-        lambda: [_per_second(frames, filtered)],
+        lambda: [per_second(frames, lambda: reconstructor.fold(list(raw)))],
+        lambda: [per_second(frames, filtered)],
         blocks,
     )
     return compared(
@@ -92,47 +89,6 @@ def _folded_by(kind: str, rig: RigConfig, raw: NDArray[np.uint16], blocks: int) 
         (_FAST,) if kind == "esrrf" else (),
         f"{raw.shape[1]}^2 frames, {scale} pixels of the image per camera pixel",
     )
-
-
-def _beside_nanopyx(rig: RigConfig, quick: bool) -> list[Result]:
-    """Return speed and agreement with NanoPyx, nothing where it is not installed."""
-    reference = _nanopyx()
-    if reference is None:
-        return []
-    size, frames, blocks = (48, 2, 1) if quick else (128, 4, 3)
-    raw = fluctuating_bank(rig, size, 20).frames.astype(np.float32)
-    options = {"magnification": 4, "radius": 1.5, "sensitivity": 2}
-    ours = Convergence((size, size), 4, 1.5, 2, placed="nanopyx")
-    few = raw[:frames]
-    comparison = interleave(
-        lambda: [_per_second(20, lambda: ours.group(list(raw)))],
-        lambda: [_per_second(frames, lambda: reference(few, **options))],
-        blocks,
-    )
-    inside = (slice(32, -32), slice(32, -32))
-    image, theirs = ours.group(list(few)), reference(few, **options).mean(axis=0)
-    note = f"{size}^2 frames, magnification 4, radius 1.5, sensitivity 2, mean of {frames} frames"
-    return [
-        compared("fluctuation.nanopyx", comparison, "frames/s", "NanoPyx", (_TWICE,), note),
-        Result(
-            "fluctuation.pcc_nanopyx", pcc(image[inside], theirs[inside]), "of 1",
-            targets=(_SAME,), note=note + "; without the outer 8 camera pixels",
-        ),
-    ]  # fmt: skip
-
-
-def _nanopyx() -> Callable[..., NDArray[np.float32]] | None:
-    """Return NanoPyx's eSRRF of single frames, as its threaded kernels compute it."""
-    try:
-        from nanopyx.core.transform import eSRRF_ST
-    except ImportError:
-        return None
-    engine = eSRRF_ST(verbose=False)
-
-    def run(frames: NDArray[np.float32], **options: Any) -> NDArray[np.float32]:
-        return np.asarray(engine.run(frames, run_type="threaded", **options), np.float32)
-
-    return run
 
 
 def _live(quick: bool) -> Result:
@@ -146,14 +102,14 @@ def _live(quick: bool) -> Result:
         rig = rig.with_section(section)
         camera = find_virtual_camera(core, VirtualBlinkingCamera)
         assert camera is not None
-        bank, alone = camera.bank.frames, _reconstructor(rig, size, {})
+        bank, alone = camera.bank.frames, reconstructor_of(rig, size, {})
 
         def bare() -> list[float]:
             running = alone.running()
             stacks = _stacks(bank, every)
             with threadpool_limits(1, "blas"):
                 n = every * len(stacks)
-                return [_per_second(n, lambda: [running.add(stack) for stack in stacks])]
+                return [per_second(n, lambda: [running.add(stack) for stack in stacks])]
 
         core.setExposure(1e3 / (1.3 * bare()[0]))
         comparison = interleave(
@@ -198,11 +154,11 @@ def _quality(rig: RigConfig, lit: float, quick: bool) -> list[Result]:
     density = f"{len(bank.positions_um) * lit / (size * pixel_um) ** 2:.1f}"
     found = []
     for kind, settings in _KINDS.items():
-        reconstructor = _reconstructor(rig, size, {**settings, "every": 100, "window": None})
+        reconstructor = reconstructor_of(rig, size, {**settings, "every": 100, "window": None})
         running, scale = reconstructor.running(), reconstructor.scale
         image = [running.add(stack) for stack in _stacks(bank.frames, 100)][-1]
         margin = (slice(8 * scale, -8 * scale),) * 2
-        truth = structure(bank.positions_um / pixel_um, size, scale, _TRUTH_NM / pixel_um / 1e3)
+        truth = structure(bank.positions_um / pixel_um, size, scale, TRUTH_NM / pixel_um / 1e3)
         mean = zoom(bank.frames.mean(axis=0), scale, order=3, mode="nearest", grid_mode=True)
         found.append(
             Result(
@@ -233,14 +189,18 @@ def _stacks(frames: NDArray[np.uint16], every: int) -> Sequence[RawStack]:
     ]
 
 
-def _reconstructor(rig: RigConfig, size: int, settings: dict[str, Any]) -> FluctuationReconstructor:
+def reconstructor_of(
+    rig: RigConfig, size: int, settings: dict[str, Any]
+) -> FluctuationReconstructor:
+    """Return what folds frames of `size` pixels a side in."""
     assert rig.optics.pixel_size_nm is not None
     section = FluctuationConfig.of(rig).model_copy(update=settings)
     camera = Geometry((size, size), "uint16", rig.optics.pixel_size_nm / 1e3)
     return Fluctuation().build(rig.with_section(section), next(iter(rig.channels)), camera)
 
 
-def _per_second(count: int, work: Callable[[], object]) -> float:
+def per_second(count: int, work: Callable[[], object]) -> float:
+    """Return how many of what `work` does `count` of are done in a second."""
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)

@@ -129,10 +129,11 @@ class Sweep:
             )
             for t, image in zip(self.trials, self.images, strict=True)
         ]
-        n = len(SENSITIVITIES)
+        n, finer = len(SENSITIVITIES), self.images[0].shape[0] // self.mean.shape[0]
+        mean = tile(np.kron(self.mean, np.ones((finer, finer), np.float32)))
         rows = [shown[i : i + n] for i in range(0, len(shown), n)]
         try:
-            sheet([[("mean frame", tile(self.mean))], *rows]).save(path)
+            sheet([[("mean frame", mean)], *rows]).save(path)
         except OSError as e:
             raise ConfigError(f"Cannot write {path}: {e.strerror or e}.") from e
 

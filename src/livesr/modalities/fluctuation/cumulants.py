@@ -27,7 +27,6 @@ import numpy as np
 from livesr.live.arrays import HOST, Array, Arrays
 
 _BAND = 32  # camera rows that are worked on at a time
-_MOST = 4  # combinations of one point: more have pixels that are further apart
 
 Pixel = tuple[int, int]
 
@@ -161,7 +160,7 @@ def _combinations(order: int) -> dict[Pixel, tuple[_Combination, ...]]:
 
     Pixels of the image are `order`-ths of a camera pixel apart, and one of them is in its middle.
     Of all combinations of different pixels whose middle it is, those that are nearest to each
-    other.
+    other: all of them, for without one the others lie to one side.
     """
     near = [(y, x) for y in range(-1, 3) for x in range(-1, 3)]
     first = (order - 1) // 2
@@ -180,4 +179,4 @@ def _nearest(near: Sequence[Pixel], order: int, middle: Pixel) -> Iterator[_Comb
             away = order * np.array(pixels) - middle
             found.append(_Combination(pixels, int((away**2).sum())))
     least = min(c.spread for c in found)
-    yield from [c for c in found if c.spread == least][:_MOST]
+    yield from [c for c in found if c.spread == least]

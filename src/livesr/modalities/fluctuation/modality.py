@@ -108,8 +108,11 @@ class Fluctuation(Modality[FluctuationConfig]):
 
     @property
     def benchmarks(self) -> Mapping[str, Benchmark]:
-        """Speed and quality."""
-        return {"fluctuation": Benchmark("livesr.modalities.fluctuation.bench")}
+        """Speed and quality, and both beside another program."""
+        return {
+            "fluctuation": Benchmark("livesr.modalities.fluctuation.bench"),
+            "fluctuation.peers": Benchmark("livesr.modalities.fluctuation.peers"),
+        }
 
 
 def sigma_px(rig: RigConfig, channel: str, pixel_size_nm: float) -> float:

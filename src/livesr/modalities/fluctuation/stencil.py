@@ -56,16 +56,12 @@ def _shifted(corner: Floats, along_y: float, along_x: float) -> Floats:
     return found
 
 
-def intensities(magnification: int, shift_px: float = 0.0) -> NDArray[np.float32]:
-    """Return the filters (25, 2, 2, 2, p, p) of the intensity, with p = `magnification` / 2.
+def intensities(magnification: int, shift_px: float = 0.0) -> NDArray[np.float64]:
+    """Return the filters (25, magnification squared) of the intensity.
 
-    Of every pixel of the image in a camera pixel: half of the pixel (y, x), and place in it (y, x).
-    The first axis of halves is apart, so that a row of halves can be taken by itself. `shift_px` is
-    by how much they look further, in camera pixels.
+    Of every pixel of the image in a camera pixel. `shift_px` is by how much they look further, in
+    camera pixels.
     """
     centres = (np.arange(magnification) + 0.5) / magnification - 0.5 + shift_px
     weights = cubic(centres[:, None] - np.arange(-REACH, REACH + 1))  # (pixel, tap)
-    p = magnification // 2
-    w = weights.reshape(2, p, SIDE)
-    both = np.einsum("apt,bqu->tuabpq", w, w)
-    return np.ascontiguousarray(both.reshape(SIDE * SIDE, 2, 2, p, p), np.float32)
+    return np.asarray(np.einsum("pt,qu->tupq", weights, weights).reshape(SIDE**2, -1), np.float64)

@@ -213,8 +213,11 @@ class SIM(Modality[SIMConfig]):
 
     @property
     def benchmarks(self) -> Mapping[str, Benchmark]:
-        """The reconstruction beside its Fourier transforms."""
-        return {"sim": Benchmark("livesr.modalities.sim.bench", cores=1)}
+        """The reconstruction beside its Fourier transforms, and beside another program."""
+        return {
+            "sim": Benchmark("livesr.modalities.sim.bench", cores=1),
+            "sim.peers": Benchmark("livesr.modalities.sim.peers"),
+        }
 
 
 def parameters_of(

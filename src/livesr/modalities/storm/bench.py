@@ -60,15 +60,15 @@ def _localise(rig: RigConfig, quick: bool) -> Result:
     """Return frames/s of detection and fit, beside one Gaussian filter of each frame."""
     size, frames, blocks = (64, 10, 2) if quick else (256, 100, 8)
     bank = BlinkingBank(rig, size, frames, lit=50)
-    reconstructor = _reconstructor(rig, size)
+    reconstructor = reconstructor_of(rig, size)
 
     def filtered() -> None:
         for frame in bank.frames:
             gaussian_filter(frame, 1.0, output=np.float32)
 
     comparison = interleave(
-        lambda: [_per_second(frames, lambda: reconstructor.localise(bank.frames, range(frames)))],
-        lambda: [_per_second(frames, filtered)],
+        lambda: [per_second(frames, lambda: reconstructor.localise(bank.frames, range(frames)))],
+        lambda: [per_second(frames, filtered)],
         blocks,
     )
     note = (
@@ -95,7 +95,7 @@ def _live(quick: bool) -> Result:
         rig = rig.with_section(STORMConfig.of(rig).model_copy(update={"frames": n}))
         camera = find_storm_camera(core)
         assert camera is not None
-        alone = _reconstructor(rig, size)
+        alone = reconstructor_of(rig, size)
         bank = camera.bank.frames
 
         def bare() -> list[float]:
@@ -104,7 +104,7 @@ def _live(quick: bool) -> Result:
                 RawStack(tuple(bank[i : i + n]), Stream(), i // n, 0, 0)
                 for i in range(0, frames - n + 1, n)
             ]
-            return [_per_second(n * len(stacks), lambda: [running.add(stack) for stack in stacks])]
+            return [per_second(n * len(stacks), lambda: [running.add(stack) for stack in stacks])]
 
         core.setExposure(1e3 / (1.3 * bare()[0]))
         comparison = interleave(
@@ -145,7 +145,7 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """Frames whose emitters are known.
 
     Positions (y, x) in nm from the corner of the first pixel.
@@ -157,7 +157,8 @@ class _Known:
     pixel_nm: float
 
     @classmethod
-    def blinking(cls, rig: RigConfig, lit: int, frames: int) -> _Known:
+    def blinking(cls, rig: RigConfig, lit: int, frames: int) -> Known:
+        """Simulate frames of 128 x 128 in which `lit` emitters are lit at a time."""
         bank = BlinkingBank(rig, 128, frames, lit=lit)
         truth = [bank.truth(k) for k in range(frames)]
         rows = np.concatenate(
@@ -170,22 +171,27 @@ class _Known:
         )
 
     def score(self, frame: NDArray[Any], places_nm: NDArray[Any]) -> LocalisationScore:
+        """Compare localisations with the emitters."""
         return score_localisations(
             np.asarray(frame, np.int64), places_nm, self.frame, self.places_nm
         )
 
     @property
     def density_per_um2(self) -> float:
+        """Emitters that are lit in a frame."""
         side_um = self.frames.shape[1] * self.pixel_nm / 1e3
         return float(len(self.frame) / len(self.frames) / side_um**2)
 
 
 def _quality(rig: RigConfig, lit: int, frames: int) -> list[Result]:
     """Return Jaccard index and RMSE at one density."""
-    known = _Known.blinking(rig, lit, frames)
-    found = _reconstructor(rig, known.frames.shape[1]).localise(known.frames, range(frames))
+    known = Known.blinking(rig, lit, frames)
+    found = reconstructor_of(rig, known.frames.shape[1]).localise(known.frames, range(frames))
     ours = known.score(found["frame"], np.stack([found["y_nm"], found["x_nm"]], axis=1))
-    theirs = _picasso(rig, known)
+    theirs = None
+    if Picasso.installed():
+        with Picasso(rig, known) as picasso:
+            theirs, _ = picasso.best()
     density = f"{known.density_per_um2:.1f}"
     note = (
         f"{density} emitters/um^2 and frame, {ours.true} true: recall {ours.recall:.3f}, precision"
@@ -214,50 +220,78 @@ def _quality(rig: RigConfig, lit: int, frames: int) -> list[Result]:
     ]
 
 
-def _picasso(rig: RigConfig, known: _Known) -> LocalisationScore | None:
-    """Return what Picasso reaches with the best of its thresholds, None where it is not
-    installed.
+class Picasso:
+    """Picasso's localisation of frames whose emitters are known; a context.
+
+    Parameters
+    ----------
+    rig : its camera
+    known : the frames
     """
-    try:
-        from picasso import io, localize
-    except ImportError:
-        return None
-    import tifffile
 
-    camera = {
-        "Baseline": rig.camera.offset_adu,
-        "Sensitivity": rig.camera.gain_e_per_adu,
-        "Gain": rig.camera.em_gain,
-        "Pixelsize": known.pixel_nm,
-    }
-    scores = []
-    with tempfile.TemporaryDirectory(
-        ignore_cleanup_errors=True
-    ) as folder:  # it keeps the file open
-        path = Path(folder, "known.ome.tif")
-        tifffile.imwrite(
-            path, known.frames, photometric="minisblack", ome=True, metadata={"axes": "TYX"}
+    def __init__(self, rig: RigConfig, known: Known) -> None:
+        self._known = known
+        self._camera = {
+            "Baseline": rig.camera.offset_adu,
+            "Sensitivity": rig.camera.gain_e_per_adu,
+            "Gain": rig.camera.em_gain,
+            "Pixelsize": known.pixel_nm,
+        }
+        # It keeps the file open.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+    @staticmethod
+    def installed() -> bool:
+        """Whether there is one that can be imported."""
+        try:
+            from picasso import io, localize  # noqa: F401
+        except ImportError:
+            return False
+        return True
+
+    def __enter__(self) -> Picasso:
+        import tifffile
+        from picasso import io
+
+        path = Path(self._folder.name, "known.ome.tif")
+        frames = self._known.frames
+        tifffile.imwrite(path, frames, photometric="minisblack", ome=True, metadata={"axes": "TYX"})
+        self._movie, _ = io.load_movie(str(path))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def localise(self, threshold: int) -> Any:
+        """Return its table; None where nothing is found."""
+        from picasso import localize
+
+        spots = localize.identify(self._movie, threshold, _BOX, threaded=False, return_info=False)
+        if not len(spots):
+            return None
+        table, _ = localize.fit(
+            self._movie,
+            camera_info=self._camera,
+            identifications=spots,
+            box=_BOX,
+            fitting_method="gausslq",
+            multiprocess=False,
         )
-        movie, _ = io.load_movie(str(path))
+        return table[np.isfinite(table["x"]) & np.isfinite(table["y"])]
+
+    def best(self) -> tuple[LocalisationScore, int]:
+        """Return what it reaches with the best of its thresholds, and that one."""
+        scores = []
         for threshold in _THRESHOLDS:
-            spots = localize.identify(movie, threshold, _BOX, threaded=False, return_info=False)
-            if not len(spots):
-                continue
-            table, _ = localize.fit(
-                movie,
-                camera_info=camera,
-                identifications=spots,
-                box=_BOX,
-                fitting_method="gausslq",
-                multiprocess=False,
-            )
-            table = table[np.isfinite(table["x"]) & np.isfinite(table["y"])]
-            places = (np.stack([table["y"], table["x"]], axis=1) + 0.5) * known.pixel_nm
-            scores.append(known.score(table["frame"].to_numpy(), places))
-    return max(scores, key=lambda score: score.jaccard)
+            table = self.localise(threshold)
+            if table is not None:
+                places = (np.stack([table["y"], table["x"]], axis=1) + 0.5) * self._known.pixel_nm
+                scores.append((self._known.score(table["frame"].to_numpy(), places), threshold))
+        return max(scores, key=lambda found: found[0].jaccard)
 
 
-def _reconstructor(rig: RigConfig, size: int) -> STORMReconstructor:
+def reconstructor_of(rig: RigConfig, size: int) -> STORMReconstructor:
+    """Return what localises on a camera of `size` pixels a side."""
     assert rig.optics.pixel_size_nm is not None
     camera = Geometry((size, size), "uint16", rig.optics.pixel_size_nm / 1e3)
     found = STORM().build(rig, next(iter(rig.channels)), camera)
@@ -265,7 +299,8 @@ def _reconstructor(rig: RigConfig, size: int) -> STORMReconstructor:
     return found
 
 
-def _per_second(count: int, work: Callable[[], object]) -> float:
+def per_second(count: int, work: Callable[[], object]) -> float:
+    """Return how many of what `work` does `count` of are done in a second."""
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)

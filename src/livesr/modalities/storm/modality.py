@@ -159,8 +159,11 @@ class STORM(Modality[STORMConfig]):
 
     @property
     def benchmarks(self) -> Mapping[str, Benchmark]:
-        """Speed and quality of localisation."""
-        return {"storm": Benchmark("livesr.modalities.storm.bench")}
+        """Speed and quality of localisation, and both beside another program."""
+        return {
+            "storm": Benchmark("livesr.modalities.storm.bench"),
+            "storm.peers": Benchmark("livesr.modalities.storm.peers"),
+        }
 
 
 def sigma_nm(rig: RigConfig, channel: str) -> float:

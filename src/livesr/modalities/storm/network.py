@@ -34,6 +34,9 @@ Floats = NDArray[np.float32]
 PEAK = 0.3
 """Height of a density map above which its peaks are listed as emitters; a lone one's is 1."""
 
+FLOOR = 0.1
+"""Density below which a map is empty: thousands of frames would add the rest up to a grid."""
+
 PROBABLE = 0.5
 """Probability from which on a pixel of a table holds an emitter (Speiser et al. 2021)."""
 
@@ -127,7 +130,7 @@ class NetworkLocaliser(Localiser):
             found.append(self._maxima(output[0]) if self.density else self._table(output))
             found[-1]["frame"] = number
             if self.density:
-                light = np.maximum(output[0], 0) / np.float32(LIGHT_OF_ONE)
+                light = np.where(output[0] > FLOOR, output[0], 0) / np.float32(LIGHT_OF_ONE)
                 total = light if total is None else total + light
         return np.concatenate(found), total
 

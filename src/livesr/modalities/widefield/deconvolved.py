@@ -1,4 +1,4 @@
-"""Richardson-Lucy deconvolution of the mean of the last frames.
+"""Richardson-Lucy deconvolution, or Fourier reweighting, of the mean of the last frames.
 
 Owns what a stream keeps for it. The arithmetic is `livesr.optics.richardson_lucy`'s.
 """
@@ -16,32 +16,44 @@ from livesr.base.frames import Pixels, RawStack
 from livesr.live.arrays import HOST
 from livesr.live.reconstruct.reconstructor import RawFrames, RunningImage
 from livesr.modalities.widefield.reconstructor import Passthrough
-from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
+from livesr.optics.richardson_lucy import Filter, GaussianBlur, Reweighting, richardson_lucy
 
 Image = NDArray[np.float32]
 Correct = Callable[[list[Pixels]], Image]
 
 
 class Deconvolved:
-    """Frames above the camera's offset, averaged and deconvolved with a Gaussian, in ADU.
+    """Frames above the camera's offset, averaged and sharpened, in ADU.
 
     Parameters
     ----------
     shape : of a frame (y, x)
     offset_adu : level of a dark frame, subtracted; what is below it counts as no light
     sigma_px : standard deviation of a point's image, camera pixels
-    rounds : of Richardson-Lucy; at least 1
+    rounds : of Richardson-Lucy; at least 1 without `reweighting`
     mean_of : frames that are averaged, the last so many
+    reweighting : Wiener's parameter of Fourier reweighting; 0 deconvolves
     """
 
     scale = 1
 
     def __init__(
-        self, shape: tuple[int, int], offset_adu: float, sigma_px: float, rounds: int, mean_of: int
+        self,
+        shape: tuple[int, int],
+        offset_adu: float,
+        sigma_px: float,
+        rounds: int,
+        mean_of: int,
+        reweighting: float = 0.0,
     ) -> None:
         self.shape, self.rounds, self.mean_of = shape, rounds, mean_of
+        self.reweighting = reweighting
         self.mean = Passthrough(shape, offset_adu)
-        self._blur = GaussianBlur(shape, sigma_px, HOST)
+        self._filter: Filter = (
+            Reweighting(shape, sigma_px, reweighting, HOST)
+            if reweighting
+            else GaussianBlur(shape, sigma_px, HOST)
+        )
 
     @property
     def history(self) -> float:
@@ -51,21 +63,26 @@ class Deconvolved:
     @property
     def memory_bytes(self) -> int:
         """The frames that are averaged, and the pictures of a round."""
-        return 4 * (self.mean_of + 4) * self.shape[0] * self.shape[1] + self._blur.memory_bytes
+        return 4 * (self.mean_of + 4) * self.shape[0] * self.shape[1] + self._filter.memory_bytes
 
     def reconstruct(self, frames: RawFrames) -> Image:
-        """Deconvolve the mean of the frames, a new picture in ADU.
+        """Sharpen the mean of the frames, a new picture in ADU.
 
         Raises
         ------
         FrameShapeError
             If there is no frame or a frame has another shape.
         """
-        return self.deconvolve(self.mean.reconstruct(frames))
+        return self.sharpen(self.mean.reconstruct(frames))
 
-    def deconvolve(self, picture: Image) -> Image:
-        """Deconvolve a picture above the offset; a new one, of the same light."""
-        return np.asarray(richardson_lucy(picture, self._blur, self.rounds, HOST), np.float32)
+    def sharpen(self, picture: Image) -> Image:
+        """Sharpen a picture above the offset; a new one, of the same light.
+
+        Reweighting leaves what is below 0, which the mean of noise needs.
+        """
+        if self.reweighting:
+            return np.asarray(self._filter.apply(picture), np.float32)
+        return np.asarray(richardson_lucy(picture, self._filter, self.rounds, HOST), np.float32)
 
     def running(self, correct: Correct | None = None) -> RunningMean:
         """Return what one stream of one run accumulates; `correct` is applied to its frames."""
@@ -103,4 +120,4 @@ class RunningMean(RunningImage):
         # Summed anew: subtracting what leaves would keep the rounding of all that ever was.
         total = np.sum([frame for _, frame in self._frames], axis=0, dtype=np.float32)
         mean: Image = np.asarray(total / np.float32(len(self._frames)), np.float32)
-        return this.deconvolve(mean)
+        return this.sharpen(mean)

@@ -41,7 +41,7 @@ class Widefield(Modality[WidefieldConfig]):
         from livesr.optics.psf import gaussian_sigma
 
         settings = WidefieldConfig.of(rig)
-        if not settings.deconvolution:
+        if not (settings.deconvolution or settings.reweighting):
             return Passthrough(camera.shape, rig.camera.offset_adu)
         emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
         sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
@@ -51,4 +51,5 @@ class Widefield(Modality[WidefieldConfig]):
             sigma_nm / (camera.pixel_size_um * 1e3),
             settings.deconvolution,
             settings.mean_of,
+            settings.reweighting,
         )

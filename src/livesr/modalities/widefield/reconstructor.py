@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from livesr.live.reconstruct.mean import Passthrough
+from livesr.live.reconstruct.mean import GroupMean as Passthrough
 
 __all__ = ["Passthrough"]

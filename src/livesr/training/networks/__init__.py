@@ -1,4 +1,4 @@
-"""The networks: IMC-SR separates structures, EDSR upscales, U-Net SIM reconstructs raw frames.
+"""The networks: IMC-SR separates structures, EDSR upscales, a U-Net reconstructs raw frames.
 
 RCAN, U-Net and DFCAN are what they are compared with, and do any of it; `classic` holds what came
 before them.
@@ -35,9 +35,9 @@ from livesr.training.networks.classic import (
 from livesr.training.networks.dfcan import DFCAN
 from livesr.training.networks.edsr import EDSR
 from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
+from livesr.training.networks.raw_unet import RawUNet
 from livesr.training.networks.rcan import RCAN
 from livesr.training.networks.unet import UNet
-from livesr.training.networks.unet_sim import UNetSIM
 
 __all__ = [
     "DFCAN",
@@ -55,10 +55,10 @@ __all__ = [
     "VDSR",
     "IMCSRSingle",
     "MemNet",
+    "RawUNet",
     "SRDenseNet",
     "SRResNet",
     "UNet",
-    "UNetSIM",
     "build",
     "load",
     "patches_seen",
@@ -71,7 +71,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "edsr": EDSR,
     "rcan": RCAN,
     "unet": UNet,
-    "unet-sim": UNetSIM,
+    "raw-unet": RawUNet,
     "dfcan": DFCAN,
     "srcnn": SRCNN,
     "fsrcnn": FSRCNN,

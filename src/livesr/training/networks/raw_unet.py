@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from livesr.training.networks.layers import conv3x3
 
 
-class UNetSIM(nn.Module):  # type: ignore[misc]
+class RawUNet(nn.Module):  # type: ignore[misc]
     """A U-Net on blocks of pixels: nothing is lost, and a convolution costs a quarter.
 
     The published network takes frames that were enlarged before. This one folds blocks of
