@@ -22,10 +22,11 @@ SCRIPT = Path(__file__).parents[1] / "support" / "widget_in_a_process.py"
 GROUPS, RAW = 10, 9
 
 
-def worked(where: str, folder: Path, *, screen: bool = False) -> dict[str, Any]:
+def worked(where: str, folder: Path, *, screen: bool = False, api: str = "") -> dict[str, Any]:
     """Run the window until it is closed; return what was seen."""
     pytest.importorskip("qtpy", reason="no Qt: pip install 'livesr[gui]'")
-    command, settings = [sys.executable, str(SCRIPT), where, str(folder)], {}
+    command = [sys.executable, str(SCRIPT), where, str(folder)]
+    settings = {"QT_API": api} if api else {}
     if not screen:
         settings["QT_QPA_PLATFORM"] = "offscreen"
     elif shutil.which("xvfb-run"):
@@ -72,6 +73,13 @@ def test_the_widget_alone_acquires_by_its_own_buttons(tmp_path: Path) -> None:
     check_runs(seen)
     assert "Recording the live view into run_2.ome.zarr" in seen["state in live"]
     assert seen["state at the end"] == "idle"
+
+
+@pytest.mark.slow
+def test_it_is_the_same_with_pyside(tmp_path: Path) -> None:
+    if not importlib.util.find_spec("PySide6"):
+        pytest.skip("PySide6 is not installed: pip install PySide6")
+    check_runs(worked("qt", tmp_path, api="pyside6"))
 
 
 @pytest.mark.slow

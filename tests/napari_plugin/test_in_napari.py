@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,12 +32,12 @@ pytestmark = [
 ]
 
 
-def in_napari(what: str, folder: Path, *more: str) -> dict[str, Any]:
-    """What the window said; its screenshots stay in `folder`."""
+def worked(what: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run the window to its end."""
     screen = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24"]
     command = [*screen, sys.executable, str(SCRIPT), what, str(folder), *more]
     paths = os.pathsep.join([str(SCRIPT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
+    return subprocess.run(
         command,
         capture_output=True,
         text=True,
@@ -44,9 +45,17 @@ def in_napari(what: str, folder: Path, *more: str) -> dict[str, Any]:
         timeout=280,
         check=False,
     )
+
+
+def understood(done: subprocess.CompletedProcess[str], folder: Path) -> dict[str, Any]:
     assert done.returncode == 0, f"{done.stderr[-3000:]}\nscreenshots: {folder}"
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return said
+
+
+def in_napari(what: str, folder: Path, *more: str) -> dict[str, Any]:
+    """What the window said; its screenshots stay in `folder`."""
+    return understood(worked(what, folder, *more), folder)
 
 
 def test_a_store_is_opened_as_a_whole(tmp_path: Path) -> None:
@@ -69,6 +78,42 @@ def test_a_store_is_opened_as_a_whole(tmp_path: Path) -> None:
     assert all(layer["units"][-1] == "micrometer" for layer in layers.values())
     assert layers["ER · prediction"]["scale"] == pytest.approx([0.5, 0.0325, 0.0325])
     assert all(count > 10_000 for count in said["colors"]), said["colors"]
+
+
+def test_a_store_begins_at_its_first_picture(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(interval_s=0.5))
+    for t in range(6):
+        sink.recon(sr_frame(t))
+        if t in (3, 5):
+            sink.separated(multicolor_frame(t))
+        else:
+            sink.skipped(sr_frame(t).stream, t, "the network cannot keep up")
+    sink.close({})
+    assert in_napari("first", tmp_path, str(sink.path))["t"] == 3
+
+
+def test_what_napari_micromanager_acquires_is_recorded(tmp_path: Path) -> None:
+    """Its MDA and its live mode, by its own buttons, on the core that it made for itself."""
+    if not importlib.util.find_spec("napari_micromanager"):
+        pytest.skip("napari-micromanager is not installed: pip install napari-micromanager")
+    ended = -signal.SIGSEGV, 128 + signal.SIGSEGV
+    for _ in range(3):
+        done = worked("micromanager", tmp_path)
+        if done.returncode not in ended:
+            break
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+    else:
+        alone = [worked("micromanager_alone", tmp_path).returncode for _ in range(3)]
+        assert set(alone) & set(ended), "it crashes beside livesr only"
+        pytest.skip("napari-micromanager crashes on this computer, without livesr as well")
+    said = understood(done, tmp_path)
+    assert said["another core than the instance"]
+    mda, *lives = said["reports"]  # its live mode starts anew for every change of a setting
+    assert (mda["raw_frames"], mda["raw_missing"]) == (12, 0)
+    assert len(RecordedStore(Path(mda["store"])).pictures("raw")) == 12
+    assert max(live["raw_frames"] for live in lives) > 20
 
 
 def test_a_stream_is_followed_until_it_ends(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 ``python this WHAT FOLDER [STORE]``; WHAT is one of the functions below.
 """
 
+import faulthandler
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 what, folder = sys.argv[1], Path(sys.argv[2])
+faulthandler.dump_traceback_later(250)  # says where it hangs, if it does
 os.environ["NAPARI_CONFIG"] = str(folder / "settings.yaml")  # not those of whoever runs the tests
 
 import napari  # noqa: E402
@@ -140,6 +142,71 @@ def run():
     return said
 
 
-said = {"store": store, "stream": stream, "run": run}[what]()
+def micromanager():
+    """An MDA and live mode by the buttons of napari-micromanager, opened after livesr's widget."""
+    from napari_micromanager._gui_objects._mda_widget import MultiDWidget
+    from pymmcore_widgets import LiveButton
+    from qtpy.QtWidgets import QPushButton
+    from useq import MDASequence, TIntervalLoops
+
+    _, widget = viewer.window.add_plugin_dock_widget("livesr", "Run livesr")
+    own = widget.control.core
+    _, micromanager = viewer.window.add_plugin_dock_widget("napari-micromanager")
+    wait(lambda: widget.control.core is micromanager.core)
+    said = {"another core than the instance": micromanager.core is not own}
+    widget.form.choose(rig="demo", store=folder / "run.ome.zarr")
+    widget.form.engine.setCurrentIndex(widget.form.engine.findData("none"))
+    widget.load_button.click()
+    wait(lambda: widget.control.core.getCameraDevice() != "")
+    widget.start_button.click()
+    wait(lambda: widget.control.state == "ready")
+    buttons = micromanager.findChildren(QPushButton)
+    next(button for button in buttons if button.text() == "MDA").click()
+    mda = next(w for w in QApplication.allWidgets() if isinstance(w, MultiDWidget))
+    loops = TIntervalLoops(interval=0, loops=12)
+    mda.setValue(MDASequence(time_plan=loops, channels=["488"]))
+    mda.control_btns.run_btn.click()
+    wait(lambda: widget.control.reports)
+    viewer.screenshot(str(folder / "mda.png"), canvas_only=False, flash=False)
+    wait(lambda: widget.control.state == "ready")
+    live = next(w for w in QApplication.allWidgets() if isinstance(w, LiveButton))
+    live.click()
+    wait(lambda: widget.control.status.get("raw_frames", 0) > 20)
+    viewer.screenshot(str(folder / "live.png"), canvas_only=False, flash=False)
+    live.click()
+    wait(lambda: len(widget.control.reports) > 1 and widget.control.state == "ready")
+    widget.stop_button.click()
+    wait(lambda: widget.control.state == "idle")
+    said["reports"] = [
+        {name: report[name] for name in ("raw_frames", "raw_missing", "store", "warnings")}
+        for report in widget.control.reports
+    ]
+    said["layers"] = list(layers())
+    widget.live.close()
+    return said
+
+
+def micromanager_alone():
+    """The window of napari-micromanager, without livesr's."""
+    viewer.window.add_plugin_dock_widget("napari-micromanager")
+    end = time.monotonic() + 4
+    wait(lambda: time.monotonic() > end)
+    return {}
+
+
+def first():
+    """Where a store begins, given as the last argument."""
+    viewer.open(sys.argv[3], plugin="livesr")
+    return {"t": int(viewer.dims.current_step[viewer.dims.axis_labels.index("t")])}
+
+
+said = {
+    "store": store,
+    "first": first,
+    "stream": stream,
+    "run": run,
+    "micromanager": micromanager,
+    "micromanager_alone": micromanager_alone,
+}[what]()
 viewer.close()
 print(json.dumps(said))

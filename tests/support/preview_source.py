@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from livesr.base.timing import now_ns
-from livesr.formats.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
+from livesr.formats.wire import (
+    FRAME,
+    INPUT,
+    WIDEFIELD,
+    Message,
+    WireChannel,
+    WireHeader,
+    decode,
+    encode,
+)
 from livesr.viewer.frame_pairs import LiveFramePairs
 from livesr.viewer.subscriber import Subscriber
 
@@ -45,7 +54,16 @@ def prediction(t: int, pixels: np.ndarray, **fields: Any) -> Message:
     return _through_the_wire(FRAME, WireHeader(**{**given, **fields}), pixels)
 
 
-def measurement(t: int, pixels: np.ndarray, **fields: Any) -> Message:
+def widefield(t: int, pixels: np.ndarray, **fields: Any) -> Message:
+    return measurement(
+        t,
+        pixels,
+        WIDEFIELD,
+        **{"channels": (WireChannel(label="widefield", window=(0, 1000)),), **fields},
+    )
+
+
+def measurement(t: int, pixels: np.ndarray, topic: bytes = INPUT, **fields: Any) -> Message:
     given = {
         "type": "frame",
         "stream": "test",
@@ -58,7 +76,7 @@ def measurement(t: int, pixels: np.ndarray, **fields: Any) -> Message:
         "pixel_size_um": 0.05,
         "channels": (WireChannel(label="sim", window=(0, 1000)),),
     }
-    return _through_the_wire(INPUT, WireHeader(**{**given, **fields}), pixels)
+    return _through_the_wire(topic, WireHeader(**{**given, **fields}), pixels)
 
 
 class MemorySource(Subscriber):

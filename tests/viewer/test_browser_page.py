@@ -19,7 +19,7 @@ from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import FLAGS, find_chromium
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.successive import SuccessiveSource
-from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
+from preview_source import CHANNELS, MemorySource, flat, measurement, prediction, widefield
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -385,14 +385,117 @@ def test_streams_can_be_chosen(page, source):
                 np.full((3, 8, 8), level, np.uint16),
                 position=position,
                 position_name=f"well {position}",
+                stage_um=(40.0 + position, -2.5, None),
             )
         )
-    wait_for_text(page, "#streams option:first-child", "Newest (well 1)")
-    page.select_option("select[name=position]", label="well 0")
+    wait_for_text(page, ".place output", "well 1 · 2 of 2 · 41.0, -2.5 µm")
+    newest = page.locator(".newest")
+    sync_api.expect(newest).to_have_attribute("aria-pressed", "true")
+    page.locator("[name=position]").fill("0")
     wait_for_colors(page, "composite", {(0.5, 0.5): (0, 0, 0)})
+    wait_for_text(page, ".place output", "well 0 · 1 of 2 · 40.0, -2.5 µm")
+    sync_api.expect(newest).to_have_attribute("aria-pressed", "false")
+    # what there is only one of is not asked for
+    assert page.locator("#streams :is(select, input)").count() == 1
+    newest.click()  # follows again
+    wait_for_colors(page, "composite", {(0.5, 0.5): (255, 255, 255)})
+    wait_for_text(page, ".place output", "well 1")
+
+
+def test_planes_have_a_slider_that_says_how_deep(page, source):
+    for z in range(3):
+        level = np.full((3, 8, 8), 500 * z, np.uint16)
+        source.give(prediction(0, level, z=z, z_um=0.25 * z))
+    wait_for_text(page, ".place output", "3 of 3 · 500 nm")
+    page.locator("[name=z]").fill("1")
+    wait_for_colors(page, "composite", {(0.5, 0.5): (255, 255, 255)}, atol=140)
+    wait_for_text(page, ".place output", "2 of 3 · 250 nm")
+    source.give(prediction(1, np.zeros((3, 8, 8), np.uint16), z=2, z_um=0.5))
+    source.give(prediction(1, np.full((3, 8, 8), 400, np.uint16), z=1, z_um=0.25))
+    wait_for_text(page, ".time", "t 1")
+    wait_for_text(page, ".place output", "2 of 3 · 250 nm")  # the plane that was chosen
+
+
+def test_widefield_is_beside_the_measurement_in_every_mode(page, source):
+    source.give(measurement(4, np.full((64, 64), 500, np.uint16), raw_seq=(36, 44)))
+    wait_for_text(page, ".time", "t 4")
+    button = page.locator("#widefield-on")
+    button.click()
+    sync_api.expect(button).to_have_attribute("aria-pressed", "true")
+    source.give(widefield(4, np.full((32, 32), 250, np.uint16)))
+    wait_for_colors(page, "widefield", {(0.5, 0.5): (64,) * 3})
+    wait_for_text(page, pane("widefield"), "Widefield (measured)")
+    for raw in (False, True):
+        if raw:
+            page.keyboard.press("b")
+        page.locator('[aria-label="Colour table of the widefield"]').select_option("inverted")
+        wait_for_colors(page, "widefield", {(0.5, 0.5): (191,) * 3})
+        wait_for_colors(page, "measurement", {(0.5, 0.5): (128,) * 3})
+    source.give(*quadrants())
+    wait_for_text(page, pane("composite") + " .time", "t 4")
+    assert page.locator(".pane").count() == 3
+    page.reload()  # it is remembered
+    page.locator(pane("widefield")).wait_for()
+    button.click()
+    sync_api.expect(page.locator(pane("widefield"))).to_have_count(0)
+
+
+def drag(page, shows, start, end):
+    box = page.locator(pane(shows) + " canvas").bounding_box()
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=4)
+    page.mouse.up()
+
+
+def test_a_line_is_drawn_and_its_profile_shown_and_saved(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.click("#line-tool")
+    wait_for_text(page, "#measure-hint", "Drag over a picture")
+    drag(page, "composite", (0.25, 0.25), (0.75, 0.25))
+    wait_for_text(page, "#measured-size", "3.2 µm · t 4")  # half of 128 pixels of 50 nm
+    words = page.locator(".legend li").all_inner_texts()
+    assert [w.split() for w in words] == [
+        ["Measurement", "measured"],
+        ["Microtubules", "predicted", "(AI)"],
+        ["ER", "predicted", "(AI)"],
+        ["Lysosomes", "predicted", "(AI)"],
+    ]
+    assert page.locator(".pane .drawn line.over").count() == 2  # over every picture
+    with page.expect_download() as saved:
+        page.click("#measured-save")
+    assert saved.value.suggested_filename == "livesr-line-t4.csv"
+    with open(saved.value.path(), encoding="utf-8") as file:
+        head, *rows = (line.strip().split(",") for line in file)
+    assert head == ["picture", "is", "t", "unit", "um", "intensity"]
+    er = [(float(um), float(v)) for name, _, _, _, um, v in rows if name == '"ER"']
+    assert (er[0], er[-1][1]) == ((0.0, 0.0), 1000.0)
+    assert er[-1][0] == pytest.approx(3.2)
+    page.keyboard.press("l")
+    sync_api.expect(page.locator("#measured")).to_be_hidden()
     assert (
-        page.locator("#streams select").count() == 1
-    )  # what there is only one of is not asked for
+        page.locator(".pane .drawn line").count() == 0
+        or page.locator(".pane .drawn[hidden]").count() == page.locator(".pane").count()
+    )
+
+
+def test_the_mean_of_a_region_is_told_of_every_picture(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.keyboard.press("m")
+    drag(page, "measurement", (0.6, 0.1), (0.9, 0.4))
+    rows = page.locator(".measure table tr")
+    wait_for_text(page, ".measure table", "mean ± SD, ADU")
+    assert [r.split() for r in rows.all_inner_texts()[1:]] == [
+        ["Measurement", "500", "±", "0", "measured"],
+        ["Microtubules", "0", "±", "0", "predicted", "(AI)"],
+        ["ER", "1000", "±", "0", "predicted", "(AI)"],
+        ["Lysosomes", "0", "±", "0", "predicted", "(AI)"],
+    ]
+    page.keyboard.press("m")  # put away: a drag moves the picture again
+    sync_api.expect(page.locator("#measured")).to_be_hidden()
 
 
 # ---- words ---------------------------------------------------------------------------------------
@@ -663,7 +766,9 @@ def test_a_store_plays_pauses_and_is_scrubbed(open_page, store):
         page.keyboard.press("ArrowLeft")
         wait_for_text(page, "#moment", "t 3 · 4 of 5")
         wait_for_text(page, "#fps", "12.5")
-        page.select_option("select[name=position]", label="B")
+        page.locator("[name=position]").fill("1")
+        wait_for_text(page, ".place output", "B · 2 of 2")
+        page.locator("[name=position]").blur()
         wait_for_text(page, "#moment", "t 3 · 4 of 5")
         page.keyboard.press("Space")
         wait_for_text(page, "#moment", "1 of 5")

@@ -19,11 +19,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from livesr.base.errors import BindError
+from livesr.formats.wire import WireChannel
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.page import IN_FLIGHT
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
-from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
+from preview_source import CHANNELS, MemorySource, flat, measurement, prediction, widefield
 
 GREY = np.full((64, 64), 500, np.uint16)
 
@@ -276,6 +277,7 @@ def test_newest_frame_arrives_in_its_colours_with_its_measurement(server, source
     assert [c["label"] for c in header["channels"]] == ["Microtubules", "ER", "Lysosomes"]
     assert header["channels"][1] == {
         "label": "ER", "color": "FF00FF", "window": [0, 1000], "gamma": 1.0, "visible": True,
+        "unit": "ADU",
     }  # fmt: skip
     assert header["latency_ms"] == 61.5
     assert header["residual"] == 0.034
@@ -433,7 +435,10 @@ def test_status_says_what_runs_and_when_it_is_over(source):
         "warnings": ["Look!"],
         "disk_free_bytes": 5e9,
         "length": None,
-        "streams": [{"channel": "", "position": 0, "position_name": "", "z": 0}],
+        "streams": [
+            {"channel": "", "position": 0, "position_name": "", "z": 0}
+            | dict.fromkeys(("z_um", "x_um", "y_um"))
+        ],
     }
     source.ended = True
     assert maker.status()["state"] == "silent"
@@ -510,7 +515,7 @@ def test_colour_contrast_gamma_and_visibility_are_the_pages_own(server, source):
         show(page, channels=[red, {"label": "ER", "visible": False}])
         header, (shown,) = next_frame(page)
         assert np.abs(shown - [180, 0, 0]).max() <= 3
-        assert header["channels"][0] == {**red, "visible": True}
+        assert header["channels"][0] == {**red, "visible": True, "unit": "ADU"}
         assert silent(other, 0.2)
     assert np.abs(plain - [128, 64, 128]).max() <= 3
 
@@ -589,6 +594,105 @@ def test_probe_reads_intensities_not_grey_levels(server, source):
         source.give(flat(1, 7, 8, 9))  # it goes on with the next frame
         assert next_frame(page)[0]["t"] == 1
         assert next_text(page, "probe")["channels"]["ER"] == 8
+
+
+def test_widefield_beside_is_of_the_same_moment_and_has_its_own_look(server, source):
+    for t in (3, 4):
+        source.give(measurement(t, GREY, raw_seq=(9 * t, 9 * t + 8)))
+        source.give(
+            widefield(t, np.full((32, 32), 1000 + 250 * (t - 2), np.uint16), offset_adu=1000)
+        )
+    source.give(flat(3, 1, 2, 3))
+    with join(server) as page:
+        header, _ = next_frame(page)
+        assert header["widefield"] is None  # nobody asked for it
+        show(page, widefield={})
+        header, pictures = next_frame(page)
+        assert [(p["name"], p["t"]) for p in header["pictures"]] == [
+            ("widefield", 3),
+            ("measurement", 3),
+            ("composite", 3),
+        ]
+        assert pictures[0].shape[:2] == (32, 32)  # on the camera's own pixels
+        show(page, widefield={"window": [0, 500], "lut": "gray"}, mode="measurement")
+        header, pictures = next_frame(page)
+        assert [p["name"] for p in header["pictures"]] == ["widefield", "measurement"]
+        assert header["widefield"]["window"] == [0, 500]
+        page.send(json.dumps({"type": "probe", "at": [0.5, 0.5]}))
+        assert next_text(page, "probe")["widefield"] == 500  # the newest: t 4
+
+
+def test_numbers_are_in_the_unit_of_the_picture(server, source):
+    """A run that counts localisations, a hundred for each: the page says localisations."""
+    grey = np.full((32, 32), 1050, np.uint16)
+    unit = {"unit": "localisation", "unit_scale": 0.01, "offset_adu": 1000}
+    window = (WireChannel(label="x", window=(1000, 1200)),)
+    source.give(measurement(0, grey, channels=window, **unit))
+    with join(server) as page:
+        header, (shown,) = next_frame(page)
+        assert header["measurement"]["window"] == [0, 2]
+        assert (header["unit"], header["measurement"]["unit"]) == ("localisation",) * 2
+        page.send(json.dumps({"type": "probe", "at": [0.5, 0.5]}))
+        assert next_text(page, "probe")["measurement"] == 0.5
+        show(page, histogram=True, measurement={"window": [0, 1]})
+        header, (brighter,) = next_frame(page)
+        (counted,) = next_text(page, "histograms")["histograms"]
+    assert (counted["of"], round(counted["low"], 6)) == ("measurement", 0)
+    assert np.abs(shown - 64).max() <= 2
+    assert np.abs(brighter - 128).max() <= 2
+
+
+def ask(page, shape, at):
+    page.send(json.dumps({"type": "measure", "shape": shape, "at": at}))
+    return next_text(page, "measured")
+
+
+def test_a_line_is_read_in_every_picture_and_says_what_was_measured(server, source):
+    ramp = np.tile(np.arange(64, dtype=np.uint16) * 10, (64, 1))
+    source.give(
+        measurement(7, ramp[:32, :32] * 2 + 1000, offset_adu=1000, pixel_size_um=0.1),
+        prediction(7, np.stack([ramp, ramp * 2, ramp * 0]), pixel_size_um=0.05),
+    )
+    with join(server) as page:
+        next_frame(page)
+        # from the middle of pixel 8 to that of pixel 40, along row 20
+        said = ask(page, "line", [8.5 / 64, 20.5 / 64, 40.5 / 64, 20.5 / 64])
+        assert said["um"] == [pytest.approx(32 * 0.05)]
+        about = [(s["label"], s["of"], s["unit"], s["t"]) for s in said["series"]]
+        assert about == [
+            ("measurement", "measurement", "ADU", 7),
+            ("Microtubules", "prediction", "ADU", 7),
+            ("ER", "prediction", "ADU", 7),
+            ("Lysosomes", "prediction", "ADU", 7),
+        ]
+        measured, microtubules, er, _ = (s["values"] for s in said["series"])
+        assert microtubules == pytest.approx([80 + 10 * n for n in range(33)])
+        assert er == pytest.approx([2 * v for v in microtubules])
+        # half as many pixels, whose middles are half a fine pixel further
+        assert measured[0] == pytest.approx(20 * (8.5 / 2 - 0.5))
+        assert len(measured) == 17
+        source.give(flat(8, 5, 6, 7))  # it goes on with the next frame
+        assert next_frame(page)[0]["t"] == 8
+        assert set(next_text(page, "measured")["series"][1]["values"]) == {5}
+
+
+def test_the_mean_of_a_region_is_that_of_its_pixels(server, source):
+    plane = np.random.default_rng(1).integers(0, 900, (3, 64, 64), np.uint16)
+    source.give(measurement(0, plane[0] + 100, offset_adu=100), prediction(0, plane))
+    with join(server) as page:
+        next_frame(page)
+        said = ask(page, "region", [30 / 64, 26 / 64, 10 / 64, 20 / 64])  # drawn backwards
+        assert said["um"] == [pytest.approx(1.0), pytest.approx(0.3)]
+        for found, of in zip(said["series"], [plane[0], *plane], strict=True):
+            inside = of[20:26, 10:30].astype(float)
+            assert found["pixels"] == 6 * 20
+            assert (found["mean"], found["sd"]) == pytest.approx((inside.mean(), inside.std()))
+        assert ask(page, "region", [0.5, 0.5, 0.5, 0.5])["series"][0]["pixels"] == 1
+        ask(page, "line", [1, 1, 1, 1])
+        page.send(json.dumps({"type": "measure", "at": None}))
+        source.give(flat(1, 5, 6, 7))
+        next_frame(page)
+        assert silent(page)  # neither line nor region any more
 
 
 def test_histograms_count_the_pixels(server, source):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from websockets.sync.client import connect
 
+from contracts import describe, describe_channel, feed, raw_stack, sr_frame
 from livesr import LiveSR
+from livesr.base.frames import StagePosition, Stream
+from livesr.base.run_description import RunDescription
+from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sources.plan import sim_sequence
 from livesr.viewer.browser.server import PreviewServer
-from livesr.viewer.frame_pairs import LiveFramePairs
+from livesr.viewer.frame_pairs import LiveFramePairs, Selection
+from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from rigs import virtual_sim
 
@@ -74,3 +80,57 @@ def watch(server: PreviewServer) -> tuple[list[dict], list[dict]]:
             if said["type"] == "status":
                 statuses.append(said)
     return frames, statuses
+
+
+def test_widefield_of_a_store_is_the_mean_of_its_exposures(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe())
+    feed(sink, 0)
+    sink.raw(raw_stack(1, missing=(4,)))
+    sink.recon(sr_frame(1))
+    sink.close({})
+    source = StoreSource(sink.path)
+    pair = source.pair(Selection(), 0, widefield=True)
+    assert pair is not None
+    assert pair.shown.header.raw_seq == (0, 8)
+    found = pair.widefield
+    assert found is not None
+    assert found.pixels is not None
+    assert (found.header.t, found.header.pixel_size_um) == (0, 0.065)
+    assert (found.pixels.shape, int(found.pixels[3, 3])) == ((16, 16), 104)  # of 100 ... 108
+    plain = source.pair(Selection(), 0)
+    assert plain is not None
+    assert plain.widefield is None
+
+
+def test_the_level_without_light_is_taken_off_the_exposures(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(_with_dark(90.0))
+    feed(sink, 0)
+    sink.close({})
+    pair = StoreSource(sink.path).pair(Selection(), 0, widefield=True)
+    assert pair is not None
+    assert pair.widefield is not None
+    assert pair.widefield.header.offset_adu == 90
+
+
+def _with_dark(dark_adu: float) -> RunDescription:
+    return replace(describe(), channels=(replace(describe_channel(), raw_dark_adu=dark_adu),))
+
+
+def test_a_store_says_where_its_streams_are(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(positions=("A", "B"), z_planes=2))
+    for position in (0, 1):
+        for z in (0, 1):
+            stream = Stream(position, "488", z)
+            sink.raw(replace(raw_stack(0, stream), stage=StagePosition(10.0 * position, 5.0, 2.0)))
+            sink.recon(sr_frame(0, stream))
+    sink.close({})
+    found = StoreSource(sink.path).streams()
+    assert [(s.position_name, s.z_um, s.x_um, s.y_um) for s in found] == [
+        ("A", 0.0, 0.0, 5.0),
+        ("A", 0.25, 0.0, 5.0),
+        ("B", 0.0, 10.0, 5.0),
+        ("B", 0.25, 10.0, 5.0),
+    ]

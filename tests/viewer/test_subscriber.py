@@ -5,14 +5,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import zmq
 
-from contracts import code, describe, multicolor_frame, sr_frame
+from contracts import code, describe, multicolor_frame, raw_stack, sr_frame
 from livesr.base.errors import ConfigError
-from livesr.base.frames import Stream
+from livesr.base.frames import StagePosition, Stream
 from livesr.formats import wire
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.viewer import subscriber as subscriber_module
@@ -207,6 +208,33 @@ def test_memory_is_bounded(sink: ZeroMQSink, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_no_address(endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"tcp://127\.0\.0\.1:5555"):
         Subscriber(endpoint).open()
+
+
+def test_widefield_is_made_for_those_who_ask_and_only_while_they_do(
+    sink: ZeroMQSink, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber_module, "_WANTED_S", 0.2)
+    sink.recon(sr_frame(1))
+    assert until(lambda: subscriber.newest("sr/input") is not None)
+    shown = subscriber.newest("sr/input")
+    assert not sink.watches_exposures
+    assert subscriber.widefield_of(shown) is None
+    assert until(lambda: subscriber.widefield_of(shown) is None and sink.watches_exposures)
+    sink.exposed(raw_stack(1))
+    assert until(lambda: subscriber.widefield_of(shown) is not None)
+    found = subscriber.widefield_of(shown)
+    assert (found.header.t, found.header.axes, found.pixels.shape) == (1, "yx", (16, 16))
+    assert int(found.pixels[3, 3]) == 104  # the mean of 100 ... 108
+    assert found.header.ai == {"prediction": False}
+    assert until(lambda: not sink.watches_exposures)  # nobody has asked for a while
+
+
+def test_a_stream_says_where_it_was_taken(sink: ZeroMQSink, subscriber: Subscriber) -> None:
+    stage = StagePosition(120.5, -3.25, 7.0)
+    sink.recon(replace(sr_frame(0, Stream(1, "488", 1)), stage=stage))
+    assert until(lambda: bool(subscriber.streams()))
+    (found,) = subscriber.streams()
+    assert found == ("488", 1, "B", 1, 0.25, 120.5, -3.25)
 
 
 def test_in_another_process(sink: ZeroMQSink) -> None:

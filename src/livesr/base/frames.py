@@ -139,6 +139,15 @@ class RawStack:
         """Whether every exposure of the group arrived."""
         return all(f is not None for f in self.frames)
 
+    def mean(self) -> NDArray[np.float32]:
+        """Return the mean of the exposures that came, float32 (y, x), ADU; one came at least."""
+        came = [frame for frame in self.frames if frame is not None]
+        total = np.zeros(came[0].shape, np.float32)
+        for frame in came:
+            total += frame
+        total /= np.float32(len(came))
+        return total
+
     def __repr__(self) -> str:
         there = [f for f in self.frames if f is not None]
         size = f" of {_size(there[0])}" if there else ""
@@ -147,6 +156,33 @@ class RawStack:
             f"<RawStack {self.stream} t={self.t}: {len(there)} of {len(self.frames)}"
             f" exposures{size}{place}>"
         )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Widefield:
+    """The mean of the exposures of one time point: a measurement without any reconstruction.
+
+    Attributes
+    ----------
+    image : float32 (y, x), ADU as the camera gave them, on the camera's pixels
+    stream, t, t_acq_ns, t_camera_ms, stage : of the raw group
+    """
+
+    image: NDArray[np.float32]
+    stream: Stream
+    t: int
+    t_acq_ns: int
+    t_camera_ms: float | None = None
+    stage: StagePosition = NO_STAGE
+
+    @classmethod
+    def of(cls, stack: RawStack) -> Self:
+        """Return the mean of a raw group."""
+        about = stack.stream, stack.t, stack.t_acq_ns, stack.t_camera_ms, stack.stage
+        return cls(stack.mean(), *about)
+
+    def __repr__(self) -> str:
+        return f"<Widefield {self.stream} t={self.t}: {_size(self.image)}>"
 
 
 class Normalisation(NamedTuple):
@@ -227,6 +263,7 @@ class SRFrame:
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
     group : float32 (n, y, x), its raw frames, corrected, in ADU above the camera's offset and in
         the order of the network that sees them; None where none does
+    stage : where the stages were at the first of them
     """
 
     image: NDArray[np.float32]
@@ -245,6 +282,7 @@ class SRFrame:
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
     group: NDArray[np.float32] | None = field(default=None, compare=False)
+    stage: StagePosition = NO_STAGE
 
     def __repr__(self) -> str:
         what = f"sum of {len(self.parts)} measurements" if self.parts else "measurement"

@@ -23,7 +23,8 @@ class ChannelDescription:
     of, `uncertainty` how that of the prediction is estimated, empty where it is not.
     `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it is
     turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the
-    camera fills, `camera` its label, "" where nobody said, `camera_drawn` whether it draws its
+    camera fills, `raw_dark_adu` about their level without light, `camera` its label, "" where
+    nobody said, `camera_drawn` whether it draws its
     pictures itself. `raw_along_t` says that the exposures of a group are a film rather than
     channels of one picture, `localises` that emitters are looked for in them. A reconstruction
     counts `recon_unit_scale` `recon_unit`. A superposition has no raw frames: it is the sum of the
@@ -63,6 +64,7 @@ class ChannelDescription:
     error_bars: ErrorBars | None = None
     limits_stored: bool = False
     power_mw: float | None = None
+    raw_dark_adu: float = 0.0
 
     @property
     def compared(self) -> tuple[str, ...]:

@@ -214,7 +214,14 @@ class _Endless:
         """Return nothing to select."""
         return ()
 
-    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair:
+    def pair(
+        self,
+        selection: Selection,
+        index: int = 0,
+        *,
+        measured: bool = False,
+        widefield: bool = False,
+    ) -> FramePair:
         """Return the next pair; the last one again when not `running`."""
         self.version += self.running
         header = self._header.model_copy(update={"seq": self.version})

@@ -153,6 +153,7 @@ def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> Ser
     # reconstructed again.
     provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
     provenance["bit_depth"] = channel.raw_bit_depth
+    provenance["dark_adu"] = channel.raw_dark_adu
     if channel.camera:
         provenance["camera"] = channel.camera
     if channel.camera_drawn:

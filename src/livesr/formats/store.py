@@ -87,6 +87,19 @@ class Image:
         scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
         return {axis["name"]: float(s) for axis, s in zip(image["axes"], scale, strict=True)}
 
+    @property
+    def stage_um(self) -> dict[str, float]:
+        """Where the stages were in um, by axis; {} where nobody said."""
+        (image,) = self.attributes["ome"]["multiscales"]
+        steps = image["datasets"][0]["coordinateTransformations"][1:]
+        axes = [axis["name"] for axis in image["axes"]]
+        return {
+            a: float(v)
+            for step in steps
+            for a, v in zip(axes, step.get("translation", ()), strict=False)
+            if a in "zyx"
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayShape:

@@ -26,9 +26,10 @@ INPUT: Final = b"sr/input"
 UNCERTAINTY: Final = b"sr/uncertainty"
 LIMITS: Final = b"sr/limits"
 ERROR: Final = b"sr/error"
+WIDEFIELD: Final = b"sr/widefield"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR, WIDEFIELD)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0
@@ -98,6 +99,8 @@ class WireHeader(_Part):
     channel: _Name = ""
     z: _Count = 0
     t: _Count = 0
+    z_um: FiniteFloat | None = None
+    stage_um: tuple[FiniteFloat | None, FiniteFloat | None, FiniteFloat | None] | None = None
     raw_seq: tuple[_Count, _Count] | None = None
 
     dtype: Literal["|u1", "<u2", "<f4"] = "<u2"
@@ -106,6 +109,8 @@ class WireHeader(_Part):
     encoding: Literal["raw"] = "raw"
     offset_adu: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = 0
     pixel_size_um: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    unit: Annotated[str, Field(max_length=100)] = "ADU"
+    unit_scale: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     channels: tuple[WireChannel, ...] = ()
     ai: dict[str, Any] = Field(default_factory=dict)
 

@@ -79,7 +79,8 @@ class LiveSRWidget(QtWidgets.QWidget):
         self, core: CMMCorePlus | None = None, parent: QtWidgets.QWidget | None = None
     ) -> None:
         super().__init__(parent)
-        self.control = Control(core if core is not None else CMMCorePlus.instance())
+        self._core = core
+        self.control = Control(self.program_core())
         self.setWindowTitle("livesr")
         self._seen, self._looks, self._looking = -1, 0, False
         self._state: State | None = None
@@ -107,6 +108,13 @@ class LiveSRWidget(QtWidgets.QWidget):
         self._timer.start()
         self._rig_chosen()
         self.look()
+
+    def program_core(self) -> CMMCorePlus:
+        """Return the core that the program acquires with now.
+
+        It is asked for while no session is open; override it for a program that changes its core.
+        """
+        return self._core if self._core is not None else CMMCorePlus.instance()
 
     # -- layout ------------------------------------------------------------------------------------
 
@@ -188,6 +196,8 @@ class LiveSRWidget(QtWidgets.QWidget):
         if self.form.rig is None:
             self.control.problem = self.form.problem
             return
+        if self.control.state == "idle":
+            self.control.core = self.program_core()
         self.control.start(self.form.choice())
 
     def _acquire(self) -> None:
@@ -213,7 +223,7 @@ class LiveSRWidget(QtWidgets.QWidget):
         return bool(rig and loaded and Path(loaded).absolute() == rig.cfg_path.absolute())
 
     def _load_hardware(self) -> None:
-        rig, core = self.form.rig, self.control.core
+        rig, core = self.form.rig, self.program_core()
         if rig is None:
             return
         if rig.core == "unicore" and not hasattr(core, "loadPyDevice"):
@@ -245,7 +255,10 @@ class LiveSRWidget(QtWidgets.QWidget):
 
     def _show_state(self) -> None:
         control = self.control
-        state, mda = control.state, control.core.mda.is_running()
+        state = control.state
+        if state == "idle":
+            control.core = self.program_core()
+        mda = control.core.mda.is_running()
         text, color = _STATES[state]
         if state == "acquiring":
             text = f"Recording {'an acquisition' if mda else 'the live view'}"

@@ -170,7 +170,7 @@ class ErrorMaps:
         level = sum(part.normalisation.scale for part in parts) / len(parts)
         added = [
             np.float32(weight * level / part.normalisation.scale)
-            * _mean(job.stacks[part.stream.channel])
+            * job.stacks[part.stream.channel].mean()
             for weight, part in zip(weights, parts, strict=True)
         ]
         return np.sum(added, axis=0, dtype=np.float32), 1
@@ -178,7 +178,7 @@ class ErrorMaps:
     def _mean(self, stack: RawStack) -> tuple[Image, int]:
         history = self._paths[stack.stream.channel].history
         if not history:
-            return _mean(stack), 1
+            return stack.mean(), 1
         if stack.stream not in self._widefield:
             self._widefield[stack.stream] = _Mean(history)
         return self._widefield[stack.stream].add(stack)
@@ -198,7 +198,7 @@ class _Mean:
 
     def add(self, stack: RawStack) -> tuple[Image, int]:
         """Take a group; return the mean with it, and of how many."""
-        mean = _mean(stack)
+        mean = stack.mean()
         if math.isinf(self._history):
             self._sum = mean if self._sum is None else self._sum + mean
             self._n += 1
@@ -207,16 +207,6 @@ class _Mean:
         while self._kept[0][0] < stack.t - self._history:
             self._kept.popleft()
         return np.mean([m for _, m in self._kept], axis=0, dtype=np.float32), len(self._kept)
-
-
-def _mean(stack: RawStack) -> Image:
-    """Return the mean of the exposures that came, float32 (y, x), ADU."""
-    came = [frame for frame in stack.frames if frame is not None]
-    total = np.zeros(came[0].shape, np.float32)
-    for frame in came:
-        total += frame
-    total /= np.float32(len(came))
-    return total
 
 
 def _inside(

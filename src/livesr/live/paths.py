@@ -368,6 +368,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_unit=way.unit if measured == way.method else "ADU",
         recon_unit_scale=way.unit_scale if measured == way.method else 1.0,
         power_mw=raw.rig.channel(raw.channel).power_mw,
+        raw_dark_adu=_dark_adu(raw.rig),
     )
 
 

@@ -73,9 +73,17 @@ class RunPairs:
         )
 
     def pair(
-        self, selection: Selection, index: int = 0, *, measured: bool = False
+        self,
+        selection: Selection,
+        index: int = 0,
+        *,
+        measured: bool = False,
+        widefield: bool = False,
     ) -> FramePair | None:
-        """Return the newest pair of a channel, of the first without one; `index` means nothing."""
+        """Return the newest pair of a channel, of the first without one; `index` means nothing.
+
+        Nobody here asks for `widefield`.
+        """
         run = self._follow_run()
         name = selection.channel
         if name is None and (streams := self.streams()):

@@ -6,6 +6,7 @@ shows them; nothing is written.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 
 MEASUREMENT, PREDICTION, ESTIMATE = "measurement", "prediction", "estimate"
-_ORDER: tuple[SeriesName, ...] = ("raw", "recon", "uncertainty", "sr")  # the last lies on top
+_ORDER: tuple[SeriesName, ...] = (  # the last lies on top
+    "raw",
+    "recon",
+    "error",
+    "limits",
+    "uncertainty",
+    "sr",
+)
 _UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 _EXPOSURE = "exposure"
 _POINT_UM = 0.05
@@ -37,7 +45,45 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
     """Return what reads `path`, None if it is no store of livesr; napari calls this."""
     if not isinstance(path, str) or not is_store(Path(path)):
         return None
-    return store_layers
+    return _opened
+
+
+def _opened(path: str) -> list[LayerData]:
+    """Return the layers of a store, and let the window begin where there is a picture."""
+    layers = store_layers(path)
+    images = [(about, kind) for _, about, kind in layers if kind == "image"]
+    if (start_s := _first_s(path)) is not None and images:
+        _begin_at(start_s, images[-1][0]["name"])
+    return layers
+
+
+def _first_s(path: str) -> float | None:
+    """Return the time of the first picture of what is seen first, s; None where there is none."""
+    store = RecordedStore(Path(path))
+    for kind in ("sr", "recon", "raw"):
+        shown = [image for image in store.images.values() if image.kind == kind]
+        if shown:
+            first = min((t for _, t in store.pictures(kind)), default=0)
+            return first * shown[0].exposures * shown[0].scale["t"]
+    return None
+
+
+def _begin_at(seconds: float, last: str) -> None:
+    """Move the slider of time there, as soon as the layer called `last` is in an empty window."""
+    napari = sys.modules.get("napari")  # whoever reads without it has no window
+    viewer = napari.current_viewer() if napari else None
+    if viewer is None or len(viewer.layers):
+        return
+
+    def move(event: Any) -> None:
+        layer = event.value
+        if layer.name != last:
+            return
+        viewer.layers.events.inserted.disconnect(move)
+        axis = list(layer.axis_labels).index("t") + viewer.dims.ndim - layer.ndim
+        viewer.dims.set_point(axis, seconds)
+
+    viewer.layers.events.inserted.connect(move)
 
 
 def store_layers(path: str | Path) -> list[LayerData]:
@@ -154,7 +200,7 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
     drawn from localisations has its outer corner there, where they count from.
     """
     scale = {axis: s for axis, s in image.scale.items() if axis != "c"}
-    here, first = _stage(image), _stage(_first_position(store, image))
+    here, first = image.stage_um, _first_position(store, image).stage_um
     moved = {axis: here.get(axis, 0.0) - first.get(axis, 0.0) for axis in scale}
     if _localisations(store, image.position, image.channel):
         moved |= {axis: moved[axis] + scale[axis] / 2 for axis in "yx"}
@@ -165,19 +211,6 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
         "translate": [*(0.0 for _ in axes), *moved.values()],
         "axis_labels": [*axes, *scale],
         "units": [*("pixel" for _ in axes), *(_UNITS[axis] for axis in scale)],
-    }
-
-
-def _stage(image: Image) -> dict[str, float]:
-    """Return where the stages were in um, by axis; {} where nobody said."""
-    (multiscale,) = image.attributes["ome"]["multiscales"]
-    steps = multiscale["datasets"][0]["coordinateTransformations"][1:]
-    axes = [axis["name"] for axis in multiscale["axes"]]
-    return {
-        a: float(v)
-        for step in steps
-        for a, v in zip(axes, step.get("translation", ()), strict=False)
-        if a in "zyx"
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pymmcore_plus import CMMCorePlus
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from livesr.base.errors import LiveSRError
@@ -89,6 +90,9 @@ class FollowWidget(QWidget):
 class RunWidget(LiveSRWidget):
     """Runs livesr on the Micro-Manager core of this program; its pictures are layers.
 
+    That of napari-micromanager, where its window is open here, whichever was opened first: it makes
+    a core of its own.
+
     Parameters
     ----------
     napari_viewer : whose layers they are; napari gives it
@@ -103,3 +107,15 @@ class RunWidget(LiveSRWidget):
             napari_viewer, RunPairs(control.newest, lambda: dict(control.status))
         )
         self.destroyed.connect(self.live.close)
+
+    def program_core(self) -> CMMCorePlus:
+        """Return the core of napari-micromanager, else `CMMCorePlus.instance()`."""
+        try:
+            from napari_micromanager.main_window import get_core
+        except ImportError:  # not installed, or of a version that takes the instance
+            return super().program_core()
+        try:
+            core: CMMCorePlus = get_core()
+            return core
+        except RuntimeError:  # it is not open
+            return super().program_core()

@@ -8,7 +8,7 @@ stream; `store_source.py` has the same for a store. Draws nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -39,7 +39,8 @@ class FramePair:
     `index` is its place in a store, None in a running stream. `uncertainty` is that of the
     prediction, where it was estimated. `separated` says of a measurement that is asked for by
     itself that there are predictions of its stream. `error` is the comparison with widefield: of a
-    running stream the newest, which may be of an earlier moment.
+    running stream the newest, which may be of an earlier moment. `widefield` is the mean of the
+    exposures, where it was asked for.
     """
 
     prediction: Message | None
@@ -48,6 +49,7 @@ class FramePair:
     uncertainty: Message | None = None
     separated: bool = False
     error: Message | None = None
+    widefield: Message | None = None
 
     @property
     def shown(self) -> Message:
@@ -102,14 +104,20 @@ class FramePairSource(Protocol):
         """Return what can be selected."""
 
     def pair(
-        self, selection: Selection, index: int = 0, *, measured: bool = False
+        self,
+        selection: Selection,
+        index: int = 0,
+        *,
+        measured: bool = False,
+        widefield: bool = False,
     ) -> FramePair | None:
         """Return the newest pair of a running stream, the one at `index` of a store.
 
         None if there is none.
 
         With `measured` only the measurement matters: a running stream then gives the newest one,
-        which no prediction is made from yet.
+        which no prediction is made from yet. With `widefield` it comes with the mean of its
+        exposures, as soon as there is one.
         """
 
 
@@ -160,9 +168,20 @@ class LiveFramePairs:
         return self._subscriber.streams()
 
     def pair(
-        self, selection: Selection, index: int = 0, *, measured: bool = False
+        self,
+        selection: Selection,
+        index: int = 0,
+        *,
+        measured: bool = False,
+        widefield: bool = False,
     ) -> FramePair | None:
         """Return the newest pair; `index` means nothing here."""
+        pair = self._newest(selection, measured=measured)
+        if pair is None or not widefield:
+            return pair
+        return replace(pair, widefield=self._subscriber.widefield_of(pair.shown))
+
+    def _newest(self, selection: Selection, *, measured: bool) -> FramePair | None:
         channel = selection.channel if selection.channel is not None else self._first_separated()
         _, position, z = selection
         measurement = self._subscriber.newest("sr/input", channel=channel, position=position, z=z)

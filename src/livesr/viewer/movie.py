@@ -158,12 +158,14 @@ def _frames(
     maker = PictureMaker(source)
     start_ns: int | None = None
     across = 2 if settings.view.mode in {"beside", "channels"} else 1
+    across += settings.view.widefield is not None
     for index in indices:
-        pair = source.pair(settings.view.selection, index)
+        view = settings.view
+        pair = source.pair(view.selection, index, widefield=view.widefield is not None)
         assert pair is not None
         at_ns = pair.shown.header.t_acq_ns or 0
         start_ns = at_ns if start_ns is None else start_ns
-        picture, _ = arranged(maker, pair, settings.view, settings.part, _WIDTH // across - 60)
+        picture, _ = arranged(maker, pair, view, settings.part, _WIDTH // across - 60)
         yield _even(with_caption(picture, _caption(pair, (at_ns - start_ns) / 1e9, source.status)))
 
 

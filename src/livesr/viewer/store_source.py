@@ -7,6 +7,7 @@ whoever looks decides which moment.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class StoreSource:
         self.status, unread = _report(store.path / REPORT)
         self.problem = " ".join((*store.problems, *unread))
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
+        self._raw = {key[1:]: image for key, image in store.images.items() if key[0] == "raw"}
         if not self._images:
             raise StoreError(
                 f"{path} holds neither reconstructions nor predictions to show, only raw exposures."
@@ -70,6 +72,7 @@ class StoreSource:
         self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
         self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
+        self._raw_lines = store.pictures("raw")
         self._normalisations = store.normalisations()
         self._times = {stream: self._moments(stream) for stream in self._all_streams()}
         if not any(self._times.values()):
@@ -77,6 +80,7 @@ class StoreSource:
                 f"{path} holds no frame yet: nothing was recorded, or nothing is finished."
             )
         self._read = lru_cache(_SCENES_KEPT)(self._read_pair)
+        self._read_widefield = lru_cache(_SCENES_KEPT)(self._widefield)
 
     @property
     def length(self) -> int:
@@ -85,14 +89,15 @@ class StoreSource:
 
     def streams(self) -> tuple[StreamName, ...]:
         """Return every stream of the store that has a picture."""
-        return tuple(
-            StreamName(s.channel, s.position, self._names[s.position], s.z)
-            for s, t in self._times.items()
-            if t
-        )
+        return tuple(self._named(s) for s, t in self._times.items() if t)
 
     def pair(
-        self, selection: Selection, index: int = 0, *, measured: bool = False
+        self,
+        selection: Selection,
+        index: int = 0,
+        *,
+        measured: bool = False,
+        widefield: bool = False,
     ) -> FramePair | None:
         """Return the moment at `index` of a stream, its last one beyond its end.
 
@@ -103,7 +108,10 @@ class StoreSource:
             return None
         times = self._times[stream]
         index = min(max(index, 0), len(times) - 1)
-        return self._read(stream, times[index], index)
+        pair = self._read(stream, times[index], index)
+        if not widefield:
+            return pair
+        return replace(pair, widefield=self._read_widefield(stream, times[index]))
 
     def times(self, selection: Selection) -> tuple[tuple[int, int, int], ...]:
         """Return index, time point, and when it was taken in ns (0: unknown) of every moment."""
@@ -119,6 +127,14 @@ class StoreSource:
             )
             for index, t in enumerate(self._times[stream])
         )
+
+    def _named(self, stream: Stream) -> StreamName:
+        """Return what a stream is called, and where it was taken."""
+        where = stream.position, stream.channel
+        image = next(i for key, i in self._images.items() if key[1:] == where)
+        stage, step_um = image.stage_um, image.scale.get("z", 0.0)
+        place = stream.channel, stream.position, self._names[stream.position], stream.z
+        return StreamName(*place, stream.z * step_um, stage.get("x"), stage.get("y"))
 
     def _selected(self, selection: Selection) -> Stream | None:
         """Return the stream that is meant, one that is separated before another."""
@@ -154,6 +170,31 @@ class StoreSource:
             error=self._message("error", stream, t),
         )
 
+    def _widefield(self, stream: Stream, t: int) -> Message | None:
+        """Return the mean of the exposures of a moment.
+
+        None where they were not recorded, some are missing, or there is one alone.
+        """
+        image = self._raw.get((stream.position, stream.channel))
+        line = self._raw_lines.get((stream, t))
+        if image is None or line is None or line.get("missing"):
+            return None
+        from livesr.formats.zarr_files import open_array
+
+        shape = array_shape(image.array, image.exposures)
+        planes = np.asarray(open_array(image.array)[shape.index(t, stream.z)])
+        if planes.ndim < 3 or len(planes) < 2:
+            return None
+        pixels = np.rint(planes.mean(0, dtype=np.float32)).astype(np.uint16)
+        header = self._header(image, stream, t, line, pixels.shape).model_copy(
+            update={
+                "axes": "yx",
+                "offset_adu": round(image.attributes["livesr"].get("dark_adu", 0)),
+                "channels": (WireChannel(label="widefield"),),
+            }
+        )
+        return Message("sr/widefield", header, pixels)
+
     def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
         key = (kind, stream.position, stream.channel)
         line = self._lines[kind].get((stream, t))
@@ -166,10 +207,28 @@ class StoreSource:
         header = self._header(self._images[key], stream, t, line, pixels.shape)
         return Message(_TOPICS[kind], header, pixels)
 
+    def _unit_of(self, image: Image) -> Mapping[str, Any]:
+        """Return unit and scale of an image; a prediction has those of what it was made from."""
+        measured = self._images.get(("recon", image.position, image.channel))
+        if image.kind not in ("recon", "sr") or measured is None:
+            return {}
+        unit: Mapping[str, Any] = measured.attributes["livesr"].get("intensity", {})
+        return unit
+
+    def _exposures_of(self, stream: Stream, t: int) -> tuple[int, int] | None:
+        """Return which exposures a moment was made from, first and last, if they were recorded."""
+        raw = self._raw.get((stream.position, stream.channel))
+        if raw is None:
+            return None
+        n = raw.exposures * array_shape(raw.array, raw.exposures).length.get("c", 1)
+        return t * n, (t + 1) * n - 1
+
     def _header(
         self, image: Image, stream: Stream, t: int, line: Event, shape: tuple[int, ...]
     ) -> WireHeader:
         own = image.attributes["livesr"]
+        intensity = own.get("intensity", {})
+        unit = self._unit_of(image)
         normalisation = self._normalisations.get((stream, t))
         return WireHeader(
             type="frame",
@@ -184,7 +243,10 @@ class StoreSource:
             t=t,
             shape=shape,
             axes="yx" if image.kind == "recon" else "cyx",
-            offset_adu=own["intensity"]["offset"],
+            offset_adu=intensity.get("offset", 0),
+            unit=unit.get("unit", "ADU"),
+            unit_scale=unit.get("scale", 1.0),
+            raw_seq=self._exposures_of(stream, t),
             pixel_size_um=image.scale["x"],
             channels=_channels(image),
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},

@@ -6,6 +6,7 @@ Owns one SUB socket and the one thread that empties it. Draws nothing.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -26,6 +27,7 @@ from livesr.formats.wire import (
     SILENCE_S,
     STATUS,
     UNCERTAINTY,
+    WIDEFIELD,
     Message,
     WireError,
     decode,
@@ -41,19 +43,28 @@ _MEASUREMENTS_KEPT = (
     16  # a prediction trails its measurement by one frame, by several when the network is late
 )
 _UNCERTAINTIES_KEPT = 2  # which come right before their prediction
-_BESIDE = {INPUT.decode(): _MEASUREMENTS_KEPT, UNCERTAINTY.decode(): _UNCERTAINTIES_KEPT}
+_BESIDE = {
+    INPUT.decode(): _MEASUREMENTS_KEPT,
+    WIDEFIELD.decode(): _MEASUREMENTS_KEPT,
+    UNCERTAINTY.decode(): _UNCERTAINTIES_KEPT,
+}
+_WANTED_S = 3.0  # after which what is sent on demand is asked for no longer
 
 
 class StreamName(NamedTuple):
     """One series of pictures that a run sends.
 
-    Acquisition channel, position and its name, plane of a stack.
+    Acquisition channel, position and its name, plane of a stack; how far the plane is from the
+    first one, and where the stage was, um, None where nobody said.
     """
 
     channel: str
     position: int
     position_name: str
     z: int
+    z_um: float | None = None
+    x_um: float | None = None
+    y_um: float | None = None
 
 
 class Subscriber:
@@ -90,7 +101,8 @@ class Subscriber:
         self._topics = topics
         self._newest: OrderedDict[tuple[str, str, int, int], tuple[int, Message]] = OrderedDict()
         self._beside: dict[tuple[str, str, int, int], deque[Message]] = {}
-        self._streams: dict[StreamName, None] = {}
+        self._streams: dict[tuple[str, int, int], StreamName] = {}
+        self._wanted_s = -math.inf
         self._changed = threading.Condition()
         self._count = 0
         self._taken: dict[str, int] = {}
@@ -191,13 +203,24 @@ class Subscriber:
     def streams(self) -> tuple[StreamName, ...]:
         """Return every stream of pictures that was heard, in the order of its first picture."""
         with self._changed:
-            return tuple(self._streams)
+            return tuple(self._streams.values())
 
     def measurement_of(self, prediction: Message) -> Message | None:
         """Return the measurement that a prediction was made from, else the newest of its stream."""
         with self._changed:
             kept = self._beside.get((INPUT.decode(), *prediction.key[1:]), ())
             return _of_moment(kept, prediction.header.t) or (kept[-1] if kept else None)
+
+    def widefield_of(self, message: Message) -> Message | None:
+        """Return the mean of the exposures of a picture, else the newest of its stream.
+
+        It is computed and sent for those who ask: from the first call on, until there was none for
+        some seconds. None until one has come, and where there is none.
+        """
+        with self._changed:
+            self._wanted_s = time.monotonic()
+            kept = self._beside.get((WIDEFIELD.decode(), *message.key[1:]), ())
+            return _of_moment(kept, message.header.t) or (kept[-1] if kept else None)
 
     def uncertainty_of(self, prediction: Message) -> Message | None:
         """Return the uncertainty that was estimated for a prediction, None where there is none."""
@@ -241,8 +264,13 @@ class Subscriber:
         return None
 
     def _receive(self, context: zmq.Context[Any], socket: zmq.Socket[Any]) -> None:
+        asked = False
         try:
             while not self._stop.is_set():
+                wanted = time.monotonic() - self._wanted_s < _WANTED_S
+                if wanted != asked:
+                    (socket.subscribe if wanted else socket.unsubscribe)(WIDEFIELD)
+                    asked = wanted
                 if socket.poll(_POLL_MS):
                     self._take([frame.buffer for frame in socket.recv_multipart(copy=False)])
         finally:
@@ -287,10 +315,11 @@ class Subscriber:
 
     def _keep_picture(self, message: Message) -> None:
         header = message.header
-        if len(self._streams) < _MAX_KEYS:
-            self._streams[
-                StreamName(header.channel, header.position, header.position_name, header.z)
-            ] = None
+        key = message.key[1:]
+        if key not in self._streams and len(self._streams) < _MAX_KEYS:
+            x_um, y_um, _ = header.stage_um or (None, None, None)
+            place = header.channel, header.position, header.position_name, header.z
+            self._streams[key] = StreamName(*place, header.z_um, x_um, y_um)
         if (kept := _BESIDE.get(message.topic)) is not None:
             self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)
 

@@ -64,7 +64,12 @@ class SuccessiveSource:
         return self._now.streams()
 
     def pair(
-        self, selection: Selection, index: int = 0, *, measured: bool = False
+        self,
+        selection: Selection,
+        index: int = 0,
+        *,
+        measured: bool = False,
+        widefield: bool = False,
     ) -> FramePair | None:
         """Return a pair of the source of the moment."""
-        return self._now.pair(selection, index, measured=measured)
+        return self._now.pair(selection, index, measured=measured, widefield=widefield)

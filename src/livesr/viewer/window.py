@@ -51,6 +51,10 @@ except ImportError as e:
     ) from e
 
 _PERIOD_MS = 25
+_NO_BAR = (
+    "There is no scale bar: ndv {version} does not tell what of a picture is visible. ndv 0.5 does,"
+    " and so does the preview in a browser."
+)
 _BADGES = {
     "prediction": ("Prediction (AI)", "#f0a830", "dashed"),
     "measurement": ("Measurement", "#56b4e9", "solid"),
@@ -162,6 +166,7 @@ class SRPreview(QWidget):
             if pair.prediction and pair.prediction.quality:
                 words.append(str(pair.prediction.quality))
             warnings += [w for message in pair.messages for w in message.header.warnings]
+        warnings += [p.lacks for p in (self._measurement, self._prediction) if p.lacks]
         if self._pairs.problem:
             warnings.append(self._pairs.problem)
         self._state.setText("   ".join(words))
@@ -171,7 +176,10 @@ class SRPreview(QWidget):
 
 
 class _Picture(QWidget):
-    """One ndv viewer under a badge that says what it shows."""
+    """One ndv viewer under a badge that says what it shows.
+
+    `lacks` is a sentence about what this version of ndv leaves out, "" where that is nothing.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -188,6 +196,7 @@ class _Picture(QWidget):
         self._described: tuple[Any, ...] = ()
         self._windows: list[tuple[float, float]] = []
         self._bar: _ScaleBar | None = None
+        self.lacks = ""
         head = QHBoxLayout()
         head.addWidget(self._badge)
         head.addStretch()
@@ -243,9 +252,9 @@ class _Picture(QWidget):
             self._viewer.widget().deleteLater()
         self._viewer, self._windows = viewer, []
         self._layout.addWidget(viewer.widget(), stretch=1)
-        # ndv has no scale bar, and only its canvas knows what of the picture is visible
-        canvas = getattr(viewer, "_canvas", None)
+        canvas = _canvas_of(viewer)
         self._bar = _ScaleBar(canvas, header.pixel_size_um) if canvas else None
+        self.lacks = "" if canvas else _NO_BAR.format(version=getattr(ndv, "__version__", "this"))
 
     def _follow_windows(self, message: Message, values: NDArray[np.float32]) -> None:
         """Take over the run's display windows, until the user has set one."""
@@ -334,6 +343,17 @@ class _Frame(ndv.DataWrapper):
         """Take the place of the pixels that are shown; of the same shape."""
         self._data = pixels
         self.data_changed.emit()
+
+
+def _canvas_of(viewer: Any) -> Any:
+    """Return the canvas of a viewer of ndv; None where a version keeps it elsewhere.
+
+    ndv has no scale bar, and only its canvas knows what of the picture is visible. No name of it is
+    public, in ndv 0.5.
+    """
+    canvas = getattr(viewer, "canvas", None) or getattr(viewer, "_canvas", None)
+    known = all(hasattr(canvas, name) for name in ("frontend_widget", "canvas_to_world"))
+    return canvas if known else None
 
 
 def _widen(lut: Any, window: tuple[float, float], plane: NDArray[np.float32]) -> None:

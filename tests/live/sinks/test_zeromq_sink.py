@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from contracts import (
     code,
     describe,
     multicolor_frame,
+    raw_stack,
     sr_frame,
 )
 from livesr.base.errors import BindError
@@ -155,6 +157,35 @@ class TestFrames:
         sink.recon(sr_frame(0))
         assert listener.receive().topic == "sr/input"
         assert sink.counts["unwatched"] == 1
+
+    def test_widefield_is_computed_for_who_names_it(self, sink: ZeroMQSink, listen) -> None:
+        every = listen(b"sr/")
+        assert not sink.watches_exposures  # all there is does not mean more than there is
+        listener = listen(b"sr/widefield")
+        assert sink.watches_exposures
+        sink.exposed(raw_stack(3, missing=(8,)))
+        message = listener.receive()
+        while message.topic != "sr/widefield":
+            message = listener.receive()
+        header = message.header
+        assert (header.t, header.shape, header.dtype, header.raw_seq) == (
+            3,
+            (16, 16),
+            "<u2",
+            (27, 35),
+        )
+        assert int(message.pixels[5, 5]) == 104  # 100 ... 107, rounded to even
+        assert header.pixel_size_um == 0.065
+        assert [c.label for c in header.channels] == ["widefield"]
+        assert header.ai == {"prediction": False}
+        assert header.normalisation is None
+        assert every.receive().topic in ("sr/status", "sr/widefield")
+
+    def test_one_exposure_is_the_measurement_already(self, sink: ZeroMQSink, listen) -> None:
+        listen(b"sr/widefield")
+        single = raw_stack(0)
+        sink.exposed(replace(single, frames=single.frames[:1]))
+        assert sink.counts["sent"] == 0
 
 
 class TestLife:

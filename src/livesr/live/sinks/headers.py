@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from livesr.base.documents import to_json
-from livesr.base.frames import FrameErrors, MulticolorFrame, Pixels, SRFrame, Stream
+from livesr.base.frames import FrameErrors, MulticolorFrame, Pixels, SRFrame, Stream, Widefield
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.layout import ERROR_WARNING, UNCERTAINTY_WARNING
-from livesr.formats.wire import MAX_NAME, WireChannel, WireHeader
+from livesr.formats.wire import INPUT, MAX_NAME, WIDEFIELD, WireChannel, WireHeader
 from livesr.live.sinks.series import DisplayWindow
 from livesr.live.sinks.sink import (
     error_facts,
@@ -39,7 +39,7 @@ class PictureHeaders:
     def __init__(self, run: RunDescription) -> None:
         self._run = run
         # Not the normalisation of the network's input: its scale would leave the picture dark.
-        self._windows: dict[Stream, DisplayWindow] = {}
+        self._windows: dict[tuple[bytes, Stream], DisplayWindow] = {}
         self._ai = {c.name: {"prediction": True, **jsonable(c.ai)} for c in run.channels}
 
     def prediction(self, frame: MulticolorFrame, seq: int) -> WireHeader:
@@ -50,6 +50,8 @@ class PictureHeaders:
             shape=frame.channels.shape,
             axes="cyx",
             offset_adu=frame.offset_adu,
+            unit=channel.recon_unit,
+            unit_scale=channel.recon_unit_scale,
             pixel_size_um=channel.sr_pixel_size_um,
             channels=tuple(
                 WireChannel(label=label, color=color, window=_finite(window))
@@ -123,9 +125,6 @@ class PictureHeaders:
         """Describe `pixels`, which are `frame.image` with the offset of the run, as uint16."""
         channel = self._run.channel(frame.stream.channel)
         offset = self._run.recon_offset_adu
-        window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(
-            pixels
-        )
         judged = quality_facts(frame)
         doubt = judged.pop("doubt", None)
         for stored_only in ("pattern_drift_rad", "vector_drift_per_um"):
@@ -140,13 +139,46 @@ class PictureHeaders:
             offset_adu=offset,
             pixel_size_um=channel.recon_pixel_size_um,
             channels=(
-                WireChannel(label=channel.recon_method if resolved else "widefield", window=window),
+                WireChannel(
+                    label=channel.recon_method if resolved else "widefield",
+                    window=self._window(INPUT, frame.stream, pixels),
+                ),
             ),
+            unit=channel.recon_unit,
+            unit_scale=channel.recon_unit_scale,
             ai={"prediction": False},
             latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
         )
 
+    def widefield(self, frame: Widefield, seq: int, pixels: Pixels) -> WireHeader:
+        """Describe `pixels`, which are `frame.image` as uint16."""
+        channel = self._run.channel(frame.stream.channel)
+        window = self._window(WIDEFIELD, frame.stream, pixels)
+        return WireHeader(
+            **self._place(frame, seq),
+            shape=pixels.shape,
+            axes="yx",
+            offset_adu=round(channel.raw_dark_adu),
+            pixel_size_um=channel.raw_pixel_size_um,
+            channels=(WireChannel(label="widefield", window=window),),
+            ai={"prediction": False},
+            latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
+        )
+
+    def _window(self, topic: bytes, stream: Stream, pixels: Pixels) -> tuple[float, float]:
+        """Return the window to show a measurement with, which follows slowly."""
+        follows = self._windows.setdefault((topic, stream), DisplayWindow(_WINDOW_UPDATE_S))
+        return follows.update(pixels)
+
     def _common(self, frame: SRFrame, seq: int) -> dict[str, Any]:
+        """Fields of every picture that was reconstructed, or made of one."""
+        return {
+            **self._place(frame, seq),
+            "time_shift_ms": time_shift_ms(frame.parts),
+            "normalisation": frame.normalisation.written(),
+        }
+
+    def _place(self, frame: SRFrame | Widefield, seq: int) -> dict[str, Any]:
         """Fields of every picture."""
         stream = frame.stream
         per_frame = len(self._run.channel(stream.channel).raw_labels)
@@ -163,11 +195,11 @@ class PictureHeaders:
             "channel": stream.channel,
             "z": stream.z,
             "t": frame.t,
+            "z_um": stream.z * self._run.stack(stream.position, stream.channel).z_step_um,
+            "stage_um": tuple(frame.stage),
             "raw_seq": (frame.t * per_frame, (frame.t + 1) * per_frame - 1) if per_frame else None,
-            "time_shift_ms": time_shift_ms(frame.parts),
             "dtype": "<u2",
             "encoding": "raw",
-            "normalisation": frame.normalisation.written(),
         }
 
 

@@ -56,6 +56,8 @@ class Sink:
     raw_kept : of a sink that keeps raw exposures, how many it has; None until `finish` knows
     notes : what people should know, in sentences; they become warnings of the run
     free_bytes : of an essential sink, what is left where it records; None where nobody knows
+    watches_exposures : of a sink that is not lossless, whether `exposed` is to be called; asked for
+        every group, in the thread that reconstructs
     """
 
     name: str = "sink"
@@ -66,6 +68,7 @@ class Sink:
     raw_kept: int | None = None
     notes: Sequence[str] = ()
     free_bytes: int | None = None
+    watches_exposures: bool = False
 
     @property
     def accounts(self) -> Mapping[str, Any]:
@@ -108,6 +111,14 @@ class Sink:
         ----------
         frame : `image` is float32 (y, x), in ADU above the camera's offset or, where molecules are
             localised, in hundredths of a localisation (`ChannelDescription.recon_unit`)
+        """
+
+    def exposed(self, stack: RawStack) -> None:
+        """Take the exposures of a measurement, after it, where `watches_exposures` says so.
+
+        Parameters
+        ----------
+        stack : as of `raw`, complete or not
         """
 
     def separated(self, frame: MulticolorFrame) -> None:

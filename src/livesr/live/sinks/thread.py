@@ -145,6 +145,11 @@ class SinkThread:
         """Hand over a measurement."""
         self._give("recon", frame, weight=frame.image.nbytes)
 
+    def exposed(self, stack: RawStack) -> None:
+        """Hand the exposures of a measurement to a sink that asks for them, and gets no other."""
+        if not self.lossless and _said(self.sink, "watches_exposures", False):
+            self._give("exposed", stack)
+
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand over a prediction.
 
@@ -185,7 +190,7 @@ class SinkThread:
         self._queue.put(("_mark", (done,)))
         self._wait(done.is_set)
         if self._left_behind:
-            self._forget()
+            _empty(self._queue)
 
     def _wait(self, over: Callable[[], bool]) -> None:
         """Wait until it is `over`, or a sink that is not essential is left behind."""
@@ -206,10 +211,6 @@ class SinkThread:
         self._left_behind = True
         self._fail(RunError(f"Sink {self.sink.name!r} {why}."))
 
-    def _forget(self) -> None:
-        while self._queue.get(0) is not None:
-            pass
-
     def _give(self, method: str, *arguments: Any, weight: int = 0) -> None:
         """Queue a call; count the frames that are given up for it."""
         if self._left_behind:
@@ -220,7 +221,7 @@ class SinkThread:
                 f"is slower than the camera: {self._queue.weight / 1e6:.0f} MB wait for it, at most"
                 f" {self._max_bytes / 1e6:.0f} MB may"
             )
-            self._forget()
+            _empty(self._queue)
 
     def _count(self, given_up: list[_Call]) -> None:
         self.dropped += sum(method in ("recon", "separated") for method, _ in given_up)
@@ -280,6 +281,11 @@ class SinkThread:
         if self._error is None:
             self._error = error
             self._on_error(self, error)
+
+
+def _empty(queue: BoundedQueue[_Call]) -> None:
+    while queue.get(0) is not None:
+        pass
 
 
 def _from_where(thread: threading.Thread) -> str:
@@ -384,6 +390,11 @@ class SinkThreads:
         """Hand a measurement to all."""
         for sink in self._all:
             sink.recon(frame)
+
+    def exposed(self, stack: RawStack) -> None:
+        """Hand the exposures of a measurement to those that ask for them."""
+        for sink in self._all:
+            sink.exposed(stack)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand a prediction to all."""

@@ -29,7 +29,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from livesr.base.errors import BindError
 from livesr.base.files import open_files_limit
-from livesr.base.frames import FrameErrors, MulticolorFrame, SRFrame
+from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Widefield
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.keys import PublisherKeys
@@ -42,6 +42,7 @@ from livesr.formats.wire import (
     STATUS,
     TOPICS,
     UNCERTAINTY,
+    WIDEFIELD,
     WireHeader,
     encode,
 )
@@ -52,8 +53,9 @@ log = logging.getLogger(__name__)
 
 # Time points of each channel that may wait for a subscriber: one that is slower than the run sees
 # few old frames, not thirty seconds of them. ZeroMQ counts messages, and a time point is up to
-# three, the measurement, the provisional and the final prediction, and with its uncertainty four.
-_MESSAGES, _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES = 3, 2, 16
+# four, the measurement, its widefield picture, the provisional and the final prediction, and with
+# its uncertainty five.
+_MESSAGES, _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES = 4, 2, 16
 _QUEUE_FRAMES = 8
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
@@ -67,9 +69,10 @@ _SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
 # themselves.
 _MAX_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
 _SHARE_OF_FILES = 4
+_ALL = b"sr/"  # who subscribes to it gets what there is, and has nothing made that is on demand
 _BACKLOG = 32  # connections that the system accepts before they are counted
 
-_Content: TypeAlias = SRFrame | FrameErrors | MulticolorFrame | Mapping[str, Any]
+_Content: TypeAlias = SRFrame | Widefield | FrameErrors | MulticolorFrame | Mapping[str, Any]
 _Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
 
 
@@ -144,6 +147,19 @@ class ZeroMQSink(Sink):
     def recon(self, frame: SRFrame) -> None:
         """Publish a measurement on `sr/input`."""
         self._offer(INPUT, frame)
+
+    @property
+    def watches_exposures(self) -> bool:  # type: ignore[override]
+        """Whether somebody has subscribed to `sr/widefield` itself."""
+        return self._publisher is not None and self._publisher.watched(WIDEFIELD)
+
+    def exposed(self, stack: RawStack) -> None:
+        """Publish the mean of the exposures on `sr/widefield`.
+
+        A single exposure has none: its mean is the measurement.
+        """
+        if self._publisher and len(stack.frames) > 1:
+            self._publisher.offer(WIDEFIELD, Widefield.of(stack))
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Publish a prediction, provisional or final, on `sr/frame`.
@@ -236,6 +252,10 @@ class _Publisher:
             self._queue.append((topic, content, seq))
         self._ring()
 
+    def watched(self, topic: bytes) -> bool:
+        """Whether somebody asks for a topic by more of its name than all topics have."""
+        return any(topic.startswith(p) and len(p) > len(_ALL) for p in self._subscribed)
+
     def stop(self, report: Mapping[str, Any]) -> None:
         """End the stream and the thread; waits for at most the linger time."""
         self._report = report
@@ -319,6 +339,9 @@ class _Publisher:
             self._send(topic, self._headers.errors(content, seq), content.planes)
         elif isinstance(content, MulticolorFrame):
             self._send(topic, self._headers.prediction(content, seq), content.channels)
+        elif isinstance(content, Widefield):
+            pixels = np.rint(content.image).astype(np.uint16)
+            self._send(topic, self._headers.widefield(content, seq, pixels), pixels)
         elif isinstance(content, SRFrame):
             pixels = to_uint16(content.image, self._run.recon_offset_adu)
             self._send(topic, self._headers.measurement(content, seq, pixels), pixels)

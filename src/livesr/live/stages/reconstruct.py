@@ -96,6 +96,7 @@ class Reconstruct:
         self._state.count("recon_frames")
         self._run.errors.exposed(stack)
         self._hand_on(frame)
+        self._run.sinks.exposed(stack)
         for sum_ in self._sums:
             if summed := sum_.add(frame):
                 self._hand_on(summed)
@@ -127,6 +128,7 @@ class Reconstruct:
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
             group=measured.group,
+            stage=stack.stage,
         )
 
     def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:

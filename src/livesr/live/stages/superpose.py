@@ -57,4 +57,5 @@ class Sum:
                 quality=doubtful[0] if doubtful else first.quality,
                 parts=parts,
                 exposure_ms=sum(p.exposure_ms or 0.0 for p in parts) or None,
+                stage=first.stage,
             )

@@ -30,6 +30,7 @@ _SCRIPTS = (
     "connection",
     "format",
     "histogram",
+    "measure",
     "panes",
     "planes",
     "playback",

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from websockets.exceptions import ConnectionClosed
 
 from livesr.base.errors import RunError, UsageError
-from livesr.viewer.browser.messages import TakeMovie, TakeSnapshot, View
+from livesr.viewer.browser.line_and_region import measured
+from livesr.viewer.browser.messages import Measure, TakeMovie, TakeSnapshot, View
 from livesr.viewer.browser.numbers import histograms, probe
 from livesr.viewer.browser.pictures import Frame, PictureMaker
 from livesr.viewer.browser.snapshot import take_snapshot
@@ -142,6 +143,10 @@ class Feed:
     def probe(frame: Frame, at: tuple[float, ...]) -> dict[str, Any]:
         """Read the intensities at a place of a frame."""
         return probe(frame.pair, at)
+
+    async def measured(self, frame: Frame, view: View, wanted: Measure) -> dict[str, Any]:
+        """Read a line or a region of a frame."""
+        return await self._in_thread(lambda: measured(frame.pair, view, wanted))
 
     def status(self, frame: Frame | None) -> dict[str, Any]:
         """Return what a page that shows `frame` says beside the pictures."""

@@ -16,6 +16,7 @@ from livesr.viewer.frame_pairs import Selection
 
 _Label = Annotated[str, Field(max_length=200)]
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Shares = Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)]
 _Index = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -51,6 +52,7 @@ class View(_Part):
     ----------
     mode : which pictures
     channels, measurement : how they are shown
+    widefield : how the mean of the exposures is shown beside them; None shows none
     residual, uncertainty, error : paint it over the measurement, in the prediction's place; the
         first of them
     raw : 16-bit planes instead of JPEG
@@ -62,6 +64,7 @@ class View(_Part):
     mode: Literal["prediction", "measurement", "beside", "channels", "split"] = "beside"
     channels: Annotated[tuple[ChannelDisplay, ...], Field(max_length=64)] = ()
     measurement: ChannelDisplay = ChannelDisplay()
+    widefield: ChannelDisplay | None = None
     residual: bool = False
     uncertainty: bool = False
     error: bool = False
@@ -103,6 +106,18 @@ class Probe(_Part):
     at: Annotated[tuple[_Share, ...], Field(min_length=2, max_length=2)] | None
 
 
+class Measure(_Part):
+    """Say what a line or a region of the pictures holds, of every picture; None stops that.
+
+    `at` is (left, top, right, bottom) of a region, the two ends (x, y, x, y) of a line, in shares
+    of the picture's width and height.
+    """
+
+    type: Literal["measure"]
+    shape: Literal["line", "region"] = "line"
+    at: _Shares | None = None
+
+
 class Play(_Part):
     """Let a store run, or stop it."""
 
@@ -124,7 +139,7 @@ class TakeSnapshot(_Part):
     """
 
     type: Literal["snapshot"]
-    field: Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)] = (0.0, 0.0, 1.0, 1.0)
+    field: _Shares = (0.0, 0.0, 1.0, 1.0)
     split: _Share = 0.5
 
 
@@ -132,11 +147,11 @@ class TakeMovie(_Part):
     """Send a store as MP4, as it is shown; parts of the picture as for a snapshot."""
 
     type: Literal["movie"]
-    field: Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)] = (0.0, 0.0, 1.0, 1.0)
+    field: _Shares = (0.0, 0.0, 1.0, 1.0)
     split: _Share = 0.5
 
 
-PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot | TakeMovie
+PageMessage = Acknowledgement | SetView | Probe | Measure | Play | Seek | TakeSnapshot | TakeMovie
 _MESSAGES: TypeAdapter[PageMessage] = TypeAdapter(
     Annotated[PageMessage, Field(discriminator="type")]
 )

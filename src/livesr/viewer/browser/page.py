@@ -20,6 +20,7 @@ from livesr.base.errors import LiveSRError
 from livesr.viewer.browser.feed import Feed
 from livesr.viewer.browser.messages import (
     Acknowledgement,
+    Measure,
     Play,
     Probe,
     Seek,
@@ -52,6 +53,7 @@ class Page:
         self._index, self._playing = 0, True
         self._past = Past()
         self._at: tuple[float, ...] | None = None
+        self._measure: Measure | None = None
         self._shown: Frame | None = None
         self._number = 0
         self._unacknowledged: set[int] = set()
@@ -107,6 +109,10 @@ class Page:
                 self._at = said.at
                 await self._send_probe()
                 return True
+            case Measure():
+                self._measure = said if said.at else None
+                await self._send_measured()
+                return True
             case TakeSnapshot():
                 await self._send_snapshot(said)
                 return True
@@ -159,6 +165,7 @@ class Page:
             self._unacknowledged.add(self._number)
             await self._send(frame.header(self._number), *frame.pictures)
             await self._send_probe()
+            await self._send_measured()
             await self._send_histograms(frame)
             await asyncio.sleep(due - loop.time())
 
@@ -192,6 +199,11 @@ class Page:
     async def _send_probe(self) -> None:
         if self._shown is not None and self._at is not None:
             await self._send(_text("probe", **self._feed.probe(self._shown, self._at)))
+
+    async def _send_measured(self) -> None:
+        if self._shown is not None and (wanted := self._measure) is not None:
+            found = await self._feed.measured(self._shown, self._view, wanted)
+            await self._send(_text("measured", **found))
 
     async def _send_histograms(self, frame: Frame) -> None:
         now = asyncio.get_running_loop().time()

@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,11 +94,15 @@ class PictureMaker:
         None if there is none or it cannot be drawn, which `status` then says.
         """
         pair = frozen or self._source.pair(
-            view.selection, index, measured=view.mode == "measurement"
+            view.selection,
+            index,
+            measured=view.mode == "measurement",
+            widefield=view.widefield is not None,
         )
         if pair is None:
             return None
-        moments = map(_moment, (pair.prediction, pair.measurement, pair.uncertainty, pair.error))
+        parts = pair.prediction, pair.measurement, pair.widefield, pair.uncertainty, pair.error
+        moments = map(_moment, parts)
         key = (view, pair.index, pair.separated, *moments)
         if (frame := self._frames.get(key)) is None:
             try:
@@ -144,8 +148,9 @@ class PictureMaker:
 
     def _draw(self, key: tuple[Any, ...], pair: FramePair, view: View) -> Frame:
         prediction, measurement = channel_views(pair, view), measurement_view(pair, view)
+        widefield = widefield_view(pair, view)
         named, parts = [], []
-        for about, part in self._raw(pair) if view.raw else self._jpegs(pair, view):
+        for about, part in self._raw(pair, view) if view.raw else self._jpegs(pair, view):
             named.append(about)
             parts.append(part)
         header = pair.shown.header
@@ -154,15 +159,22 @@ class PictureMaker:
             "prediction": pair.prediction is not None,
             "separated": pair.prediction is not None or pair.separated,
             "channels": [
-                _legend(v, c.label, offset_of(pair.prediction))
+                _legend(v, c.label, pair.prediction)
                 for v, c in zip(prediction, channels_of(pair), strict=True)
             ],
             "measurement": {
-                **_legend(measurement, _method(pair), offset_of(pair.measurement)),
-                **_palette(view),
+                **_legend(measurement, _method(pair), pair.measurement),
+                **_palette(view.measurement, view),
             }
             if measurement
             else None,
+            "widefield": {
+                **_legend(widefield, "widefield", pair.widefield),
+                **_palette(view.widefield, view),
+            }
+            if widefield and view.widefield
+            else None,
+            "exposures": header.raw_seq[1] - header.raw_seq[0] + 1 if header.raw_seq else 0,
             "stream": {"channel": header.channel, "position": header.position, "z": header.z},
             "position_name": header.position_name,
             "t": header.t,
@@ -171,7 +183,8 @@ class PictureMaker:
             "latency_ms": finite(header.latency_ms),
             "residual": finite(header.residual),
             "overlay": overlay_of(pair, view),
-            "overlay_adu": _overlay_adu(measurement),
+            "overlay_range": _overlay_range(measurement, pair.measurement),
+            "unit": header.unit,
             "uncertainty": pair.uncertainty is not None,
             "error": _rsp(pair),
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
@@ -187,10 +200,11 @@ class PictureMaker:
             yield _about(name, message, picture.shape[:2]), encode_jpeg(picture)
 
     @staticmethod
-    def _raw(pair: FramePair) -> Iterator[tuple[dict[str, Any], memoryview]]:
+    def _raw(pair: FramePair, view: View) -> Iterator[tuple[dict[str, Any], memoryview]]:
         for name, message, axes in (
             ("planes", pair.prediction, "cyx"),
             ("measurement", pair.measurement, "yx"),
+            ("widefield", pair.widefield if view.widefield else None, "yx"),
         ):
             if message is not None:
                 planes = np.ascontiguousarray(_as_uint16(message, axes), "<u2")
@@ -209,6 +223,9 @@ class PictureMaker:
         other axes than expected.
         """
         wanted = shown_pictures(pair, view)
+        if "widefield" in wanted and pair.widefield is not None and view.widefield is not None:
+            gray = self._grey(pair.widefield, widefield_view(pair, view))
+            yield "widefield", pair.widefield, colored(gray, view.widefield.lut)
         if "measurement" in wanted and pair.measurement is not None:
             painted = (
                 self._error_painted(pair, view) if not pair.prediction and view.error else None
@@ -265,12 +282,14 @@ class PictureMaker:
             return None
         return paint_error(self._measurement(pair, view), *found)
 
-    @staticmethod
-    def _measurement(pair: FramePair, view: View) -> Picture:
+    def _measurement(self, pair: FramePair, view: View) -> Picture:
         assert pair.measurement is not None
-        shown = measurement_view(pair, view)
+        return self._grey(pair.measurement, measurement_view(pair, view))
+
+    @staticmethod
+    def _grey(message: Message, shown: ChannelView | None) -> Picture:
         assert shown is not None
-        return grayscale(_as_uint16(pair.measurement, "yx"), shown.window, shown.gamma)
+        return grayscale(_as_uint16(message, "yx"), shown.window, shown.gamma)
 
 
 def shown_pictures(pair: FramePair, view: View) -> frozenset[str]:
@@ -278,8 +297,9 @@ def shown_pictures(pair: FramePair, view: View) -> frozenset[str]:
 
     A pair without a prediction is shown as the measurement that it is.
     """
+    beside = {"widefield"} if view.widefield and pair.widefield is not None else set[str]()
     if pair.prediction is None:
-        return frozenset({"measurement"})
+        return frozenset({"measurement", *beside})
     wanted = {
         "prediction": {"composite"},
         "measurement": {"measurement"},
@@ -287,9 +307,9 @@ def shown_pictures(pair: FramePair, view: View) -> frozenset[str]:
         "split": {"measurement", "composite"},
         "channels": {"measurement", "channels"},
     }[view.mode]
-    return frozenset(
-        wanted if pair.measurement is not None else (wanted - {"measurement"}) or {"composite"}
-    )
+    if pair.measurement is None:
+        wanted = (wanted - {"measurement"}) or {"composite"}
+    return frozenset(wanted | beside)
 
 
 def overlay_of(pair: FramePair, view: View) -> str:
@@ -338,7 +358,7 @@ def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
             safe.get(c.color.upper(), c.color),
             c.window,
             plane,
-            offset_of(message),
+            message,
         )
         for c, plane in named
     ]
@@ -346,12 +366,20 @@ def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
 
 def measurement_view(pair: FramePair, view: View) -> ChannelView | None:
     """How the measurement is shown; None without one."""
-    message = pair.measurement
-    if message is None or message.pixels is None:
+    return _grey_view(pair.measurement, view.measurement)
+
+
+def widefield_view(pair: FramePair, view: View) -> ChannelView | None:
+    """How the mean of the exposures is shown; None where it is not."""
+    return _grey_view(pair.widefield, view.widefield)
+
+
+def _grey_view(message: Message | None, asked: ChannelDisplay | None) -> ChannelView | None:
+    if message is None or message.pixels is None or asked is None:
         return None
     channels = message.header.channels
     window = channels[0].window if channels else None
-    return _shown(view.measurement, _GRAY, window, message.pixels, offset_of(message))
+    return _shown(asked, _GRAY, window, message.pixels, message)
 
 
 def _moment(message: Message | None) -> tuple[Any, ...] | None:
@@ -367,10 +395,11 @@ def _shown(
     color: str,
     window: tuple[float, float] | None,
     plane: NDArray[Any],
-    offset_adu: float,
+    message: Message,
 ) -> ChannelView:
     """How a plane is drawn: the window in the plane's own numbers, its offset in them."""
-    wanted = asked.window and (asked.window[0] + offset_adu, asked.window[1] + offset_adu)
+    own = Intensity.of(message)
+    wanted = asked.window and (own.number(asked.window[0]), own.number(asked.window[1]))
     chosen = wanted or window or auto_window(plane)
     return ChannelView(
         asked.color or color.upper(), (chosen[0], chosen[1]), asked.gamma, asked.visible
@@ -388,20 +417,40 @@ def _method(pair: FramePair) -> str:
     return channels[0].label if channels else ""
 
 
-def offset_of(message: Message | None) -> float:
-    """Return what the pixels of a message have more than their intensity in ADU."""
-    return finite(message.header.offset_adu) or 0.0 if message else 0.0
+class Intensity(NamedTuple):
+    """What the numbers of a message's pixels say: (number - offset) * scale, in a unit."""
+
+    offset: float = 0.0
+    scale: float = 1.0
+    unit: str = "ADU"
+
+    @classmethod
+    def of(cls, message: Message | None) -> Self:
+        """Return that of a message; plain ADU without one."""
+        if message is None:
+            return cls()
+        header = message.header
+        return cls(float(header.offset_adu), header.unit_scale, header.unit)
+
+    def value(self, number: float) -> float:
+        """Return the intensity of a number."""
+        return (number - self.offset) * self.scale
+
+    def number(self, value: float) -> float:
+        """Return the number of an intensity."""
+        return value / self.scale + self.offset
 
 
-def _legend(view: ChannelView, label: str, offset_adu: float) -> dict[str, Any]:
-    """Return what a page is told of a channel, with intensities in ADU, the offset taken off."""
-    window = [finite(view.window[0] - offset_adu), finite(view.window[1] - offset_adu)]
+def _legend(view: ChannelView, label: str, message: Message | None) -> dict[str, Any]:
+    """Return what a page is told of a channel, with intensities, not the numbers of its pixels."""
+    own = Intensity.of(message)
     return {
         "label": label,
         "color": view.color,
-        "window": window,
+        "window": [finite(own.value(end)) for end in view.window],
         "gamma": view.gamma,
         "visible": view.visible,
+        "unit": own.unit,
     }
 
 
@@ -411,9 +460,9 @@ def _judgement(message: Message | None) -> dict[str, Any] | None:
     return judged.written() if judged else None
 
 
-def _palette(view: View) -> dict[str, Any]:
-    """Return the colour table of the measurement, where the page draws it itself."""
-    lut = view.measurement.lut
+def _palette(asked: ChannelDisplay | None, view: View) -> dict[str, Any]:
+    """Return the colour table of a measurement, where the page draws it itself."""
+    lut = asked.lut if asked else "gray"
     return {
         "lut": lut,
         **({"palette": palette(lut).tolist()} if view.raw and lut != "gray" else {}),
@@ -429,7 +478,8 @@ def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any
         "height": shape[0],
         "width": shape[1],
         "provisional": header.provisional,
-        "offset_adu": offset_of(message),
+        "offset_adu": float(header.offset_adu),
+        "unit_scale": header.unit_scale,
     }
 
 
@@ -458,11 +508,13 @@ def _share(part: object, rest: object) -> float | None:
     return some / (some + others)
 
 
-def _overlay_adu(measurement: ChannelView | None) -> tuple[float, float] | None:
-    """Return at how many ADU an overlay begins to show, and has its full colour."""
+def _overlay_range(
+    measurement: ChannelView | None, message: Message | None
+) -> tuple[float, float] | None:
+    """Return at what intensity an overlay begins to show, and has its full colour."""
     if measurement is None:
         return None
-    span = measurement.window[1] - measurement.window[0]
+    span = (measurement.window[1] - measurement.window[0]) * Intensity.of(message).scale
     return FAINTEST * span, FULL * span
 
 

@@ -71,7 +71,8 @@ def arranged(
     if view.mode == "split" and {"measurement", "composite"} <= set(drawn):
         left, _, right, _ = wanted.field
         share = (wanted.split - left) / max(right - left, 1e-6)
-        drawn = {"split": _split(drawn["measurement"], drawn["composite"], min(max(share, 0), 1))}
+        both = _split(drawn.pop("measurement"), drawn.pop("composite"), min(max(share, 0), 1))
+        drawn = {**drawn, "split": both}
     pixel_size_um = _finest_um(pair, tuple(drawn))
     across = max(picture.shape[1] for picture in drawn.values())
     tile = max(_MIN_TILE, across if widest is None else min(across, widest))
@@ -100,13 +101,16 @@ def _split(measured: Picture, predicted: Picture, share: float) -> Picture:
 
 def _finest_um(pair: FramePair, names: tuple[str, ...]) -> float:
     """Pixel size of the picture with the most pixels; 1 where the run does not say."""
-    message = pair.measurement if names == ("measurement",) else pair.prediction or pair.measurement
+    measured = set(names) <= {"measurement", "widefield"}
+    message = pair.measurement if measured else pair.prediction or pair.measurement
     return (message.header.pixel_size_um if message else None) or 1.0
 
 
 def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
     if name == "measurement":
         return PanelLabel(_measurement(pair), "measurement")
+    if name == "widefield":
+        return PanelLabel("Widefield", "measurement")
     if name == "split":
         return PanelLabel("Measurement | prediction", "prediction")
     if name == "composite":

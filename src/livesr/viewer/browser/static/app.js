@@ -3,6 +3,7 @@
 import { Channels } from "./channels.js";
 import { Connection } from "./connection.js";
 import { byId, make, remembered } from "./format.js";
+import { MeasureTools } from "./measure.js";
 import { Panes } from "./panes.js";
 import { Playback } from "./playback.js";
 import { Readout } from "./readout.js";
@@ -12,12 +13,13 @@ import { Streams } from "./streams.js";
 const MODES = ["beside", "split", "prediction", "channels", "measurement"];
 const THEMES = ["system", "dark", "light"];
 
-const display = { mode: "beside", residual: false, uncertainty: false, error: false, raw: false, safe: false };
+const display = { mode: "beside", residual: false, uncertainty: false, error: false, raw: false, safe: false, widefield: false };
 const readout = new Readout();
 const channels = new Channels(byId("channels"), sendView);
 const streams = new Streams(byId("streams"), sendView);
 const playback = new Playback((message) => connection.send(message));
 const panes = new Panes(byId("panes"), point);
+const tools = new MeasureTools({ send: (message) => connection.send(message), onDrawn: drawn, save });
 let pending = 0;
 let pointed = null;
 
@@ -26,6 +28,7 @@ const connection = new Connection({
     panes.reset();
     sendView();
     playback.resume();
+    if (tools.at) tools.ask();
   },
   lost: () => readout.setStatus({ ...readout.status, state: "reconnecting" }),
   status(status) {
@@ -39,11 +42,13 @@ const connection = new Connection({
     byId("uncertainty-on").disabled = !frame.uncertainty && !display.uncertainty;
     byId("error-on").disabled = !frame.error && !display.error;
     channels.update(frame);
-    streams.showFollowed(frame.stream, frame.position_name);
+    streams.showFollowed(frame.stream);
+    byId("widefield-on").disabled = frame.exposures < 2 && !display.widefield;
     playback.setFrame(frame);
     showModes(frame.separated);
     document.dispatchEvent(new CustomEvent("livesr:shown", { detail: frame }));
   },
+  measured: (found) => tools.setFound(found),
   probe: (probe) => pointed && readout.setProbe(probe),
   histograms: ({ histograms }) => channels.setHistograms(histograms),
   snapshot: ({ name }, blob) => save(name, blob),
@@ -59,7 +64,9 @@ function sendView() {
   pending = setTimeout(() => {
     pending = 0;
     const histogram = document.body.dataset.panel !== "hidden";
-    connection.send({ type: "view", view: { ...display, histogram, ...streams.selection, ...channels.displays } });
+    const displays = channels.displays;
+    const widefield = display.widefield ? displays.widefield : null;
+    connection.send({ type: "view", view: { ...display, histogram, ...streams.selection, ...displays, widefield } });
   }, 16);
 }
 
@@ -118,6 +125,22 @@ function toggleSafe() {
   remembered.set("safe", display.safe);
 }
 
+/** With a tool in hand a drag over a picture draws; what it draws is over every picture. */
+function drawn(drawing) {
+  panes.setDrawing(drawing);
+  panes.viewport.draw = tools.shape ? (from, to) => tools.drag(from, to) : null;
+  byId("panes").classList.toggle("drawing", Boolean(tools.shape));
+  if (tools.shape && document.body.dataset.panel === "hidden") setPanel(true);
+}
+
+/** Show the mean of the exposures beside whatever is shown, or not. */
+function setWidefield(shown) {
+  display.widefield = shown;
+  remembered.set("widefield", shown);
+  byId("widefield-on").setAttribute("aria-pressed", String(shown));
+  sendView();
+}
+
 function save(name, blob) {
   const href = URL.createObjectURL(blob);
   make("a", { href, download: name }).click();
@@ -141,6 +164,7 @@ byId("uncertainty-on").onchange = () => toggleOverlay("uncertainty");
 byId("error-on").onchange = () => toggleOverlay("error");
 byId("raw-on").onchange = () => toggle("raw-on", "raw");
 byId("safe-on").onchange = toggleSafe;
+byId("widefield-on").onclick = () => setWidefield(!display.widefield);
 
 listen([
   ...MODES.map((mode, n) => [String(n + 1), byId("modes").querySelector(`[data-mode=${mode}]`).textContent, () => setMode(mode)]),
@@ -149,6 +173,9 @@ listen([
   ["r", "Residual: where the channels do not add up", () => toggleOverlay("residual")],
   ["u", "Uncertainty: where the network is not sure (runs with --uncertainty)", () => toggleOverlay("uncertainty")],
   ["e", "Error map: where the picture contradicts widefield (runs with --error-map)", () => toggleOverlay("error")],
+  ["w", "Widefield beside it: the mean of the exposures", () => !byId("widefield-on").disabled && setWidefield(!display.widefield)],
+  ["l", "Line profile: draw over a picture; again puts it away", () => tools.toggle("line")],
+  ["m", "Mean of a region: draw over a picture; again puts it away", () => tools.toggle("region")],
   ["c", "Colours for a red-green blind eye", toggleSafe],
   ["b", "16 bit instead of JPEG", () => toggle("raw-on", "raw")],
   ["s", "Snapshot", snapshot],
@@ -167,4 +194,5 @@ listen([
 setTheme(THEMES.includes(remembered.get("theme")) ? remembered.get("theme") : "system");
 setPanel(true);
 if (remembered.get("safe") === "true") toggleSafe();
+if (remembered.get("widefield") === "true") setWidefield(true);
 if (MODES.includes(remembered.get("mode"))) setMode(remembered.get("mode"));

@@ -1,8 +1,9 @@
 // The websocket: collects a header and its pictures, acknowledges, comes back by itself.
 //
-// From the server: JSON text ("status", "frame", "probe", "histograms", "snapshot", "movie"); after a "frame" as many
+// From the server: JSON text ("status", "frame", "probe", "measured", "histograms", "snapshot",
+//                  "movie"); after a "frame" as many
 //                  binary messages as it names pictures, after a "snapshot" and a "movie" with a name one.
-// To the server:   JSON text ("ack", "view", "probe", "play", "seek", "snapshot", "movie"). The server sends the next newest
+// To the server:   JSON text ("ack", "view", "probe", "measure", "play", "seek", "snapshot", "movie"). The server sends the next newest
 //                  picture only after an "ack", so a tab in the background or on a slow network costs it nothing.
 
 const RETRY_MS = [250, 500, 1000, 2000, 4000];

@@ -36,6 +36,12 @@ export function bytes(n) {
   return n < 1e12 ? [(n / 1e9).toFixed(n < 1e10 ? 1 : 0), "GB"] : [(n / 1e12).toFixed(1), "TB"];
 }
 
+/** An intensity for people: whole ADU, three digits of anything else. */
+export function amount(value, unit = "ADU") {
+  if (value == null || !Number.isFinite(value)) return "–";
+  return unit === "ADU" && Math.abs(value) >= 1 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
+}
+
 /** The time of day at a moment, in ms since 1970, to the tenth of a second; "" of none. */
 export function clock(ms) {
   if (!(ms > 0)) return "";

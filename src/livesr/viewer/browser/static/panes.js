@@ -1,20 +1,25 @@
 // The pictures: one pane for each, laid out as large as they fit, with badge, scale bar and split line.
 
 import { clock, cssColor, lengthText, make, scaleBarUm } from "./format.js";
+import { DrawnShape } from "./measure.js";
 import { composePlanes } from "./planes.js";
 import { Viewport } from "./viewport.js";
 
 const GAP = 8;
 
+/** What no network has touched, and what it is called. */
+const MEASURED = { measurement: "Measurement", widefield: "Widefield (measured)" };
+const isMeasured = (name) => name in MEASURED;
+
 /** What the panes of a mode show: for each its layers, bottom first. */
 function layersOf(mode, frame) {
-  const has = (name) => frame.pictures.some((p) => p.name === name || p.name === "planes");
-  const measured = frame.pictures.some((p) => p.name === "measurement") ? [["measurement"]] : [];
-  if (!frame.prediction) return measured;
-  if (mode === "channels") return [...measured, ...frame.channels.map((c) => [`channel:${c.label}`])];
-  if (mode === "split" && measured.length && has("composite")) return [["composite", "measurement"]];
-  if (mode === "measurement" && measured.length) return measured;
-  return mode === "beside" ? [...measured, ["composite"]] : [["composite"]];
+  const sent = (name) => frame.pictures.some((p) => p.name === name);
+  const measured = sent("measurement") ? [["measurement"]] : [];
+  const beside = sent("widefield") ? [["widefield"]] : [];
+  if (!frame.prediction || (mode === "measurement" && measured.length)) return [...beside, ...measured];
+  if (mode === "channels") return [...beside, ...measured, ...frame.channels.map((c) => [`channel:${c.label}`])];
+  if (mode === "split" && measured.length && (sent("composite") || sent("planes"))) return [...beside, ["composite", "measurement"]];
+  return mode === "beside" ? [...beside, ...measured, ["composite"]] : [...beside, ["composite"]];
 }
 
 /** The word for what a prediction is worth; its reasons are under the pointer. */
@@ -37,7 +42,8 @@ class Pane {
     this.scale = make("div", { className: "scale", hidden: true }, this.length, this.rule);
     this.ghost = make("span", { className: "ghost", hidden: true });
     this.figure = make("figure", { className: "pane", dataset: { shows: layers.join(" ") } });
-    this.figure.append(this.canvas, this.badges, this.title, this.time, this.scale, this.ghost);
+    this.drawn = new DrawnShape();
+    this.figure.append(this.canvas, this.drawn.svg, this.badges, this.title, this.time, this.scale, this.ghost);
     viewport.attach(this.canvas, (at) => onPoint(at, this));
     if (layers.length > 1) this.figure.append(this.makeLine(onSplit));
   }
@@ -71,7 +77,7 @@ class Pane {
     if (this.canvas.width !== w || this.canvas.height !== h) Object.assign(this.canvas, { width: w, height: h });
   }
 
-  draw(bitmaps, split) {
+  draw(bitmaps, split, drawing) {
     const { context, canvas } = this;
     const ratio = canvas.width / this.viewport.pane.width;
     const r = this.viewport.rectangle;
@@ -94,6 +100,7 @@ class Pane {
       context.drawImage(bitmap, left, top, width, height);
       context.restore();
     }
+    this.drawn.place(drawing, r);
     if (this.line) this.placeLine(r, split);
   }
 
@@ -105,15 +112,15 @@ class Pane {
   }
 
   describe(frame) {
-    const shown = this.layers.map((name) => frame.pictures.find((p) => p.name === name || (p.name === "planes" && name !== "measurement")));
-    const badges = [...this.layers].reverse().map((name) => (name === "measurement" ? "measurement" : "prediction"));
-    const provisional = frame.provisional && this.layers.some((name) => name !== "measurement");
+    const shown = this.layers.map((name) => frame.pictures.find((p) => p.name === name || (p.name === "planes" && !isMeasured(name))));
+    const badges = [...this.layers].reverse().map((name) => (isMeasured(name) ? "measurement" : "prediction"));
+    const provisional = frame.provisional && badges.includes("prediction");
     const channelOf = (name) => (name?.startsWith("channel:") ? name.slice("channel:".length) : null);
     const judged = badges.includes("prediction") ? (frame.judgement?.channels?.[channelOf(this.layers[0])] ?? frame.judgement) : null;
-    const key = `${badges} ${provisional} ${frame.overlay} ${judged?.word} ${judged?.reasons}`;
+    const key = `${this.layers} ${provisional} ${frame.overlay} ${judged?.word} ${judged?.reasons}`;
     if (this.badges.dataset.key !== key) {
       this.badges.dataset.key = key;
-      const made = badges.map((kind) => make("span", { className: `badge ${kind}`, textContent: kind === "measurement" ? "Measurement" : "Prediction (AI)" }));
+      const made = [...this.layers].reverse().map((name, n) => make("span", { className: `badge ${badges[n]}`, textContent: MEASURED[name] ?? "Prediction (AI)" }));
       if (frame.overlay && this.layers.includes("composite")) made.at(-1).append(` · ${frame.overlay}`);
       if (provisional) made.push(make("span", { className: "badge provisional", textContent: "Provisional", title: "Made without the frame that follows; the final picture replaces it." }));
       if (judged) made.push(qualityBadge(judged));
@@ -159,6 +166,7 @@ export class Panes {
     this.mode = "beside";
     this.split = 0.5;
     this.newest = -1;
+    this.drawing = null;
     this.viewport = new Viewport(() => this.draw());
     new ResizeObserver(() => this.layOut()).observe(container);
   }
@@ -171,6 +179,12 @@ export class Panes {
   setMode(mode) {
     this.mode = mode;
     if (this.frame) this.arrange();
+  }
+
+  /** Draw a line or a region over every picture; null takes it away. */
+  setDrawing(drawing) {
+    this.drawing = drawing;
+    this.draw();
   }
 
   setSplit(share) {
@@ -197,7 +211,8 @@ export class Panes {
   /** Make the panes that the mode needs for this frame, then draw. */
   arrange() {
     const layers = layersOf(this.mode, this.frame);
-    const reference = this.frame.pictures.find((p) => p.name !== "measurement") ?? this.frame.pictures[0];
+    const { pictures } = this.frame;
+    const reference = pictures.find((p) => !isMeasured(p.name)) ?? pictures.find((p) => p.name === "measurement") ?? pictures[0];
     this.pixelSizeUm = reference.pixel_size_um;
     const key = JSON.stringify([layers, reference.width, reference.height]);
     if (key !== this.key) {
@@ -237,7 +252,7 @@ export class Panes {
 
   /** Tell the style sheet where the first prediction is; a picture that is split or measured only is the first one. */
   placeWarnings() {
-    const { figure } = this.panes.find((pane) => !pane.layers.includes("measurement")) ?? this.panes[0];
+    const { figure } = this.panes.find((pane) => !pane.layers.some(isMeasured)) ?? this.panes.at(-1);
     const stage = this.container.parentElement;
     stage.style.setProperty("--panes", this.panes.length);
     const place = { left: figure.offsetLeft, top: figure.offsetTop, width: figure.offsetWidth };
@@ -246,7 +261,7 @@ export class Panes {
 
   draw() {
     for (const pane of this.panes ?? []) {
-      pane.draw(this.bitmaps, this.split);
+      pane.draw(this.bitmaps, this.split, this.drawing);
       pane.drawScale(this.pixelSizeUm);
     }
   }

@@ -4,8 +4,8 @@ const LEVELS = 1 << 16;
 const tables = new Map();
 
 /** Red, green and blue of every 16-bit value, 10 bits each in one word: four full channels fit. */
-function table({ color, window, gamma, lut, palette, offset = 0 }) {
-  const [low, high] = window.map((end) => end + offset); // windows are intensities, planes have an offset
+function table({ color, window, gamma, lut, palette, offset = 0, scale = 1 }) {
+  const [low, high] = window.map((end) => end / scale + offset); // windows are intensities, planes are numbers
   const key = `${color} ${lut} ${low} ${high} ${gamma}`;
   if (tables.has(key)) return tables.get(key);
   const part = [0, 2, 4].map((i) => Number.parseInt(color.slice(i, i + 2), 16));
@@ -45,14 +45,14 @@ export async function compose(shown, width, height) {
 /** Bitmaps by name for a frame that came as planes. */
 export async function composePlanes(frame, buffers) {
   const bitmaps = new Map();
-  for (const [n, { name, width, height, planes, offset_adu: offset }] of frame.pictures.entries()) {
+  for (const [n, { name, width, height, planes, offset_adu: offset, unit_scale: scale }] of frame.pictures.entries()) {
     const all = new Uint16Array(buffers[n]);
     const plane = (c) => all.subarray(c * width * height, (c + 1) * width * height);
-    if (name === "measurement") {
-      bitmaps.set(name, await compose([{ ...frame.measurement, color: "FFFFFF", offset, plane: plane(0) }], width, height));
+    if (name !== "planes") {
+      bitmaps.set(name, await compose([{ ...frame[name], color: "FFFFFF", offset, scale, plane: plane(0) }], width, height));
       continue;
     }
-    const shown = frame.channels.slice(0, planes).map((channel, c) => ({ ...channel, offset, plane: plane(c) }));
+    const shown = frame.channels.slice(0, planes).map((channel, c) => ({ ...channel, offset, scale, plane: plane(c) }));
     bitmaps.set("composite", await compose(shown.filter((s) => s.visible), width, height));
     for (const channel of shown) bitmaps.set(`channel:${channel.label}`, await compose([channel], width, height));
   }

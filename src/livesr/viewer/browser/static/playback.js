@@ -23,6 +23,7 @@ export class Playback {
     this.length = length ?? frozen;
     byId("transport").hidden = !this.active;
     this.scrub.hidden = this.length === 0;
+    byId("movie").hidden = length === null; // a film is made of what is stored
     this.scrub.max = Math.max(this.length - 1, 0);
     this.button.title = this.live ? "Freeze the picture, or follow the stream again (space)" : "Play or pause (space)";
     this.setPlaying(this.live ? !this.frozen : Boolean(playing));

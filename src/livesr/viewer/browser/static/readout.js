@@ -1,6 +1,6 @@
 // Everything on the page that is said in words and numbers: state, strip, warnings, intensity under the pointer.
 
-import { byId, bytes, cssColor, duration, make, show } from "./format.js";
+import { amount, byId, bytes, cssColor, duration, make, show } from "./format.js";
 
 const FPS_SPAN_MS = 2000;
 const LATE_MS = 1000; // what a person notices; and more than a few frames behind
@@ -102,9 +102,9 @@ export class Readout {
 
   /** The scale of the overlay: where its colours begin, and where they are full. */
   showOverlay() {
-    const { overlay, overlay_adu: range } = this.frame ?? {};
+    const { overlay, overlay_range: range, unit } = this.frame ?? {};
     for (const name of ["residual", "uncertainty"]) {
-      const text = overlay === name && range ? `${range.map((adu) => Math.round(adu)).join(" … ")} ADU` : "";
+      const text = overlay === name && range ? `${range.map((value) => amount(value, unit)).join(" … ")} ${unit}` : "";
       if (byId(`${name}-scale`).textContent !== text) byId(`${name}-scale`).textContent = text;
     }
   }
@@ -154,14 +154,17 @@ export class Readout {
     line.hidden = !probe;
     if (!probe) return;
     const place = probe.um ? `${probe.um[0].toFixed(2)}, ${probe.um[1].toFixed(2)} µm` : "";
-    const value = (name, number, color) => {
+    const value = (name, number, color, unit) => {
       const chip = make("i", { className: "chip" });
       chip.style.background = color;
-      return make("span", { className: "value" }, chip, `${name} `, make("b", { textContent: number == null ? "–" : String(Math.round(number)) }));
+      return make("span", { className: "value" }, chip, `${name} `, make("b", { textContent: amount(number, unit) }));
     };
-    const color = (label) => cssColor(this.frame?.channels.find((c) => c.label === label)?.color);
-    const parts = Object.entries(probe.channels ?? {}).map(([label, number]) => value(label, number, color(label)));
-    if (probe.measurement !== undefined) parts.push(value("measured", probe.measurement, "#ffffff"));
-    line.replaceChildren(make("span", { textContent: `x ${probe.x}  y ${probe.y}` }), make("span", { textContent: place }), ...parts, make("span", { textContent: "ADU" }));
+    const channelOf = (label) => this.frame?.channels.find((c) => c.label === label);
+    const unit = this.frame?.unit ?? "ADU";
+    const parts = Object.entries(probe.channels ?? {}).map(([label, number]) => value(label, number, cssColor(channelOf(label)?.color), unit));
+    if (probe.measurement !== undefined) parts.push(value("measured", probe.measurement, "#ffffff", unit));
+    parts.push(make("span", { textContent: unit }));
+    if (probe.widefield !== undefined) parts.push(value("widefield", probe.widefield, "#b9c2cc", "ADU"), make("span", { textContent: "ADU" }));
+    line.replaceChildren(make("span", { textContent: `x ${probe.x}  y ${probe.y}` }), make("span", { textContent: place }), ...parts);
   }
 }

@@ -1,8 +1,11 @@
 // Which stream is shown: acquisition channel, position and plane; what there is only one of is not asked for.
 
-import { make } from "./format.js";
+import { lengthText, make } from "./format.js";
 
 const TITLES = { channel: "Channel", position: "Position", z: "Plane" };
+
+const where = ({ x_um: x, y_um: y }) => (x == null || y == null ? "" : `${x.toFixed(1)}, ${y.toFixed(1)} µm`);
+const depth = ({ z_um: um }) => (um == null ? "" : lengthText(Number(um.toFixed(3))));
 
 export class Streams {
   /** `onChange({channel, position, z})`; null follows. */
@@ -12,6 +15,7 @@ export class Streams {
     this.selection = { channel: null, position: null, z: null };
     this.key = "";
     this.followed = {};
+    this.sliders = {};
   }
 
   /** `streams` is what the run has sent so far; a store has no newest to follow. */
@@ -19,42 +23,73 @@ export class Streams {
     const key = JSON.stringify([streams, isStore]);
     if (key === this.key) return;
     this.key = key;
-    const fields = Object.keys(TITLES).map((part) => this.field(part, streams, isStore));
+    const held = document.activeElement?.name;
+    this.isStore = isStore;
+    this.sliders = {};
+    const fields = [this.channels(streams), this.slider("position", streams), this.slider("z", streams)];
     this.form.hidden = fields.every((field) => !field);
     this.form.replaceChildren(...fields.filter(Boolean));
+    this.form.querySelector(`[name="${held}"]`)?.focus();
     this.nameFollowed();
   }
 
-  field(part, streams, isStore) {
-    const named = new Map(streams.map((s) => [s[part], part === "position" ? s.position_name || s.position : s[part]]));
-    if (named.size < 2) return null;
-    const select = make("select", { name: part });
-    const following = isStore || part === "channel" ? "First" : "Newest";
-    select.append(make("option", { value: "", textContent: following }));
-    for (const [value, text] of [...named].sort(([a], [b]) => (a > b ? 1 : -1))) {
-      select.append(make("option", { value: JSON.stringify(value), textContent: text }));
-    }
-    select.value = this.selection[part] === null ? "" : JSON.stringify(this.selection[part]);
-    select.onchange = () => {
-      this.selection[part] = select.value ? JSON.parse(select.value) : null;
-      this.onChange();
+  choose(part, value) {
+    this.selection[part] = value;
+    this.onChange();
+    this.nameFollowed();
+  }
+
+  channels(streams) {
+    const named = [...new Set(streams.map((s) => s.channel))].sort();
+    if (named.length < 2) return null;
+    const select = make("select", { name: "channel" }, make("option", { value: "", textContent: "First" }));
+    for (const name of named) select.append(make("option", { value: JSON.stringify(name), textContent: name }));
+    select.value = this.selection.channel === null ? "" : JSON.stringify(this.selection.channel);
+    select.onchange = () => this.choose("channel", select.value ? JSON.parse(select.value) : null);
+    return make("label", {}, make("span", { textContent: TITLES.channel }), select);
+  }
+
+  /** A slider over the places that pictures came from; beside it, in a running stream, what follows the newest. */
+  slider(part, streams) {
+    const places = new Map();
+    for (const stream of streams) if (!places.has(stream[part])) places.set(stream[part], stream);
+    if (places.size < 2) return null;
+    const values = [...places.keys()].sort((a, b) => a - b);
+    const range = make("input", { type: "range", name: part, min: 0, max: values.length - 1, step: 1 });
+    range.setAttribute("aria-label", TITLES[part]);
+    range.oninput = () => this.choose(part, values[range.value]);
+    const words = make("output");
+    const newest = make("button", { type: "button", className: "newest", textContent: "Newest", hidden: this.isStore, title: "Follow the newest", onclick: () => this.choose(part, this.selection[part] === null ? this.shown(part) : null) });
+    const label = (value) => {
+      const stream = places.get(value);
+      const count = `${values.indexOf(value) + 1} of ${values.length}`;
+      return part === "z" ? [count, depth(stream)] : [stream.position_name || String(value), count, where(stream)];
     };
-    return make("label", {}, make("span", { textContent: TITLES[part] }), select);
+    this.sliders[part] = { range, words, newest, values, label };
+    return make("div", { className: "place" }, make("span", { textContent: TITLES[part] }), words, newest, range);
+  }
+
+  shown(part) {
+    return this.selection[part] ?? this.followed[part] ?? null;
   }
 
   /** Say which stream the newest picture is of, where it is followed. */
-  showFollowed({ channel, position, z }, positionName) {
-    this.followed = { channel, position: positionName || position, z };
+  showFollowed(stream) {
+    this.followed = stream;
     this.nameFollowed();
   }
 
   nameFollowed() {
-    for (const select of this.form.querySelectorAll("select")) {
-      const option = select.options[0];
-      const word = option.textContent.split(" (")[0];
-      const followed = this.followed[select.name];
-      const text = followed === undefined ? word : `${word} (${followed})`;
-      if (option.textContent !== text) option.textContent = text;
+    for (const [part, { range, words, newest, values, label }] of Object.entries(this.sliders)) {
+      const value = this.shown(part) ?? values[0];
+      const text = values.includes(value) ? label(value).filter(Boolean).join(" · ") : "";
+      if (words.textContent !== text) words.textContent = text;
+      if (Number(range.value) !== values.indexOf(value)) range.value = values.indexOf(value);
+      range.setAttribute("aria-valuetext", text);
+      newest.setAttribute("aria-pressed", String(this.selection[part] === null));
     }
+    const first = this.form.querySelector("select")?.options[0];
+    const followed = this.followed.channel === undefined ? "First" : `First (${this.followed.channel})`;
+    if (first && first.textContent !== followed && (this.selection.channel === null || first.textContent === "First")) first.textContent = followed;
   }
 }

@@ -6,8 +6,10 @@ const MAX_CSS_PER_PIXEL = 64;
 const TAP_PX = 4;
 
 export class Viewport {
+  /** While `draw(from, to)` is set, one pointer draws from one place to another instead of panning; in shares. */
   constructor(onChange) {
     this.onChange = onChange;
+    this.draw = null;
     this.field = { width: 1, height: 1 };
     this.pane = { width: 1, height: 1 };
     this.fit();
@@ -50,6 +52,12 @@ export class Viewport {
     return at.every((s) => s >= 0 && s < 1) ? at : null;
   }
 
+  /** The nearest place of the field, in shares. */
+  within(left, top) {
+    const r = this.rectangle;
+    return [(left - r.left) / r.width, (top - r.top) / r.height].map((s) => Math.min(Math.max(s, 0), 1));
+  }
+
   /** Zoom so that the place (left, top) of the pane stays where it is. */
   zoomBy(factor, left = this.pane.width / 2, top = this.pane.height / 2) {
     const max = (MAX_CSS_PER_PIXEL * this.field.width) / this.pane.width;
@@ -90,7 +98,7 @@ export class Viewport {
       { passive: false },
     );
     element.addEventListener("pointerdown", (event) => {
-      touches.set(event.pointerId, { at: place(event), moved: 0 });
+      touches.set(event.pointerId, { at: place(event), from: this.within(...place(event)), moved: 0 });
       element.setPointerCapture(event.pointerId);
     });
     element.addEventListener("pointermove", (event) => {
@@ -102,12 +110,13 @@ export class Viewport {
     const release = (event) => {
       const touch = touches.get(event.pointerId);
       touches.delete(event.pointerId);
+      if (this.draw) return;
       if (event.type === "pointerup" && event.pointerType === "touch" && touch?.moved < TAP_PX) onPoint(this.shares(...touch.at));
     };
     element.addEventListener("pointerup", release);
     element.addEventListener("pointercancel", release);
     element.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && onPoint(null));
-    element.addEventListener("dblclick", () => this.fit());
+    element.addEventListener("dblclick", () => !this.draw && this.fit());
   }
 
   /** One pointer pans; two also zoom by how their distance changes. */
@@ -119,6 +128,8 @@ export class Viewport {
       const distance = ([x, y]) => Math.hypot(x - other.at[0], y - other.at[1]);
       this.zoomBy(distance(at) / Math.max(distance(touch.at), 1), (at[0] + other.at[0]) / 2, (at[1] + other.at[1]) / 2);
       this.panBy(dx / 2, dy / 2);
+    } else if (this.draw) {
+      if (touch.moved >= TAP_PX) this.draw(touch.from, this.within(...at));
     } else {
       this.panBy(dx, dy);
     }
