@@ -125,12 +125,13 @@ class NetworkLocaliser(Localiser):
         density : float32 (scale y, scale x), emitters per pixel; None where the engine gives a
             table
         """
-        found, total = [np.empty(0, LOCALISATION)], None
+        found: list[NDArray[np.void]] = [np.empty(0, LOCALISATION)]
+        total: Floats | None = None
         for number, output in zip(numbers, self._outputs(np.asarray(frames)), strict=True):
             found.append(self._maxima(output[0]) if self.density else self._table(output))
             found[-1]["frame"] = number
             if self.density:
-                light = np.where(output[0] > FLOOR, output[0], 0) / np.float32(LIGHT_OF_ONE)
+                light = output[0] * (output[0] > FLOOR) / np.float32(LIGHT_OF_ONE)
                 total = light if total is None else total + light
         return np.concatenate(found), total
 
