@@ -190,7 +190,8 @@ class Trainer:
             )
 
     def _make_loss(self) -> nn.Module:
-        loss = self.config.loss.make(self.network.channels).to(self._device)
+        channels = int(getattr(self.network, "channels", 1))
+        loss = self.config.loss.make(channels).to(self._device)
         if self.config.teacher is None:
             return loss
         teacher = networks.load(Path(self.config.teacher)).to(self._device)
