@@ -23,6 +23,7 @@ from livesr.export.onnx import (
 )
 from livesr.live.inference.onnx_graph import OnnxGraph
 from livesr.live.inference.typed_onnx import typed
+from livesr.training import networks
 from livesr.training.networks import DFCAN, EDSR, IMCSR, RCAN, IMCSRSingle, UNet
 from livesr.training.networks import dfcan as of_dfcan
 
@@ -103,6 +104,51 @@ def test_comparators_run_in_openvino_as_in_torch(tmp_path: Path, network: nn.Mod
     with torch.inference_mode():
         expected = network.eval()(torch.from_numpy(frames)).numpy()
     np.testing.assert_allclose(compiled(frames)[0], expected, atol=5e-3)
+
+
+CLASSIC: dict[str, dict[str, object]] = {
+    "srcnn": {"width": 8},
+    "fsrcnn": {"width": 8, "shrunk": 4, "mappings": 1, "scale": 3},
+    "espcn": {"widths": (8, 4)},
+    "vdsr": {"width": 8, "depth": 3},
+    "drcn": {"width": 8, "recursions": 2},
+    "drrn": {"width": 8, "units": 2},
+    "srresnet": {"width": 8, "blocks": 1},
+    "srdensenet": {"blocks": 1, "layers": 2, "growth": 4, "width": 8, "scale": 4},
+    "memnet": {"blocks": 2, "recursions": 2, "width": 8},
+    "mdsr": {"blocks": 1, "width": 8, "scale": 3},
+    "rdn": {"blocks": 1, "layers": 2, "growth": 8, "width": 8},
+}
+
+
+@pytest.mark.parametrize("architecture", CLASSIC)
+def test_a_classic_network_runs_in_every_runtime_as_in_torch(
+    architecture: str, tmp_path: Path
+) -> None:
+    network = networks.build(architecture, **CLASSIC[architecture])
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    path = tmp_path / "model.onnx"
+    export_onnx(network, path, 1, fp16_weights=False)
+    assert unsupported_ops(onnx.load(path)) == set()
+    frames = np.random.default_rng(0).normal(0.2, 0.3, (1, 1, 12, 16)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(frames)).numpy()
+    runs = {
+        "torch": OnnxGraph(path.read_bytes(), "cpu", torch.float32).run(frames),
+        "OpenVINO": openvino.Core().compile_model(str(path), "CPU", FULL)(frames)[0],
+    }
+    for name, channels in runs.items():
+        np.testing.assert_allclose(channels, expected, atol=2e-4, rtol=2e-4, err_msg=name)
+
+
+def test_a_module_that_is_applied_again_is_stored_once(tmp_path: Path) -> None:
+    network = networks.build("drcn", width=8, recursions=5)
+    model = exported(tmp_path, network, window=1)
+    assert sum(node.op_type == "Conv" for node in model.graph.node) == 2 + 5 * 3 + 1
+    assert sum(len(t.dims) == 4 for t in model.graph.initializer) == 2 + 1 + 2 + 1 + 1
 
 
 class Spectrum(nn.Module):

@@ -257,10 +257,11 @@ def test_weights_and_words(core: CMMCorePlus, rig: RigConfig, tmp_path: Path) ->
         LiveSR(core, rig=rig, plan=apart),
     ):
         pass
-    plain = load_rig("virtual_sim").with_engine("none")
+    film = load_rig("virtual_storm")
+    plan = sim_sequence(2, list(film.channels), raw=100)
     with (
-        core_of("virtual_sim", 1, SensorSize=64, TimePoints=1) as other,
+        core_of("virtual_storm", 1, SensorSize=64, Frames=2) as other,
         pytest.raises(ConfigError, match="say with --superpose"),
-        LiveSR(other, rig=plain, plan=sim_sequence(2, ["488"]), pairs=tmp_path / "pairs"),
+        LiveSR(other, rig=film, plan=plan, pairs=tmp_path / "pairs"),
     ):
         pass

@@ -147,6 +147,123 @@ def test_a_killed_run_resumed_equals_one_that_was_not(
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("loss", ["adversarial", "combination"])
+def test_what_else_learns_is_resumed_as_well(tmp_path: Path, loss: str) -> None:
+    """A discriminator with its optimiser, and the statistics of batch normalisation."""
+    settings: dict[str, object] = {"loss": {"kind": loss, "discriminator_width": 4}, "steps": 8}
+    if loss == "combination":
+        settings |= {"architecture": "memnet", "parameters": MEMNET}
+    whole = enlarging(tmp_path / "whole", loss, settings)
+    average = whole.run()
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enlarging(tmp_path / "killed", loss, settings).run(kill)
+    resumed = enlarging(tmp_path / "killed", loss, settings).run()
+    for name, tensor in average.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+MEMNET = {"scale": 1, "blocks": 1, "recursions": 2, "width": 4}
+
+
+class OneSpots(SpotsAndBlobs):
+    """The frame is the input, the spots in it the output."""
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        frames, targets = super().batch(rng, size, patch)
+        return frames[:, :1], targets[:, :1]
+
+    def validation(self, n: int) -> Pairs:
+        frames, targets = super().validation(n)
+        return frames[:, :1], targets[:, :1]
+
+
+def enlarging(folder: Path, loss: str, settings: dict[str, object]) -> Trainer:
+    if loss == "adversarial":
+        return trainer(folder, **settings)
+    return Trainer(config(**settings), OneSpots(), OneSpots(), folder)
+
+
+def test_a_discriminator_makes_it_sharper_and_learns_to_tell(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    loss = {"kind": "adversarial", "discriminator_width": 4, "discriminator_lr": 1e-3}
+    trainer(tmp_path, steps=40, loss=loss, lr=1e-5, log_every=10, validate_every=40).run(
+        reports.append
+    )
+    first, last = reports[0].losses, reports[-1].losses
+    assert last["discriminator"] < first["discriminator"], "the generator hardly learns here"
+    assert last["adversarial"] > first["adversarial"]
+    assert {"mse", "structure"} <= set(last)
+
+
+def test_batch_normalisation_is_averaged_as_it_is(tmp_path: Path) -> None:
+    run = enlarging(tmp_path, "l1", {"architecture": "memnet", "parameters": MEMNET, "steps": 4})
+    average = run.run()
+    means = [b for name, b in average.named_buffers() if name.endswith("running_mean")]
+    assert all(mean.abs().max() > 0 for mean in means[:1])
+    for slow, fast in zip(average.buffers(), run.network.buffers(), strict=True):
+        assert torch.equal(slow, fast)
+
+
+class Halved(OneSpots):
+    """The frame at half of its sampling is the input, itself the output; always the same ones."""
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        targets = super().batch(np.random.default_rng(7), size, 2 * patch)[1]
+        return targets.reshape(size, 1, patch, 2, patch, 2).mean((3, 5)), targets
+
+    def validation(self, n: int) -> Pairs:
+        return self.batch(np.random.default_rng(98), n, 16)
+
+
+SMALL_CLASSIC: dict[str, dict[str, object]] = {
+    "srcnn": {"width": 4},
+    "fsrcnn": {"width": 4, "shrunk": 2, "mappings": 1},
+    "espcn": {"widths": (4, 4)},
+    "vdsr": {"width": 4, "depth": 3},
+    "drcn": {"width": 4, "recursions": 2},
+    "drrn": {"width": 4, "units": 2},
+    "srresnet": {"scale": 2, "width": 4, "blocks": 1},
+    "srdensenet": {"scale": 2, "blocks": 1, "layers": 2, "growth": 4, "width": 8},
+    "memnet": {"blocks": 1, "recursions": 2, "width": 4},
+    "mdsr": {"blocks": 1, "width": 4},
+    "rdn": {"blocks": 1, "layers": 2, "growth": 4, "width": 4},
+    "unet": {"frames": 1, "channels": 1, "width": 4, "depth": 1, "scale": 2},
+    "rcan": {"frames": 1, "channels": 1, "width": 4, "groups": 1, "blocks": 1, "scale": 2},
+    "dfcan": {"frames": 1, "channels": 1, "width": 4, "groups": 1, "blocks": 1, "scale": 2},
+}
+
+
+@pytest.mark.parametrize("architecture", SMALL_CLASSIC)
+def test_every_network_that_enlarges_learns_for_a_few_steps(
+    tmp_path: Path, architecture: str
+) -> None:
+    reports: list[Progress] = []
+    settings = config(
+        architecture=architecture,
+        parameters=SMALL_CLASSIC[architecture],
+        patch=16,
+        steps=16,
+        lr=3e-3,
+        warmup_steps=0,
+        log_every=4,
+        validate_every=16,
+        loss={"structure": 0.0},
+    )
+    Trainer(settings, Halved(), Halved(), tmp_path).run(reports.append)
+    assert reports[-1].losses["loss"] < reports[0].losses["loss"]
+
+
+def test_a_teacher_and_a_discriminator_are_not_both_taken() -> None:
+    with pytest.raises(ValueError, match="give one"):
+        config(teacher="x.pt", loss={"kind": "adversarial"})
+
+
 def test_slices_equal_one_run(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole", log_every=3).run()
     for number in range(1, 100):  # longer and longer: a busy computer comes to the end as well

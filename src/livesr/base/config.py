@@ -808,6 +808,28 @@ class RigConfig(Model):
         """Return a copy with this section of its modality."""
         return self.model_copy(update={"sections": {**self.sections, section.modality: section}})
 
+    def with_localiser(self, engine: str) -> RigConfig:
+        """Return a copy in which `engine` finds the emitters; "none": they are fitted.
+
+        Raises
+        ------
+        ConfigError
+            If no channel is localised.
+        """
+        used = {self.modality_of(name) for name in self.channels or [""]}
+        sections = [self.section_of(modality) for modality in sorted(used)]
+        able = [section for section in sections if "localiser" in type(section).model_fields]
+        if not able:
+            raise ConfigError(
+                f"--localiser {engine!r} finds single emitters, and no channel of rig"
+                f" {self.name!r} is localised."
+            )
+        value = None if engine == "none" else engine
+        rig = self
+        for section in able:
+            rig = rig.with_section(section.model_copy(update={"localiser": value}))
+        return rig
+
     def raw_frames(self, name: str) -> int:
         """Exposures that make one super-resolution frame of channel `name`."""
         return len(self.exposed(name))

@@ -242,6 +242,8 @@ def _export_engine(
     rig = simulating_rig(recipe.data.modality)
     attempts = {
         "upscale": f"livesr run {rig} --upscale {out}",
+        "localise": f"livesr run RIG --localiser {out}, where emitters are localised",
+        "sparse": "in Python, with livesr evaluate: a run does not pair channels yet",
         "reconstruct": f"engine: {out}, under 'reconstruct' of a channel in rig.yaml",
     }
     attempt = attempts.get(recipe.data.kind, f"livesr demo --engine {out}")
@@ -316,7 +318,8 @@ def _validate(
             progress=lambda done: show(done, total),
         )
     else:
-        pairs = CachedPairs(data / "pairs-validation", window=int(recipe.engine["window"]))
+        window = None if recipe.data.whole_groups else int(recipe.engine["window"])
+        pairs = CachedPairs(data / "pairs-validation", window=window)
         kept = zip(*pairs.validation(n), strict=True)
         results["validation"] = evaluate_pairs(
             engine,

@@ -89,6 +89,17 @@ Restore = Annotated[
         ),
     ),
 ]
+Localiser = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Engine that finds single emitters, instead of rig.yaml's: a name, a folder, or none"
+            " for fits. What it draws is a prediction."
+        ),
+    ),
+]
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
 ]

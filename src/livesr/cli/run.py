@@ -60,7 +60,10 @@ Pairs = Annotated[
     typer.Option(
         metavar="FOLDER",
         rich_help_panel=options.KEPT,
-        help="Folder that keeps the superposed channels as livesr train reads them.",
+        help=(
+            "Folder that keeps the superposed channels, or pictures beside their exposures, as"
+            " livesr train reads them."
+        ),
     ),
 ]
 Plan = Annotated[
@@ -108,6 +111,7 @@ def run(
     duration: options.Duration = None,
     engine: options.Engine = None,
     upscale: options.Upscale = None,
+    localiser: options.Localiser = None,
     store: options.Store = None,
     spare_disk: options.SpareDisk = None,
     flush: options.Flush = None,
@@ -168,6 +172,8 @@ def run(
     config = load_rig(rig)
     if superpose is not None:
         config = config.superposing(*_superposed(superpose))
+    if localiser is not None:
+        config = config.with_localiser(localiser)
     exposure_ms = exposure or config.exposure_ms
     experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
     how = ReadAs(axes, channel, pixel_size, origin, interval if replay else None)

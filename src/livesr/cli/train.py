@@ -251,7 +251,7 @@ class _Session:
                         raise _SliceOver
 
                 write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
-        window = None if data.kind == "reconstruct" else int(self._recipe.engine["window"])
+        window = None if data.whole_groups else int(self._recipe.engine["window"])
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
         if not data.recombined:
             return learned, validation

@@ -298,7 +298,7 @@ def _null_tests(
     """
 
     def light(image: Image) -> NDArray[np.float64]:
-        predicted = _predict(backend, image[None], manifest.window)
+        predicted = _predict(backend, image[None], manifest.inputs)
         return np.asarray(np.maximum(predicted, 0).sum((1, 2), dtype=np.float64))
 
     names, leakage = manifest.channel_names, {}

@@ -20,7 +20,19 @@ _ORIGINS = {
     "imcsr-single": "IMC-SR-Single, one network per structure (Wang et al. 2021)",
     "edsr": "EDSR (Lim et al. 2017; for STORM Hu et al. 2020)",
     "rcan": "RCAN (Zhang et al. 2018)",
-    "unet": "U-Net (Ronneberger et al. 2015)",
+    "unet": "U-Net (Ronneberger et al. 2015; for raw SIM frames Jin et al. 2020)",
+    "dfcan": "DFCAN (Qiao et al. 2021)",
+    "srcnn": "SRCNN (Dong et al. 2014)",
+    "fsrcnn": "FSRCNN (Dong et al. 2016)",
+    "espcn": "ESPCN (Shi et al. 2016)",
+    "vdsr": "VDSR (Kim et al. 2016)",
+    "drcn": "DRCN (Kim et al. 2016)",
+    "drrn": "DRRN (Tai et al. 2017)",
+    "srresnet": "SRResNet (Ledig et al. 2017)",
+    "srdensenet": "SRDenseNet (Tong et al. 2017)",
+    "memnet": "MemNet (Tai et al. 2017)",
+    "mdsr": "MDSR (Lim et al. 2017)",
+    "rdn": "RDN (Zhang et al. 2018)",
     "raw-unet": "U-Net on raw frames (Jin et al. 2020), on blocks of pixels",
 }
 _LIMITS = {
@@ -38,6 +50,18 @@ such specimens usually look like. Structures that it did not learn from, other o
 a sign of it."""
     ),
 }
+_LIMITS |= dict.fromkeys(
+    ("paired", "sparse"),
+    """It draws what its training pairs usually showed: structures, optics or light that they did not have are drawn as if
+they had been there.""",
+)
+_LIMITS[
+    "localise"
+] = """Where emitters lie closer than about the width of a camera pixel it draws what such spots usually were. It
+was trained on round spots in focus: others are drawn as several emitters, or none."""
+_SHARPER = """**Sharper, less true.** A discriminator took part in the training: what the measurement leaves open is drawn as
+such images usually look, and looks measured. Do not count or measure fine detail in it."""
+_BREAK = "\n\n"
 _SIMULATED = "The images that it learned from are simulated: expect less on real ones."
 
 
@@ -68,8 +92,8 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 
 ## Limits
 
-{_LIMITS[recipe.data.kind]} What it shows is a prediction: compare it with the
-measurement, which is stored beside it. {_SIMULATED if simulated else ""}
+{f"{_SHARPER}{_BREAK}" if train.loss.kind == "adversarial" else ""}{_LIMITS[recipe.data.kind]} What it shows is a
+prediction: compare it with the measurement, which is stored beside it. {_SIMULATED if simulated else ""}
 
 {recipe.notes}"""
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -87,6 +111,18 @@ def _interface(recipe: Recipe) -> str:
             "Input: one image, x = (X - background) / scale. Output: it, sampled"
             f" {recipe.data.scale} times more finely."
         )
+    if recipe.data.kind == "sparse":
+        return (
+            "Input: a picture of few localisations and one of widefield on its pixels, each x = (X"
+            " - background) /\n  scale. Output: the picture of many localisations."
+        )
+    if recipe.data.kind == "localise":
+        return (
+            "Input: one camera frame, x = (X - background) / scale. Output: the density of"
+            " emitters, a Gaussian of one\n  pixel and peak 1 for each."
+        )
+    if recipe.data.kind == "paired":
+        return "Input: one image, x = (X - background) / scale. Output: its partner, in its unit."
     frames = (
         "three consecutive super-resolution frames"
         if recipe.engine["window"] == 3
@@ -135,6 +171,12 @@ def _pairs_scores(results: Mapping[str, Any], kind: str) -> str:
 
 
 def _scores(recipe: Recipe, results: Mapping[str, Any]) -> str:
+    if recipe.data.kind == "localise":
+        return (
+            "## Beside fits\n\nWhat it finds of known emitters, at several densities, beside"
+            " livesr's own fits: [networks]"
+            "(../../docs/networks.md#localisation-fits-or-a-network)."
+        )
     if "calibrated" not in results:
         return _pairs_scores(results, recipe.data.kind)
     domain = recipe.data.domain

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ _IR_VERSION = 8  # the container that belongs to opset 17; a newer one would tur
 ALLOWED_OPS = frozenset(
     {
         "Add",
+        "BatchNormalization",
         "Cast",
         "Concat",
         "Conv",
@@ -47,6 +49,7 @@ ALLOWED_OPS = frozenset(
         "GlobalAveragePool",
         "MaxPool",
         "Mul",
+        "PRelu",
         "Pow",
         "ReduceL2",
         "ReduceProd",
@@ -169,6 +172,8 @@ class _Translation:
         self._tensors: dict[str, TensorProto] = {}
         self._traced = fx.symbolic_trace(network)
         self._names: dict[fx.Node, str] = {}
+        self._used: Counter[str] = Counter()
+        self._kernels: dict[str, str] = {}
 
     def model(self, side: int) -> ModelProto:
         """Return the finished model; `side` is one that the network can take."""
@@ -230,7 +235,13 @@ class _Translation:
     # -- building blocks ---------------------------------------------------------------------------
 
     def add(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Append a node with one output, both called `name`."""
+        """Append a node with one output, both called `name`.
+
+        A module that is applied again (DRCN) gets another name each time.
+        """
+        self._used[name] += 1
+        if self._used[name] > 1:
+            name = f"{name}/{self._used[name]}"
         self._nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
         return name
 
@@ -257,31 +268,57 @@ class _Translation:
         return self._names[node.args[0]]
 
     def kernel(self, name: str, values: NDArray[np.float32]) -> str:
-        """Add a kernel at its stored precision and return its FP32 name."""
+        """Add a kernel at its stored precision, once, and return its FP32 name."""
         if self._kernel_dtype == np.float32:
             return self.tensor(name, values)
-        return self.add(
-            "Cast",
-            [self.tensor(f"{name}.fp16", values.astype(np.float16))],
-            name,
-            to=TensorProto.FLOAT,
-        )
+        if name not in self._kernels:
+            stored = self.tensor(f"{name}.fp16", values.astype(np.float16))
+            self._kernels[name] = self.add("Cast", [stored], name, to=TensorProto.FLOAT)
+        return self._kernels[name]
 
 
 # -- one function for each operation ---------------------------------------------------------------
 
 
 def _conv(graph: _Translation, node: fx.Node, conv: nn.Conv2d | nn.ConvTranspose2d) -> str:
-    kernel = graph.kernel(f"{node.target}.weight", conv.weight.detach().numpy())
-    bias = graph.tensor(f"{node.target}.bias", conv.bias.detach().numpy())
+    inputs = [
+        graph.first(node),
+        graph.kernel(f"{node.target}.weight", conv.weight.detach().numpy()),
+    ]
+    if conv.bias is not None:
+        inputs.append(graph.tensor(f"{node.target}.bias", conv.bias.detach().numpy()))
+    more = {"output_padding": list(conv.output_padding)} if any(conv.output_padding) else {}
+    if conv.groups > 1:
+        more["group"] = conv.groups
     return graph.add(
         "ConvTranspose" if isinstance(conv, nn.ConvTranspose2d) else "Conv",
-        [graph.first(node), kernel, bias],
+        inputs,
         str(node.target),
         kernel_shape=list(conv.kernel_size),
         strides=list(conv.stride),
         pads=[*conv.padding, *conv.padding],
+        **more,
     )
+
+
+def _normalise(graph: _Translation, node: fx.Node, norm: nn.BatchNorm2d) -> str:
+    names = ("weight", "bias", "running_mean", "running_var")
+    values = [
+        graph.tensor(f"{node.target}.{name}", getattr(norm, name).detach().numpy())
+        for name in names
+    ]
+    return graph.add(
+        "BatchNormalization", [graph.first(node), *values], str(node.target), epsilon=norm.eps
+    )
+
+
+def _prelu(graph: _Translation, node: fx.Node, module: nn.PReLU) -> str:
+    slope = graph.tensor(f"{node.target}.weight", module.weight.detach().numpy().reshape(-1, 1, 1))
+    return graph.add("PRelu", [graph.first(node), slope], str(node.target))
+
+
+def _tanh(graph: _Translation, node: fx.Node, _module: nn.Module) -> str:
+    return graph.add("Tanh", [graph.first(node)], str(node.target))
 
 
 def _gelu(graph: _Translation, node: fx.Node, gelu: nn.GELU) -> str:
@@ -409,12 +446,15 @@ def _channels(graph: _Translation, node: fx.Node) -> str:
 
 
 _MODULES: dict[Any, Callable[..., str]] = {
+    nn.BatchNorm2d: _normalise,
     nn.Conv2d: _conv,
     nn.ConvTranspose2d: _conv,
     nn.GELU: _gelu,
     nn.MaxPool2d: _max_pool,
+    nn.PReLU: _prelu,
     nn.ReLU: _relu,
     nn.SiLU: _silu,
+    nn.Tanh: _tanh,
     nn.PixelShuffle: _pixel_shuffle_module,
 }
 _FUNCTIONS: dict[Any, Callable[..., str]] = {

@@ -65,6 +65,7 @@ _DRAWN = (
     "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No"
     " engine knows such a picture, and nothing that one separates from it is there."
 )
+_PREDICTED = "Channel {channel}: the picture is predicted, not measured: {engine} draws it."
 
 
 class Measuring(NamedTuple):
@@ -276,6 +277,8 @@ def build_path(
             reconstructor = way.build(left, name, camera)
     raw = _Raw(rig, left, name, camera, way)
     notes: list[str] = []
+    if engine := predicted_by(reconstructor):
+        notes.append(_PREDICTED.format(channel=name, engine=engine))
     place, on_device = _on_device(raw, device or compute.device, reconstructor, notes)
     plain = ChannelPath(
         name,
@@ -326,6 +329,11 @@ def _updates(rig: RigConfig, name: str, reconstructor: Reconstructor) -> tuple[i
     return rig.section(name).updates
 
 
+def predicted_by(reconstructor: Reconstructor) -> str:
+    """Return the engine that the picture is a prediction of; "" where it is a measurement."""
+    return str(getattr(reconstructor, "predicted_by", ""))
+
+
 def _no_monitors(recorded: bool) -> list[Monitor]:
     """Return none: what a modality watches, it sees in whole groups."""
     return []
@@ -351,6 +359,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
     """Return what sinks are told of a channel without engines."""
     camera, way = raw.camera, raw.way
     measured = MEAN_METHOD if raw.rig.channel(raw.channel).learned else way.method
+    engine = predicted_by(reconstructor)
     return ChannelDescription(
         name=raw.channel,
         raw_labels=raw.rig.raw_labels(raw.channel),
@@ -366,7 +375,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         camera_drawn=camera.drawn,
         recon_shape=reconstructor.shape,
         recon_pixel_size_um=camera.pixel_size_um / reconstructor.scale,
-        recon_method=measured,
+        recon_method=f"{measured}, predicted by {engine}" if engine else measured,
         recon_unit=way.unit if measured == way.method else "ADU",
         recon_unit_scale=way.unit_scale if measured == way.method else 1.0,
         power_mw=raw.rig.channel(raw.channel).power_mw,

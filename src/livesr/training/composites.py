@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from livesr.base.errors import ConfigError
 from livesr.live.normalise import background_and_scale
 from livesr.simulation.domain import Draw
+from livesr.training.degradation import Degradation
 from livesr.training.images import ImageFile, OwnImages, find_images, read_image
 from livesr.training.pair_folder import Shape
-from livesr.training.simulated import WINDOW, coarse_and_fine
+from livesr.training.simulated import WINDOW, coarse_and_fine, degradation_of
 from livesr.training.sources import turned
 
 Image = NDArray[np.float32]
@@ -116,14 +117,21 @@ class CoarsePairs:
     size: int
     scale: int
     images: OwnImages
+    degradation: Degradation | None = None
 
     @classmethod
     def find(
-        cls, images: OwnImages, size: int, scale: int, part: Literal["train", "validation", "all"]
+        cls,
+        images: OwnImages,
+        size: int,
+        scale: int,
+        part: Literal["train", "validation", "all"],
+        degradation: Degradation | None = None,
     ) -> Self:
         """As `CompositePairs.find`, all folders together."""
         files = CompositePairs.find(images, size, part).files
-        return cls(tuple(f for several in files.values() for f in several), size, scale, images)
+        together = tuple(f for several in files.values() for f in several)
+        return cls(together, size, scale, images, degradation)
 
     @classmethod
     def of(cls, images: Path, size: int, scale: int, modality: str) -> Self:
@@ -151,6 +159,7 @@ class CoarsePairs:
             "modality": self.images.modality,
             "images": self.images.model_dump(mode="json"),
             "files": [str(f.path) for f in self.files],
+            **degradation_of(self.degradation),
         }
 
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
@@ -160,7 +169,8 @@ class CoarsePairs:
             clean = _patch(rng, self.files, self.size)[0][WINDOW // 2]
             if np.count_nonzero(clean > _FAINT) > _FILLED * clean.size:
                 break
-        return coarse_and_fine(clean * np.float32(_ADU), self.scale)
+        fine = clean * np.float32(_ADU)
+        return coarse_and_fine(fine, self.scale, self.degradation, (*entropy, 4))
 
 
 def _patch(

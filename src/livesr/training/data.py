@@ -14,10 +14,14 @@ from livesr.base.config import Model
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import default_modality, drawable, sequences_of
 from livesr.training.composites import CoarsePairs, CompositePairs
+from livesr.training.degradation import Degradation
+from livesr.training.emitters import EmitterPairs
 from livesr.training.images import OwnImages
 from livesr.training.pair_folder import PairMaker
+from livesr.training.paired import PairedPairs
 from livesr.training.raw_groups import RawGroupPairs
 from livesr.training.simulated import SimulatedPairs, UpscalePairs
+from livesr.training.sparse import SparsePairs
 
 
 class DataConfig(Model):
@@ -28,9 +32,15 @@ class DataConfig(Model):
 
     renamed: ClassVar[Mapping[str, str]] = {"remixed": "recombined"}
 
-    kind: Literal["separate", "upscale", "reconstruct"] = "separate"
+    kind: Literal["separate", "upscale", "reconstruct", "paired", "localise", "sparse"] = "separate"
+    """"paired" takes own images of two kinds, `noisy/` and `clean/`, see
+    `livesr.training.paired`; "localise" are frames of single emitters and their density map;
+    "sparse" are few localisations with widefield, and all of them."""
     scale: Literal[1, 2, 3, 4] = 1
-    """For "upscale": how much coarser the input is sampled."""
+    """For "upscale": how much coarser the input is sampled. That of pairs follows from their
+    sizes."""
+    degradation: Degradation | None = None
+    """For "upscale": noise that the coarse image gets as well, PSSR's."""
     frames: tuple[int, ...] = ()
     """For "reconstruct": which raw frames of a group the network sees, by their place in it."""
     modality: str = Field(default_factory=default_modality)
@@ -57,8 +67,12 @@ class DataConfig(Model):
                 f"kind {self.kind!r} with frames {list(self.frames)}: 'reconstruct' names the raw"
                 " frames of a group, as [0, 3, 6], and no other kind does"
             )
-        if self.kind == "reconstruct" and self.images is not None:
-            raise ValueError("raw groups are simulated: leave out 'images'")
+        if self.kind == "paired" and self.images is None:
+            raise ValueError("'paired' takes own images: name their folders in 'images'")
+        if self.kind in {"localise", "sparse"} and self.images is not None:
+            raise ValueError(f"pairs of kind {self.kind!r} are simulated: leave out 'images'")
+        if self.degradation and self.kind != "upscale":
+            raise ValueError(f"kind {self.kind!r} has no degradation; 'upscale' has")
         if self.size % (2 * self.scale):
             raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
         if self.recombined and self.kind != "separate":
@@ -77,22 +91,37 @@ class DataConfig(Model):
             )
         return self
 
+    @property
+    def whole_groups(self) -> bool:
+        """Whether a network sees all that a pair holds, instead of a window of frames in time."""
+        return self.kind not in {"separate", "upscale"}
+
     def maker(self, part: Literal["train", "validation"]) -> PairMaker:
         """Return what makes the pairs of `part`; raises ConfigError if own images cannot serve."""
-        if self.kind == "reconstruct":
-            return RawGroupPairs(self.size, self.frames, self.modality, self.domain)
+        bad = self.degradation
         if self.images is None:
             if self.kind == "separate":
                 return SimulatedPairs(self.size, self.domain)
-            return UpscalePairs(self.size, self.scale, self.modality, self.domain)
+            if self.kind == "localise":
+                return EmitterPairs(self.size, self.domain)
+            if self.kind == "sparse":
+                return SparsePairs(self.size, self.modality, self.domain)
+            if self.kind == "reconstruct":
+                return RawGroupPairs(self.size, self.frames, self.modality, self.domain)
+            return UpscalePairs(self.size, self.scale, self.modality, self.domain, bad)
         if self.kind == "separate":
             return CompositePairs.find(self.images, self.size, part)
-        return CoarsePairs.find(self.images, self.size, self.scale, part)
+        if self.kind == "upscale":
+            return CoarsePairs.find(self.images, self.size, self.scale, part, bad)
+        return PairedPairs.find(self.images, self.size, self.frames, part)
 
     def describe(self) -> str:
         """Say what the pairs are, for the model card."""
         if self.images is not None:
             names = ", ".join(self.images.folders)
+            if self.kind in {"paired", "reconstruct"}:
+                given = "own raw groups" if self.frames else "own images"
+                return f"{self.train} crops of {given} of {names}, and of their clean partners"
             return f"{self.train} pairs mixed from own images of {names}"
         names = ", ".join(self.domain.structures)
         if self.kind == "reconstruct":
@@ -100,10 +129,19 @@ class DataConfig(Model):
                 f"{self.train} groups of {len(self.frames)} simulated {self.modality.upper()} raw"
                 f" frames of {names}, with the specimen at the passband of the ideal method"
             )
+        if self.kind == "sparse":
+            return (
+                f"{self.train} simulated {self.modality.upper()} images of {names}: few of their"
+                " localisations with widefield, and all of them"
+            )
+        if self.kind == "localise":
+            return (
+                f"{self.train} simulated frames of 0.2 to 8 emitters/um^2, with their density map"
+            )
         if self.kind == "upscale":
             return (
                 f"{self.train} simulated {self.modality.upper()} images of {names}, sampled"
-                f" {self.scale} times more coarsely"
+                f" {self.scale} times more coarsely{', with noise' if self.degradation else ''}"
             )
         return (
             f"{self.train} sequences of simulated {names}, through livesr's own raw"

@@ -48,6 +48,10 @@ class OwnImages(BaseModel):
     on_bad_file: OnBadFile = "refuse"
     brightness_ratio: Annotated[float, Field(ge=1)] = 5.0
     """Largest ratio between two structures."""
+    centred: bool = False
+    """Of pairs of different sampling: the first pixels of both have the same middle, as a SIM
+    reconstruction lies on the camera's pixels, instead of the same corner.
+    """
     photons: tuple[PositiveFloat, PositiveFloat] | None = None
     """Photo-electrons of a bright part, to add a camera's noise to clean images; log-uniform."""
 
@@ -106,7 +110,7 @@ def find_images(
     if (folder / "clean").is_dir():
         root, noisy = folder / "clean", folder / "noisy"
     found = []
-    for path in _paths(root):
+    for path in image_paths(root):
         partner = noisy / path.relative_to(root) if noisy else None
         try:
             found.append(_assess(path, partner, smallest))
@@ -148,7 +152,8 @@ def read_image(path: Path) -> Image:
     return image
 
 
-def _paths(root: Path) -> list[Path]:
+def image_paths(root: Path) -> list[Path]:
+    """Return every image below a folder in the order of names; of BioSR the SIM images alone."""
     if root.is_file() or root.suffix.lower() == ".zarr":
         return [root]
     if biosr := sorted(path for pattern in _BIOSR for path in root.rglob(pattern)):

@@ -1,19 +1,20 @@
-"""Training losses: IMC-SR's combination loss and EDSR's L1.
+"""Training losses: IMC-SR's combination loss, EDSR's L1, and either against a discriminator.
 
-Owns the loss terms and a differentiable SSIM. Reports each term by name; keeps no state of
-training.
+Owns the loss terms and a differentiable SSIM. Reports each term by name. Only `AdversarialLoss`
+learns, and so has a state that a checkpoint keeps.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from livesr.evaluation.metrics import PAPER_CONSTANTS
+from livesr.training.networks.discriminator import Discriminator
 
 _WINDOW, _SIGMA = 11, 1.5
 _NO_ENERGY, _MAX_GAIN = (
@@ -178,6 +179,57 @@ class L1Loss(nn.Module):  # type: ignore[misc]
         """Compare predictions with their targets; part `l1`."""
         l1 = nn.functional.l1_loss(prediction, target)
         return LossTerms(l1, {"l1": l1})
+
+
+class AdversarialLoss(nn.Module):  # type: ignore[misc]
+    """A loss of pixels, plus how surely a discriminator tells the prediction from a true image.
+
+    Sharper, less true: what the pixels leave open is drawn as true images usually look, which no
+    measure of this very image asks for (Ledig et al. 2017, SRGAN; Qiao et al. 2021, DFGAN). The
+    discriminator learns in the same call, one step on the same batch.
+
+    Parameters
+    ----------
+    content : the loss of pixels
+    weight : of the discriminator's term
+    channels : of the images
+    width, lr : of the discriminator: features of its first convolutions, Adam's rate
+    """
+
+    def __init__(
+        self, content: nn.Module, weight: float, channels: int, width: int = 32, lr: float = 1e-4
+    ) -> None:
+        super().__init__()
+        self.content, self.weight, self.sees_input = content, weight, content.sees_input
+        self.discriminator = Discriminator(channels, width)
+        self._optimiser = torch.optim.Adam(self.discriminator.parameters(), lr=lr)
+
+    def forward(self, prediction: Tensor, target: Tensor, *given: Tensor) -> LossTerms:
+        """Let the discriminator learn, then ask it; parts of `content`, and both sides' own."""
+        truth = self._learn(prediction.detach(), target)
+        content = self.content(prediction, target, *given)
+        self.discriminator.requires_grad_(False)
+        fooled = nn.functional.softplus(-self.discriminator(prediction)).mean()
+        self.discriminator.requires_grad_(True)
+        parts = {**content.parts, "adversarial": fooled, "discriminator": truth}
+        return LossTerms(content.total + self.weight * fooled, parts)
+
+    def _learn(self, prediction: Tensor, target: Tensor) -> Tensor:
+        true, false = self.discriminator(target), self.discriminator(prediction)
+        loss = nn.functional.softplus(-true).mean() + nn.functional.softplus(false).mean()
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        return loss.detach()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the state of the discriminator's optimiser."""
+        state: dict[str, Any] = self._optimiser.state_dict()
+        return state
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up what `get_extra_state` returned."""
+        self._optimiser.load_state_dict(state)
 
 
 class Distillation(nn.Module):  # type: ignore[misc]

@@ -31,13 +31,23 @@ _FREE = {
     "ema_decay",
 }
 
+_ADVERSARIAL = ("content", "adversarial", "discriminator_width", "discriminator_lr")
+
 
 class LossConfig(BaseModel):
     """Which loss, and the combination loss's weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["combination", "l1"] = "combination"
+    kind: Literal["combination", "l1", "adversarial"] = "combination"
+    """"adversarial" adds a discriminator to `content`: sharper, less true, see
+    `AdversarialLoss`."""
+    content: Literal["combination", "l1"] = "combination"
+    """The loss of pixels of an adversarial training."""
+    adversarial: PositiveFloat = 0.1
+    """Weight of the discriminator's term, and below its width and rate."""
+    discriminator_width: PositiveInt = 32
+    discriminator_lr: PositiveFloat = 1e-4
     mse: float = 1.0
     structure: float = 0.1
     summation: float = 0.02
@@ -47,11 +57,15 @@ class LossConfig(BaseModel):
     balance: float = Field(0.0, ge=0, le=1)
     """How far a dim structure counts like a bright one; see `CombinationLoss`."""
 
-    def make(self) -> nn.Module:
-        """Return the loss."""
+    def make(self, channels: int = 1) -> nn.Module:
+        """Return the loss for images of so many channels."""
         # here, so that a recipe is read, and its errors are named, where torch is not installed
-        from livesr.training.losses import CombinationLoss, L1Loss
+        from livesr.training.losses import AdversarialLoss, CombinationLoss, L1Loss
 
+        if self.kind == "adversarial":
+            content = self.model_copy(update={"kind": self.content}).make()
+            width, lr = self.discriminator_width, self.discriminator_lr
+            return AdversarialLoss(content, self.adversarial, channels, width, lr)
         if self.kind == "l1":
             return L1Loss()
         return CombinationLoss(
@@ -135,11 +149,16 @@ class TrainConfig(BaseModel):
     def _has_an_end(self) -> Self:
         if self.steps is None and self.minutes is None:
             raise ValueError("a run needs an end: give steps, minutes or both")
+        if self.teacher and self.loss.kind == "adversarial":
+            raise ValueError("a discriminator and a teacher cannot both be learned from: give one")
         return self
 
     def identity(self) -> str:
         """Return what must be equal for a checkpoint to be resumed, as text."""
         left_out: dict[str, Any] = dict.fromkeys(_FREE if self.start else _FREE | {"start"}, True)
-        if self.loss.summation_with == "structures":  # as before there was a choice
-            left_out["loss"] = {"summation_with"}
+        # as before there was a choice
+        unknown = set(_ADVERSARIAL) if self.loss.kind != "adversarial" else set()
+        if self.loss.summation_with == "structures":
+            unknown.add("summation_with")
+        left_out["loss"] = unknown
         return self.model_dump_json(exclude=left_out)

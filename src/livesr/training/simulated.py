@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from livesr.live.normalise import background_and_scale
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import image_drawing_of, sequences_of
+from livesr.training.degradation import Degradation
 from livesr.training.pair_folder import Shape
 
 Image = NDArray[np.float32]
@@ -135,12 +136,14 @@ class UpscalePairs:
         their noise
     domain : what they are drawn from; `pixel_size_um` is the camera's, and the fine image has half
         of it
+    degradation : noise that the coarse image gets; None for none but its own
     """
 
     size: int
     scale: int
     modality: str
     domain: Domain = field(default_factory=Domain)
+    degradation: Degradation | None = None
 
     @property
     def shapes(self) -> tuple[Shape, Shape]:
@@ -158,6 +161,7 @@ class UpscalePairs:
             "pixel_size_nm": self.domain.pixel_size_um * 500 * self.scale,
             "modality": self.modality,
             "domain": self.domain.model_dump(mode="json"),
+            **degradation_of(self.degradation),
         }
 
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
@@ -169,14 +173,27 @@ class UpscalePairs:
                 entropy, 1, size=self.size, domain=self.domain, modality=self.modality
             )
             fine = series.frames[0]
-        return coarse_and_fine(fine, self.scale)
+        return coarse_and_fine(fine, self.scale, self.degradation, (*entropy, 4))
 
 
-def coarse_and_fine(fine: Image, scale: int) -> tuple[Image, Image]:
+def degradation_of(degradation: Degradation | None) -> dict[str, Any]:
+    """Return what `PairMaker.meta` says of it; nothing without, as before there was one."""
+    return {} if degradation is None else {"degradation": degradation.model_dump(mode="json")}
+
+
+def coarse_and_fine(
+    fine: Image,
+    scale: int,
+    degradation: Degradation | None = None,
+    entropy: tuple[int, ...] = (),
+) -> tuple[Image, Image]:
     """Return `fine` (y, x) sampled `scale` times more coarsely and itself, (1, y, x) each,
     normalised alike.
+
+    With a `degradation`, whose chance is `entropy`, only the coarse one is made of a noisy image.
     """
-    coarse = bilinear_downsampled(fine, scale)
+    bad = degradation(fine, np.random.default_rng(entropy)) if degradation else fine
+    coarse = bilinear_downsampled(bad, scale)
     background, level = background_and_scale(coarse)
     return ((coarse - background) / level)[None], ((fine - background) / level)[None]
 

@@ -101,7 +101,6 @@ class Trainer:
         self._drawn = -math.inf
         self._start(_State())
         self._check_pairs()
-        self._loss = self._make_loss()
 
     @property
     def finished(self) -> bool:
@@ -164,13 +163,14 @@ class Trainer:
         self._optimiser = kind(
             network.parameters(), lr=self.config.lr, weight_decay=decay, fused=True
         )
+        self._loss = self._make_loss()
 
     def _check_pairs(self) -> None:
         """Refuse pairs that the network does not take, or does not make."""
         frames, targets = self._val.validation(1)
         scale = targets.shape[-1] // frames.shape[-1]
         there = {"frames": frames.shape[1], "channels": targets.shape[1], "scale": scale}
-        own = {name: int(getattr(self.network, name)) for name in there}
+        own = {name: int(getattr(self.network, name, there[name])) for name in there}
         if own != there:
             told = [
                 f"{name} {there[name]} of the pairs, {own[name]} of the network"
@@ -190,7 +190,8 @@ class Trainer:
             )
 
     def _make_loss(self) -> nn.Module:
-        loss = self.config.loss.make()
+        channels = int(getattr(self.network, "channels", 1))
+        loss = self.config.loss.make(channels).to(self._device)
         if self.config.teacher is None:
             return loss
         teacher = networks.load(Path(self.config.teacher)).to(self._device)
@@ -277,6 +278,9 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + self._state.step) / (10 + self._state.step))
         update = get_ema_multi_avg_fn(decay)
         update(list(self.average.parameters()), list(self.network.parameters()), 0)
+        # The statistics of batch normalisation are means already.
+        for slow, fast in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            slow.copy_(fast)
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(
@@ -359,12 +363,20 @@ class Trainer:
 
     def _write_checkpoint(self, meter: Meter) -> None:
         partial = self.out_dir / "checkpoint.pt.part"
-        owners = {"network": self.network, "average": self.average, "optimiser": self._optimiser}
-        stored: dict[str, Any] = {name: owner.state_dict() for name, owner in owners.items()}
+        stored: dict[str, Any] = {
+            name: owner.state_dict() for name, owner in self._learning().items()
+        }
         stored["state"] = {name: getattr(self._state, name) for name in _State.__slots__}
         self._meter_state = stored["meter"] = meter.state()
         torch.save({**stored, "config": self.config.identity()}, partial)
         replace_file(partial, self.out_dir / "checkpoint.pt")
+
+    def _learning(self) -> dict[str, Any]:
+        """Return what a step changes, by its name in the checkpoint."""
+        owners = {"network": self.network, "average": self.average, "optimiser": self._optimiser}
+        if self.config.loss.kind == "adversarial":
+            owners["loss"] = self._loss
+        return owners
 
     def _resume(self) -> None:
         path = self.out_dir / "checkpoint.pt"
@@ -383,9 +395,8 @@ class Trainer:
             )
         self._start(_State(**stored["state"]))
         self._meter_state = stored["meter"]
-        self.network.load_state_dict(stored["network"])
-        self.average.load_state_dict(stored["average"])
-        self._optimiser.load_state_dict(stored["optimiser"])
+        for name, owner in self._learning().items():
+            owner.load_state_dict(stored[name])
         log.info("resuming %s at step %d", self.out_dir, self._state.step)
 
 

@@ -54,7 +54,7 @@ class TestLoading:
 
     def test_an_unknown_name_gets_the_list(self, engine: Engine) -> None:
         with pytest.raises(EngineError, match=r"Known: .*mt-er"):
-            load_engine("storm")
+            load_engine("nowhere")
 
     def test_a_folder_without_a_manifest(self, tmp_path: Path) -> None:
         with pytest.raises(EngineError, match=r"holds no manifest\.yaml"):

@@ -108,6 +108,20 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "rcan": ("rcan", {"groups": 2, "blocks": 4}, 3),
     "unet": ("unet", {"width": 16}, 3),
     "dfcan": ("dfcan", {"groups": 1, "blocks": 2, "width": 16}, 3),
+    "unet of 9 raw frames": ("unet", {"frames": 9, "channels": 1, "width": 8, "scale": 2}, 9),
+}
+CLASSIC: dict[str, tuple[str, dict[str, Any], int]] = {
+    "srcnn": ("srcnn", {}, 1),
+    "fsrcnn": ("fsrcnn", {}, 1),
+    "espcn": ("espcn", {}, 1),
+    "vdsr": ("vdsr", {}, 1),
+    "drcn": ("drcn", {"width": 16}, 1),
+    "drrn": ("drrn", {"width": 16, "units": 5}, 1),
+    "srresnet": ("srresnet", {"blocks": 4}, 1),
+    "srdensenet": ("srdensenet", {"blocks": 2}, 1),
+    "memnet": ("memnet", {"blocks": 2, "recursions": 3}, 1),
+    "mdsr": ("mdsr", {"blocks": 4}, 1),
+    "rdn": ("rdn", {"blocks": 2, "growth": 16}, 1),
 }
 
 
@@ -119,11 +133,17 @@ LARGE: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("capability", [pytest.param(AMPERE, marks=pytest.mark.slow), ADA])
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "dfcan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in NETWORKS if name != "dfcan"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in CLASSIC),
+    ],
+)
 def test_every_network_that_can_be_trained_compiles(
     name: str, capability: int, tmp_path: Path
 ) -> None:
-    architecture, parameters, window = NETWORKS[name]
+    architecture, parameters, window = (NETWORKS | CLASSIC)[name]
     model, shape = exported(architecture, parameters, window, tmp_path), (1, window, SIDE, SIDE)
     assert build(model, "f16", shape, RTX, capability=capability)[0]
     codes = codes_of(model, window)
@@ -143,7 +163,9 @@ def test_dfcan_compiles_with_its_fourier_transforms(capability: int, tmp_path: P
 
 def test_every_network_that_can_be_trained_is_among_them() -> None:
     networks = pytest.importorskip("livesr.training.networks")
-    assert {architecture for architecture, _, _ in NETWORKS.values()} == set(networks.NETWORKS)
+    assert {architecture for architecture, _, _ in (NETWORKS | CLASSIC).values()} == set(
+        networks.NETWORKS
+    )
 
 
 @pytest.mark.parametrize("capability", [AMPERE, ADA])

@@ -32,7 +32,7 @@ from livesr.live.out_of_distribution import FEATURES
 
 log = logging.getLogger(__name__)
 
-Task = Step
+Task = Step | Literal["localise"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 MANIFEST_NAME = "manifest.yaml"
@@ -51,6 +51,7 @@ _PLACES: Mapping[Task, str] = {
     "reconstruct": "'reconstruct: {engine: ...}'",
     "upscale": "'upscale'",
     "separate": "'separate'",
+    "localise": "'localiser', where emitters are looked for,",
 }
 
 _MAX_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
@@ -345,6 +346,8 @@ class Manifest(Model):
     window : consecutive frames in; the middle one is predicted
     raw_frames : of an engine that sees the raw frames of one time point: what each is, in its order
         ("angle 0 phase 0", or "raw 0" for whatever the rig exposes there); else empty
+    beside : what the network sees after the frames of its stream, on their pixels, as [widefield].
+        A run cannot give it yet: such an engine is for Python and `livesr evaluate`
     scale : output pixels per input pixel along each axis
     normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; behind
         "mean-deviation" the whole frame has mean 0 and standard deviation 1, also where it is seen
@@ -365,6 +368,7 @@ class Manifest(Model):
     trained: bool
     window: Literal[1, 3] = 3
     raw_frames: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     scale: Annotated[int, Field(ge=1, le=8)] = 1
     channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
     normalisation: Normalised = "background-scale"
@@ -391,7 +395,7 @@ class Manifest(Model):
             raise ValueError(f"channel names must differ, got {', '.join(names)}")
         self._check_raw()
         made = len(self.raw_frames) or 1 if self.task == "restore" else 1
-        if self.task != "separate" and len(names) != made:
+        if self.task not in ("separate", "localise") and len(names) != made:
             raise ValueError(
                 f"an engine that does {self.task!r} has {made if made > 1 else 'one'}"
                 f" output channel{'s' if made > 1 else ''}, got {len(names)}"
@@ -434,7 +438,7 @@ class Manifest(Model):
     @property
     def inputs(self) -> int:
         """Planes of the network's input."""
-        return len(self.raw_frames) or self.window
+        return (len(self.raw_frames) or self.window) + len(self.beside)
 
     @property
     def sees_raw(self) -> bool:
@@ -533,6 +537,11 @@ class Engine:
                 f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one"
                 f" that does {task!r}. Name it under {_PLACES[self.manifest.task]} in rig.yaml, or"
                 " choose another engine."
+            )
+        if self.manifest.beside and modality is not None:
+            raise EngineError(
+                f"Engine {self.manifest.id!r} sees {', '.join(self.manifest.beside)} beside the"
+                " frames of a channel, and a run does not pair channels yet. Use it in Python."
             )
         if raw_labels is not None and self.manifest.sees_raw:
             self._check_restores()

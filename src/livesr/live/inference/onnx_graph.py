@@ -55,6 +55,7 @@ OPERATORS |= {
     "Tanh": lambda _, x: x.tanh(),
     "Sigmoid": lambda _, x: x.sigmoid(),
     "Relu": lambda _, x: x.relu(),
+    "PRelu": lambda _, x, slope: x.clamp(min=0) + slope * x.clamp(max=0),
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
     "MatMul": lambda _, a, b: a @ b,
     "Concat": lambda a, *xs: torch.cat(xs, a["axis"]),
@@ -105,6 +106,13 @@ def _conv_transpose(a: Attributes, x: Any, weight: Any, bias: Any = None) -> Any
         a.get("group", 1),
         a.get("dilations", 1),
     )
+
+
+@_operator("BatchNormalization")
+def _batch_normalisation(a: Attributes, x: Any, *parameters: Any) -> Any:
+    scale, shift, mean, variance = (p.float().reshape(-1, 1, 1) for p in parameters)
+    gain = scale / (variance + a.get("epsilon", 1e-5)).sqrt()
+    return x * gain.to(x.dtype) + (shift - mean * gain).to(x.dtype)
 
 
 @_operator("MaxPool")

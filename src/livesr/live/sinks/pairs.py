@@ -1,6 +1,7 @@
 """The true channels of a superposition as training images.
 
-A folder for each structure, and the recipe that reads them.
+A folder for each structure, and the recipe that reads them. A run without superposition has its
+reconstructions beside their exposures instead (`group_pairs.py`).
 
 Owns the folder that `livesr train --recipe FOLDER/recipe.yaml` takes. What is made of the images is
 `livesr.training`'s: patches of each structure are added at random brightness, so that one recording
@@ -11,24 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from livesr.base.config import load_yaml
 from livesr.base.errors import ConfigError
-from livesr.base.frames import SRFrame, Stream
+from livesr.base.frames import RawStack, SRFrame, Stream
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats.layout import folder_names
+from livesr.live.sinks.group_pairs import BORDER, GroupPairs, PlanesFile, grouped, prefix_of
 from livesr.live.sinks.sink import Sink, to_uint16
 
-if TYPE_CHECKING:
-    from tifffile import TiffWriter
-
-_FRAMES_PER_FILE = 16  # one file in six validates: short enough that a run has several
-_BORDER = 0.06  # a SIM reconstruction fades there
 _PATCH, _SMALLEST_PATCH = 128, 64
 _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _PAIRS, _VALIDATION_PAIRS = 2400, 96
@@ -52,9 +48,10 @@ class PairsSink(Sink):
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._folders: dict[str, str] = {}
-        self._files: dict[Stream, _File] = {}
+        self._files: dict[Stream, PlanesFile] = {}
         self._run: RunDescription | None = None
         self._prefix = ""
+        self._groups: GroupPairs | None = None
 
     def open(self, run: RunDescription) -> None:
         """Make the folders and the recipe.
@@ -62,16 +59,20 @@ class PairsSink(Sink):
         Raises
         ------
         ConfigError
-            If the run superposes nothing, its pictures are too small to train on, or the folder is
-            that of other structures.
+            If the run superposes nothing and makes no picture of several exposures, its pictures
+            are too small to train on, or the folder is that of other structures.
         """
         summed = next((c for c in run.channels if c.parts), None)
         if summed is None:
-            raise ConfigError(
-                "Pairs are the true channels of a superposition: say with --superpose which they"
-                " are."
-            )
-        side = min(n - 2 * int(n * _BORDER) for n in summed.recon_shape) // 8 * 8
+            if not grouped(run):
+                raise ConfigError(
+                    "Pairs are the true channels of a superposition, or pictures beside the"
+                    " exposures that they are made of: say with --superpose which channels they"
+                    " are, or use a rig that makes a finer picture of several exposures."
+                )
+            self._groups = GroupPairs(self.folder, run)
+            return
+        side = min(n - 2 * int(n * BORDER) for n in summed.recon_shape) // 8 * 8
         if side < _SMALLEST_PATCH:
             raise ConfigError(
                 f"Reconstructions of {summed.recon_shape[0]}x{summed.recon_shape[1]} pixels are too"
@@ -96,12 +97,18 @@ class PairsSink(Sink):
             text = yaml.safe_dump(_recipe(self.folder, labels, summed, run, side), sort_keys=False)
             recipe.write_text(text, encoding="utf-8")
         self._run = run
-        self._prefix = (
-            f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y%m%d-%H%M%S}-{run.stream_id[:6]}"
-        )
+        self._prefix = prefix_of(run)
+
+    def raw(self, stack: RawStack) -> None:
+        """Keep exposures that a picture is made of."""
+        if self._groups:
+            self._groups.raw(stack)
 
     def recon(self, frame: SRFrame) -> None:
-        """Keep the picture of a true channel, if it is one that shows its patterns."""
+        """Keep a picture that shows its patterns: of a true channel, or beside its exposures."""
+        if self._groups:
+            self._groups.recon(frame)
+            return
         if frame.stream.channel not in self._folders:
             return
         if frame.quality and not frame.quality.resolved:
@@ -111,14 +118,17 @@ class PairsSink(Sink):
         if file and not file.continues(frame.t):
             self._end(frame.stream)
         if frame.stream not in self._files:
-            self._files[frame.stream] = _File(self._path(frame), frame.t)
+            self._files[frame.stream] = PlanesFile(self._path(frame), frame.t)
         assert self._run is not None
-        y, x = (int(n * _BORDER) for n in frame.image.shape)
+        y, x = (int(n * BORDER) for n in frame.image.shape)
         inside = frame.image[y : frame.image.shape[0] - y, x : frame.image.shape[1] - x]
         self._files[frame.stream].write(to_uint16(inside, self._run.recon_offset_adu))
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Finish the files."""
+        if self._groups:
+            self._groups.close()
+            self._groups = None
         for stream in list(self._files):
             self._end(stream)
 
@@ -130,26 +140,6 @@ class PairsSink(Sink):
     def _end(self, stream: Stream) -> None:
         if file := self._files.pop(stream, None):
             file.close()
-
-
-class _File:
-    """Consecutive time points of one stream."""
-
-    def __init__(self, path: Path, t: int) -> None:
-        import tifffile
-
-        self._writer: TiffWriter = tifffile.TiffWriter(path)
-        self._first = self._next = t
-
-    def continues(self, t: int) -> bool:
-        return t == self._next < self._first + _FRAMES_PER_FILE
-
-    def write(self, plane: Any) -> None:
-        self._writer.write(plane, photometric="minisblack", contiguous=True, metadata=None)
-        self._next += 1
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def _recipe(

@@ -99,6 +99,10 @@ class STORMConfig(Section):
     """How many times the noise the filtered image of an emitter must exceed."""
     max_uncertainty_nm: Positive = 50.0
     """An emitter is drawn if it is known to this."""
+    localiser: str | None = None
+    """Engine of task localise that finds the emitters, its name or folder; what it draws is a
+    prediction. None: they are fitted.
+    """
     render: Literal["histogram", "gaussian"] = "gaussian"
     """"gaussian" draws each emitter with its uncertainty, "histogram" counts."""
     drift_correction: bool = True

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from livesr.live.reconstruct.reconstructor import Reconstructor
     from livesr.live.sinks.sink import Sink
     from livesr.modalities.calibrator import Calibrator
-    from livesr.modalities.storm.localise import Localiser
+    from livesr.modalities.storm.localise import Localiser, PhotonScale
     from livesr.modalities.storm.reconstructor import STORMReconstructor
     from livesr.optics.exposure import Exposures
     from livesr.simulation.sequence import DrawImage
@@ -146,6 +146,8 @@ class STORM(Modality[STORMConfig]):
         from livesr.modalities.storm.reconstructor import STORMReconstructor
 
         assert isinstance(reconstructor, STORMReconstructor)
+        if reconstructor.predicted_by:  # they compare fitted spots
+            return []
         return [SettingsMonitor(reconstructor.localiser, channel)]
 
     # -- the desk ----------------------------------------------------------------------------------
@@ -201,6 +203,8 @@ def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMCo
     scale = PhotonScale.of(
         levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e
     )
+    if settings.localiser:
+        return _learned(rig, channel, camera, settings.localiser, scale)
     try:
         return Localiser(
             camera.shape,
@@ -212,3 +216,17 @@ def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMCo
         )
     except ValueError as e:
         raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e
+
+
+def _learned(
+    rig: RigConfig, channel: str, camera: Geometry, engine: str, scale: PhotonScale
+) -> Localiser:
+    from livesr.modalities.storm.network import NetworkLocaliser
+
+    if STORMConfig.of(rig).astigmatism:
+        raise ConfigError(
+            f"Rig {rig.name!r} has both storm.localiser and storm.astigmatism: a network finds no"
+            " z. Leave one out."
+        )
+    pixel_nm = camera.pixel_size_um * 1e3
+    return NetworkLocaliser(engine, camera.shape, pixel_nm, sigma_nm(rig, channel), scale)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from livesr.modalities.storm.depth import DepthTracker
 from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
 from livesr.modalities.storm.modality import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION
+from livesr.modalities.storm.network import NetworkLocaliser
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -82,6 +83,12 @@ class STORMReconstructor:
         return (self.sliding_groups or math.inf) - 1
 
     @property
+    def predicted_by(self) -> str:
+        """The engine that finds the emitters; "" where they are fitted, and so measured."""
+        localiser = self.localiser
+        return localiser.predicted_by if isinstance(localiser, NetworkLocaliser) else ""
+
+    @property
     def memory_bytes(self) -> int:
         """The running image and what a group needs while it is localised."""
         block = 4 * min(self.frames, FRAMES_AT_ONCE) * math.prod(self.localiser.shape) * 4
@@ -100,7 +107,23 @@ class STORMReconstructor:
         FrameShapeError
             If there is no frame or a frame has another shape.
         """
-        return self.draw(self.localise(list(frames), range(len(frames))))
+        found, density = self.see(list(frames), range(len(frames)))
+        return self.draw(found) if density is None else self.summed(density, (0.0, 0.0))
+
+    def see(
+        self, frames: RawFrames, numbers: range | list[int]
+    ) -> tuple[NDArray[np.void], Image | None]:
+        """As `localise`, and of a network that gives density maps their sum, else None."""
+        if isinstance(self.localiser, NetworkLocaliser) and len(frames):
+            return self.localiser.see(frames, numbers)
+        return self.localise(frames, numbers), None
+
+    def summed(self, density: Image, drift_nm: Sequence[float]) -> Image:
+        """Draw a sum of density maps, moved back by `drift_nm`, in hundredths of a localisation."""
+        assert isinstance(self.localiser, NetworkLocaliser)
+        pixel_nm = self._pixel_size_nm
+        picture = self.localiser.resampled(density, self.shape, pixel_nm, drift_nm)
+        return picture * np.float32(UNITS_PER_LOCALISATION)
 
     def localise(self, frames: RawFrames, numbers: range | list[int]) -> NDArray[np.void]:
         """Return the emitters of `frames` as records; as `Localiser.localise`."""
@@ -195,6 +218,7 @@ class RunningImage:
         self.given_drift_nm: NDArray[np.float64] | None = None
         self.emitters_per_um2: float | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
+        self._density: Image | None = None
 
     def add(self, stack: RawStack) -> Image:
         """Localise a group, whose exposures may be incomplete.
@@ -208,10 +232,11 @@ class RunningImage:
         blocks = [
             came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)
         ]
+        self._density = None
         self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
         field_um2 = math.prod(this.field_nm) / 1e6
         self.emitters_per_um2 = round(len(self.localisations) / (len(came) * field_um2), 4)
-        drawn = this.draw(self._where_they_were(self.localisations))
+        drawn = self._drawn(self._where_they_were(self.localisations))
         if this.sliding_groups is None:
             self._image += drawn
             return self._image.copy()
@@ -228,9 +253,17 @@ class RunningImage:
     def _localise(self, stack: RawStack, block: list[int]) -> NDArray[np.void]:
         frames = [frame for raw in block if (frame := stack.frames[raw]) is not None]
         numbers = [stack.t * self._reconstructor.frames + raw for raw in block]
-        return self._reconstructor.localise(
+        found, density = self._reconstructor.see(
             self._correct(frames) if self._correct else frames, numbers
         )
+        if density is not None:
+            self._density = density if self._density is None else self._density + density
+        return found
+
+    def _drawn(self, localisations: NDArray[np.void]) -> Image:
+        if self._density is None:
+            return self._reconstructor.draw(localisations)
+        return self._reconstructor.summed(self._density, self.drift_nm or (0.0, 0.0))
 
     def _where_they_were(self, localisations: NDArray[np.void]) -> NDArray[np.void]:
         """Return the localisations without the drift since the first group."""

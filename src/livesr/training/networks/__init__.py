@@ -1,6 +1,7 @@
 """The networks: IMC-SR separates structures, EDSR upscales, a U-Net reconstructs raw frames.
 
-RCAN, U-Net and DFCAN are what they are compared with.
+RCAN, U-Net and DFCAN are what they are compared with, and do any of it; `classic` holds what came
+before them.
 
 Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
 nothing of losses, data or runtimes.
@@ -18,6 +19,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from livesr.training.networks.classic import (
+    DRCN,
+    DRRN,
+    ESPCN,
+    FSRCNN,
+    MDSR,
+    RDN,
+    SRCNN,
+    VDSR,
+    MemNet,
+    SRDenseNet,
+    SRResNet,
+)
 from livesr.training.networks.dfcan import DFCAN
 from livesr.training.networks.edsr import EDSR
 from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
@@ -27,12 +41,23 @@ from livesr.training.networks.unet import UNet
 
 __all__ = [
     "DFCAN",
+    "DRCN",
+    "DRRN",
     "EDSR",
+    "ESPCN",
+    "FSRCNN",
     "IMCSR",
+    "MDSR",
     "NETWORKS",
     "RCAN",
+    "RDN",
+    "SRCNN",
+    "VDSR",
     "IMCSRSingle",
+    "MemNet",
     "RawUNet",
+    "SRDenseNet",
+    "SRResNet",
     "UNet",
     "build",
     "load",
@@ -48,6 +73,17 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "unet": UNet,
     "raw-unet": RawUNet,
     "dfcan": DFCAN,
+    "srcnn": SRCNN,
+    "fsrcnn": FSRCNN,
+    "espcn": ESPCN,
+    "vdsr": VDSR,
+    "drcn": DRCN,
+    "drrn": DRRN,
+    "srresnet": SRResNet,
+    "srdensenet": SRDenseNet,
+    "memnet": MemNet,
+    "mdsr": MDSR,
+    "rdn": RDN,
 }
 
 

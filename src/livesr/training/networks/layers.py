@@ -37,9 +37,57 @@ def conv3x3(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
 
     The default start collapses under a sigmoid head.
     """
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return convolution(inputs, outputs, 3, gain)
+
+
+def convolution(inputs: int, outputs: int, side: int, gain: float = 1.0) -> nn.Conv2d:
+    """Convolution of equal size with a kernel of `side` x `side` (odd), He-initialised."""
+    conv = nn.Conv2d(inputs, outputs, side, padding=side // 2)
     he_init(conv, gain)
     return conv
+
+
+class Enlarge(nn.Module):  # type: ignore[misc]
+    """Each channel sampled `scale` times more finely by cubic convolution, a = -0.5; not trained.
+
+    What networks that work at the size of their output are given (SRCNN, VDSR). One transposed
+    convolution, which every runtime has; beyond the edges the image is taken as 0, where normalised
+    frames have their background.
+
+    References
+    ----------
+    Keys 1981, "Cubic convolution interpolation for digital image processing".
+    """
+
+    halo = 2
+
+    def __init__(self, scale: int, channels: int = 1) -> None:
+        super().__init__()
+        side, before = 4 * scale - scale % 2, 3 * scale // 2
+        weights = _keys((torch.arange(side) - before + 0.5) / scale - 0.5)
+        kernel = torch.outer(weights, weights).expand(channels, 1, -1, -1).clone()
+        self.scale, self.channels = scale, channels
+        self.enlarge = nn.ConvTranspose2d(
+            channels,
+            channels,
+            side,
+            stride=scale,
+            padding=before,
+            groups=channels,
+            bias=False,
+        )
+        self.enlarge.weight = nn.Parameter(kernel, requires_grad=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (n, channels, scale y, scale x)."""
+        return image if self.scale == 1 else self.enlarge(image)
+
+
+def _keys(distance: Tensor) -> Tensor:
+    """Return the weight of a sample at `distance`, in samples."""
+    d = distance.abs()
+    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
 def he_init(conv: nn.Conv2d, gain: float = 1.0) -> None:
