@@ -170,7 +170,7 @@ class Trainer:
         frames, targets = self._val.validation(1)
         scale = targets.shape[-1] // frames.shape[-1]
         there = {"frames": frames.shape[1], "channels": targets.shape[1], "scale": scale}
-        own = {name: int(getattr(self.network, name, there[name])) for name in there}
+        own: dict[str, Any] = {n: getattr(self.network, n, size) for n, size in there.items()}
         if own != there:
             told = [
                 f"{name} {there[name]} of the pairs, {own[name]} of the network"
