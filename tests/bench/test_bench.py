@@ -221,10 +221,11 @@ def test_a_comparison_that_fails_exits_with_one(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    done = [figure(f"{name}.x", 1.0) for name in suites() if name != "correct"]
+    own = [name for name in suites() if not name.endswith(".peers")]
+    done = [figure(f"{name}.x", 1.0) for name in own if name != "correct"]
     write_json(Measured(done), out)
     results = run(["all"], out, quick=True, resume=True, quiet=True).results
-    assert {r.suite for r in results} == set(suites())
+    assert {r.suite for r in results} == set(own)
     assert [r for r in results if r.suite != "correct"] == sorted(
         done, key=lambda r: list(suites()).index(r.suite)
     )

@@ -384,7 +384,6 @@ def test_a_run_is_opened_as_it_is_said(
         ({"insecure": True}, "nothing says where"),
         ({"publish": "tcp://0.0.0.0:*"}, "insecure"),
         ({"publish": "tcp://127.0.0.1:*", "keys": "nowhere"}, "nowhere"),
-        ({"pairs": "pairs"}, "superposition"),
         ({"policy": "all"}, "policy"),
         ({"provisional": "on"}, "provisional"),
         ({"raw_queue_bytes": 0}, "raw_queue_bytes"),

@@ -102,7 +102,6 @@ def test_the_recipes_fit_their_engines(name: str) -> None:
     [
         ({"frames": ()}, "names the raw frames"),
         ({"kind": "separate"}, "no other kind"),
-        ({"images": {"folders": {"a": "b"}, "pixel_size_nm": 32.5}}, "raw groups are simulated"),
     ],
 )
 def test_what_does_not_go_together(change: dict[str, Any], sentence: str) -> None:

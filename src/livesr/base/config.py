@@ -457,6 +457,10 @@ def _count_or_places(value: object) -> object:
     return value
 
 
+_RawCount = Annotated[int, Field(ge=1, le=1000)]
+_RawPlace = Annotated[int, Field(ge=0, le=999)]
+
+
 class ReconstructConfig(Model):
     """An engine in the place of a channel's reconstruction: its picture is a prediction.
 
@@ -467,7 +471,7 @@ class ReconstructConfig(Model):
     """Engine that makes a frame of the raw frames: a name, or a folder; without, there is the mean
     alone.
     """
-    frames: Annotated[int | list[int] | None, BeforeValidator(_count_or_places)] = None
+    frames: Annotated[_RawCount | list[_RawPlace] | None, BeforeValidator(_count_or_places)] = None
     """Raw frames that are exposed for one time point: how many, or which of the modality's, by
     their place in its order; all without.
     """

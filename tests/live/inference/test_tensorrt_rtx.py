@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from backend_contract import SessionContract, make_engine, random_frames, session_on, small_network
+from classic_networks import CLASSIC
 from export.test_bioimageio import package as described
 from livesr.base.errors import BackendError, UsageError
 from livesr.export.imported import import_model
@@ -108,20 +109,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "rcan": ("rcan", {"groups": 2, "blocks": 4}, 3),
     "unet": ("unet", {"width": 16}, 3),
     "dfcan": ("dfcan", {"groups": 1, "blocks": 2, "width": 16}, 3),
+    "raw-unet": ("raw-unet", {"frames": 3, "width": 16}, 3),
     "unet of 9 raw frames": ("unet", {"frames": 9, "channels": 1, "width": 8, "scale": 2}, 9),
-}
-CLASSIC: dict[str, tuple[str, dict[str, Any], int]] = {
-    "srcnn": ("srcnn", {}, 1),
-    "fsrcnn": ("fsrcnn", {}, 1),
-    "espcn": ("espcn", {}, 1),
-    "vdsr": ("vdsr", {}, 1),
-    "drcn": ("drcn", {"width": 16}, 1),
-    "drrn": ("drrn", {"width": 16, "units": 5}, 1),
-    "srresnet": ("srresnet", {"blocks": 4}, 1),
-    "srdensenet": ("srdensenet", {"blocks": 2}, 1),
-    "memnet": ("memnet", {"blocks": 2, "recursions": 3}, 1),
-    "mdsr": ("mdsr", {"blocks": 4}, 1),
-    "rdn": ("rdn", {"blocks": 2, "growth": 16}, 1),
 }
 
 

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from backend_contract import model_of, random_frames, small_network
+from classic_networks import CLASSIC
 from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.fixed_size import MADE_CONSTANT, held_in_f32
 from livesr.live.inference.typed_onnx import TENSORRT_OPS, typed, unsupported_ops
@@ -32,6 +33,8 @@ NETWORKS = {
     "rcan": ({"frames": 3, "channels": 2, **SMALL, "scale": 2}, 3),
     "unet": ({"frames": 3, "channels": 2, "width": 2, "depth": 1}, 3),
     "dfcan": ({"frames": 3, "channels": 2, **SMALL}, 3),
+    "raw-unet": ({"frames": 3, "width": 8, "depth": 1}, 3),
+    **{name: (parameters, window) for name, (_, parameters, window) in CLASSIC.items()},
 }
 
 
