@@ -81,7 +81,7 @@ def infer(engine: Engine, frames: np.ndarray, backend: str, precision: str) -> n
         opened = session_on(engine, frames.shape[1:], backend, precision, threads=1)
     except BackendError as e:
         pytest.skip(str(e))
-    opened.input[...] = frames[: engine.manifest.window]
+    opened.input[...] = frames[: engine.manifest.inputs]
     output = opened.infer().copy()
     opened.close()
     return output

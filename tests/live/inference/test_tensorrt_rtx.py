@@ -84,7 +84,7 @@ def shipped() -> list[Path]:
 @pytest.mark.parametrize("folder", shipped(), ids=lambda p: p.name)
 def test_every_shipped_engine_compiles(folder: Path, capability: int) -> None:
     engine = load_engine(folder)
-    shape = (1, engine.manifest.window, SIDE, SIDE)
+    shape = (1, engine.manifest.inputs, SIDE, SIDE)
     plan, _ = build(engine.read(), "f16", shape, RTX, capability=capability)
     assert len(plan) > len(engine.read()) // 2  # it holds the weights
     if engine.int8_path:
@@ -96,7 +96,7 @@ def test_every_shipped_engine_compiles(folder: Path, capability: int) -> None:
 )
 def test_fp8_compiles_for_cards_that_have_it_and_is_refused_for_others(folder: Path) -> None:
     engine = load_engine(folder)
-    shape = (1, engine.manifest.window, SIDE, SIDE)
+    shape = (1, engine.manifest.inputs, SIDE, SIDE)
     assert build(engine.read_int8(), "f8", shape, RTX, capability=ADA)[0]
     with pytest.raises(BackendError, match="cannot build the network in f8"):
         build(engine.read_int8(), "f8", shape, RTX, capability=AMPERE)
@@ -173,9 +173,9 @@ def test_what_an_import_makes_compiles(step: str, capability: int, tmp_path: Pat
     onnx.save(of_a_stranger(), folder / "weights.onnx")
     (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
     engine = import_model(folder, tmp_path / "engine").engine
-    shape = (1, engine.manifest.window, SIDE, SIDE)
+    shape = (1, engine.manifest.inputs, SIDE, SIDE)
     assert build(engine.read(), "f16", shape, RTX, capability=capability)[0]
-    codes = quantised(engine.read(), random_frames((SIDE, SIDE), engine.manifest.window))
+    codes = quantised(engine.read(), random_frames((SIDE, SIDE), engine.manifest.inputs))
     assert build(codes, "int8", shape, RTX, capability=capability)[0]
     frames = random_frames((SIDE, SIDE), 1)[None]
     core = openvino.Core()

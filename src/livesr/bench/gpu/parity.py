@@ -61,7 +61,7 @@ def measure(quick: bool) -> list[Result | LeftOut]:
     entries: list[Result | LeftOut] = list(found)
     entries += [LeftOut(f"gpu.parity.{name}", reason) for name, reason in reasons.items()]
     for engine in engines:
-        expected = _Expected(engine, side, infer(engine, frames(engine.manifest.window, side)), by)
+        expected = _Expected(engine, side, infer(engine, frames(engine.manifest.inputs, side)), by)
         for name in able:
             entries += _on(name, expected)
     return entries

@@ -179,7 +179,7 @@ class _Eager:
         layout = {"device": where, "dtype": dtype, "memory_format": torch.channels_last}
         network = build(engine.manifest.architecture, **engine.manifest.parameters).eval()
         self._network = network.to(**layout)
-        given = torch.from_numpy(frames(engine.manifest.window, side))[None]
+        given = torch.from_numpy(frames(engine.manifest.inputs, side))[None]
         self._frames = given.to(**layout)
 
     @classmethod

@@ -88,7 +88,7 @@ def full_engine(folder: Path, **parameters: Any) -> Engine:
         }
     )
     write_manifest(folder, manifest)
-    given = np.stack([frames(manifest.window, side) for side in (_CODES_SIDE, _CODES_SIDE)])
+    given = np.stack([frames(manifest.inputs, side) for side in (_CODES_SIDE, _CODES_SIDE)])
     truths = np.stack([given[:, 1]] * network.channels, 1)
     try:
         quantise_engine(folder, given[:1], (given[1:], truths[1:]), "drawn lines", max_loss=2.0)
@@ -110,7 +110,7 @@ def opened(
     """
     session = open_on(name, engine, (side, side), ComputeConfig(precision=precision, tile="off"))
     try:
-        session.input[...] = frames(engine.manifest.window, side)
+        session.input[...] = frames(engine.manifest.inputs, side)
         yield session
     finally:
         session.close()
