@@ -117,9 +117,7 @@ def test_raw_recon_and_sr_are_aligned_and_agree(sim_core: CMMCorePlus, tmp_path:
     assert [f.t for f in shown] == [f.t for f in measured] == [0, 1, 2, 3]
     for frame in shown:
         np.testing.assert_array_equal(store["sr/0"][frame.t], frame.channels)
-        assert (
-            frame.residual < 2e-3
-        )  # `identity`, but at the rim
+        assert frame.residual < 2e-3  # `identity`, but at the rim
     for frame in measured:
         np.testing.assert_allclose(
             store["recon/0"][frame.t].astype(float) - 1000, frame.image, atol=0.51
