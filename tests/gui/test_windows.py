@@ -88,19 +88,27 @@ def test_it_records_what_the_buttons_of_pymmcore_widgets_acquire(tmp_path: Path)
     check_runs(worked("pymmcore-widgets", tmp_path))
 
 
+needs_pymmcore_gui = pytest.mark.skipif(
+    not importlib.util.find_spec("pymmcore_gui"),
+    reason="pymmcore-gui is not installed: pip install"
+    " 'git+https://github.com/pymmcore-plus/pymmcore-gui'",
+)
+
+
+@needs_pymmcore_gui
 def test_nothing_is_lost_beside_the_preview_of_pymmcore_gui(tmp_path: Path) -> None:
-    if not importlib.util.find_spec("pymmcore_gui"):
-        pytest.skip(
-            "pymmcore-gui is not installed: pip install"
-            " 'git+https://github.com/pymmcore-plus/pymmcore-gui'"
-        )
     seen = worked("pymmcore-gui", tmp_path, screen=True)
     check_runs(seen)
     assert seen["drawn by its preview"] >= 1  # it goes on, with what livesr took
 
 
-def test_closing_the_window_ends_the_acquisition_and_the_store_is_whole(tmp_path: Path) -> None:
-    seen = worked("closing", tmp_path)
+@pytest.mark.parametrize(
+    "window", ["closing", pytest.param("closing pymmcore-gui", marks=needs_pymmcore_gui)]
+)
+def test_closing_the_window_ends_the_acquisition_and_the_store_is_whole(
+    window: str, tmp_path: Path
+) -> None:
+    seen = worked(window, tmp_path, screen="pymmcore-gui" in window)
     assert seen["state at the end"] == "idle"
     store = tmp_path / "run.ome.zarr"
     report = json.loads((store / "livesr" / "report.json").read_text(encoding="utf-8"))

@@ -2,9 +2,9 @@
 
 ``python this WHERE FOLDER``: WHERE is "qt" (the widget alone, its own buttons), "pymmcore-widgets"
 (beside the MDA widget and the live button of that package, and their buttons), "pymmcore-gui" (a
-dock of that program, and its buttons), "closing" (its window is closed during an acquisition) or
-"refused" (what cannot be done). Stores and screenshots go to FOLDER; what was seen is printed as
-JSON.
+dock of that program, and its buttons), "closing" (its window is closed during an acquisition),
+"closing pymmcore-gui" or "refused" (what cannot be done). Stores and screenshots go to FOLDER; what
+was seen is printed as JSON.
 """
 
 import json
@@ -193,10 +193,16 @@ def refused(widget: LiveSRWidget) -> Steps:
     picture("refused")
 
 
-if where == "pymmcore-gui":
+if "pymmcore-gui" in where:
     from livesr.gui.mmgui import open_window
 
-    open_window(make_core, opened=lambda window, w: work(in_pymmcore_gui(window, w), window))
+    def opened(window: Any, widget: LiveSRWidget) -> None:
+        seen["widget"] = widget
+        closes = where.startswith("closing")
+        work(closing(widget) if closes else in_pymmcore_gui(window, widget), window)
+
+    open_window(make_core, opened=opened)
+    seen["state at the end"] = seen.pop("widget").control.state
 else:
     application = QApplication(sys.argv[:1])
     core = make_core()
