@@ -4,7 +4,9 @@
 
 Simulated groups are recorded once, then processed with one worker and with two, in turns, each just
 started and again when it is warm. Prints a table, the efficiency (time of one over twice the time
-of two) and the load before and after. Give it a computer with two free cores.
+of two), the same of the workers' CPU time, and the load before and after. CPU time says on a busy
+computer as well whether two do more work than one; only a computer with two free cores tells
+whether they wait for each other.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from livesr.base.compute import ComputeConfig
 from livesr.bench.engine import bench_engine
@@ -48,20 +51,22 @@ def main() -> None:
     parts.TIME_POINTS = asked.groups // PARTS
     store = recorded(asked.folder / f"raw-{asked.groups}.ome.zarr", asked.groups)
     before = os.getloadavg()[0]
-    found: dict[tuple[int, str], list[float]] = {}
+    found: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for _ in range(asked.turns):
         for workers in (1, 2):
-            with cluster(asked.folder, workers) as address:
+            with cluster(asked.folder, workers) as (address, processes):
                 for state in ("just started", "warm"):
+                    before_s = cpu_s(processes)
                     took = seconds(address, store, asked.folder / "out.ome.zarr")
-                    found.setdefault((workers, state), []).append(took)
-                    print(f"{workers} workers, {state}: {took:.1f} s", flush=True)
+                    busy = cpu_s(processes) - before_s
+                    found.setdefault((workers, state), []).append((took, busy))
+                    print(f"{workers} workers, {state}: {took:.1f} s, CPU {busy:.1f} s", flush=True)
     print(
         f"\n{asked.groups} groups, {PARTS} parts; load {before:.1f}, then {os.getloadavg()[0]:.1f}"
     )
     for state in ("just started", "warm"):
-        one, two = (np.sum(found[workers, state]) for workers in (1, 2))
-        print(f"efficiency {state}: {one / (2 * two):.2f}")
+        one, two = (np.sum(found[workers, state], axis=0) for workers in (1, 2))
+        print(f"{state}: efficiency {one[0] / (2 * two[0]):.2f}, by CPU time {one[1] / two[1]:.2f}")
 
 
 def recorded(store: Path, groups: int) -> Path:
@@ -79,15 +84,18 @@ def recorded(store: Path, groups: int) -> Path:
 
 
 @contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[str]:
-    """Start a scheduler and workers of one thread each, as `dask` does."""
+def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[psutil.Popen]]]:
+    """Start a scheduler and workers of one thread each, as `dask` does; yield its address and the
+    workers.
+    """
     file = folder / "scheduler.json"
     file.unlink(missing_ok=True)
-    environment, processes = {**os.environ, **ONE_THREAD}, []
+    environment = {**os.environ, **ONE_THREAD}
+    processes: list[psutil.Popen] = []
 
     def start(module: str, *flags: str) -> None:
         command = [sys.executable, "-m", f"distributed.cli.{module}", *flags, "--no-dashboard"]
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+        processes.append(psutil.Popen(command, env=environment, stderr=subprocess.DEVNULL))
 
     try:
         start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
@@ -97,11 +105,16 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
         for _ in range(workers):
             start("dask_worker", address, "--nthreads", "1", "--no-nanny",
                   "--local-directory", str(folder / "dask"))  # fmt: skip
-        yield address
+        yield address, processes[1:]
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def cpu_s(processes: list[psutil.Popen]) -> float:
+    """Return the CPU time of processes up to now."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def seconds(address: str, store: Path, out: Path) -> float:
