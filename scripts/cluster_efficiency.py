@@ -95,7 +95,12 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[psutil.Popen
 
     def start(module: str, *flags: str) -> None:
         command = [sys.executable, "-m", f"distributed.cli.{module}", *flags, "--no-dashboard"]
-        processes.append(psutil.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+        # Where others compute as well, Linux shares the cores out by session, as if by computer.
+        processes.append(
+            psutil.Popen(
+                command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        )
 
     try:
         start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
