@@ -173,7 +173,6 @@ def _backfill(
     """Complete a store that is locked."""
     raw, paths, notes = opened(store, engines, compute)
     try:
-        notes += [note for path in paths.values() for note in path.notes]
         todos = todos_of(store, paths)
         progress = Counted(todos, on_progress)
         failures: Counter[str] = Counter()
@@ -402,13 +401,13 @@ def beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
 
     However far away: the pipeline tells a gap from the end of a series by the frame beyond it.
     """
-    beside: set[Key] = set()
+    found: set[Key] = set()
     ordered = sorted(there)
     for earlier, later in pairwise(ordered):
         if earlier[0] == later[0]:
-            beside |= {earlier} if later in keys else set()
-            beside |= {later} if after and earlier in keys else set()
-    return beside
+            found |= {earlier} if later in keys else set()
+            found |= {later} if after and earlier in keys else set()
+    return found
 
 
 def fill(
