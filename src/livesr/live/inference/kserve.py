@@ -299,9 +299,7 @@ class KServeSession(PaddedSession):
     def _check_size(self, takes: list[int]) -> None:
         """Refuse a model for frames of another size, as a plan of TensorRT is."""
         sent = list(self._opened().block.shape)
-        if len(takes) == len(sent) and any(
-            n not in (-1, m) for n, m in zip(takes, sent, strict=True)
-        ):
+        if len(takes) == len(sent) and any(0 < n != m for n, m in zip(takes, sent, strict=True)):
             raise BackendError(
                 f"The server at {self._endpoint} takes {takes} (1, frames, y, x), and these are"
                 f" {sent}: write its model anew with 'livesr serve --plan"
