@@ -35,7 +35,7 @@ try:
     import cmap
     import ndv
     from ndv.models import ClimsManual
-    from qtpy.QtCore import Qt, QTimer, Signal
+    from qtpy.QtCore import QElapsedTimer, Qt, QTimer, Signal
     from qtpy.QtWidgets import (
         QApplication,
         QHBoxLayout,
@@ -117,14 +117,22 @@ class SRPreview(QWidget):
         self._timer = QTimer(self, interval=_PERIOD_MS)
         self._timer.timeout.connect(self.refresh)
         self._timer.start()
-        self._newer.connect(self.refresh, Qt.ConnectionType.QueuedConnection)
+        self._rest = QElapsedTimer()
+        self._newer.connect(self._at_once, Qt.ConnectionType.QueuedConnection)
         self._unlisten = source.listen(self._heard)
         self.refresh()
 
     def _heard(self) -> None:
-        """Have `refresh` called in Qt's thread; in any thread."""
+        """Have `_at_once` called in Qt's thread; in any thread."""
         with suppress(RuntimeError):  # Qt has just destroyed this window
             self._newer.emit()
+
+    def _at_once(self) -> None:
+        """Show what is newer, unless the window has drawn just now and has to do other things: then
+        the timer will.
+        """
+        if self._rest.elapsed() >= _PERIOD_MS:
+            self.refresh()
 
     def _lay_out(self) -> None:
         pictures = QSplitter(Qt.Orientation.Horizontal)
@@ -152,6 +160,7 @@ class SRPreview(QWidget):
         self._prediction.show_message(pair.prediction if pair else None)
         self.shown += pair is not None
         self._say(pair)
+        self._rest.start()
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Stop looking at the stream."""
