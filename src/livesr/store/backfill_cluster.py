@@ -191,7 +191,7 @@ def filled_on_worker(job: FillJob, todo: Todo) -> Filled:
             threading.Event(),
             log,
         )
-        return Filled(log.read_bytes(), failures)
+        return Filled(contained.read_bytes(log.parent, log.name), failures)
 
 
 def cut(todo: Todo, step: int, recorded: Set[Key]) -> list[Todo]:
