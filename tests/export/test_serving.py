@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from livesr.base.documents import parse_yaml, read_json
 from livesr.base.errors import BackendError, ConfigError
 from livesr.cli import _run
-from livesr.export.serving import Door, write_repository
+from livesr.export.serving import Door, ServedPlan, write_repository
 from livesr.export.triton_server import SERVER, find_triton
 from livesr.live.inference.engine import load_engine, sha256_of
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.kserve import name_that_says_it
+from livesr.live.inference.tensorrt import TensorRTRuntime
 
 LIGHT = "imcsr-mt-er-lyso-light"
 
@@ -67,6 +69,49 @@ def test_half_precision_is_only_on_the_way(tmp_path: Path) -> None:
     (found,) = there.run(None, {there.get_inputs()[0].name: frames.astype(np.float16)})
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_a_plan_is_served_for_frames_of_its_size(tmp_path: Path) -> None:
+    """Written only: a plan itself needs NVIDIA's card to be built, and to run."""
+    engine, other = load_engine(LIGHT), identity_engine(tmp_path / "identity")
+    write_repository([engine, other], tmp_path, Door())
+    plan = ServedPlan(b"of TensorRT", (512, 640), "f16", "tensorrt 10.11.0.33", "L4, sm_89")
+    served, _ = write_repository([engine, other], tmp_path, Door(), plans={LIGHT: plan})
+    model = tmp_path / "models" / LIGHT
+    assert [f.name for f in (model / "1").iterdir()] == ["model.plan"]
+    assert (model / "1" / "model.plan").read_bytes() == plan.data
+    assert (served["by"], served["precision"]) == ("tensorrt", "f16")
+    config = (model / "config.pbtxt").read_text(encoding="utf-8")
+    for part in (
+        'platform: "tensorrt_plan"',
+        "data_type: TYPE_FP32 dims: [ 1, 3, 512, 640 ]",
+        "kind: KIND_GPU",
+        'key: "plan" value { string_value: "tensorrt 10.11.0.33, L4, sm_89" }',
+        f'key: "sha256" value {{ string_value: "{engine.manifest.sha256}" }}',
+    ):
+        assert part in config
+    assert "backend:" not in config
+    kept = (tmp_path / "models" / other.manifest.id / "config.pbtxt").read_text(encoding="utf-8")
+    assert 'backend: "onnxruntime"' in kept
+    (one,) = read_json(tmp_path / "openvino.json")["model_config_list"]
+    assert one["config"]["name"] == name_that_says_it(other.manifest)
+    with pytest.raises(BackendError, match="leave out --wire f16"):
+        write_repository([engine], tmp_path, Door(), wire="f16", plans={LIGHT: plan})
+
+
+@pytest.mark.skipif(
+    TensorRTRuntime().unavailable() is None, reason="here is what a plan can be built with"
+)
+def test_without_tensorrt_no_plan_is_promised(tmp_path: Path, capsys: Any) -> None:
+    command = ["serve", LIGHT, "--to", str(tmp_path / "served"), "--plan", "512x512"]
+    assert _run(command) == 2
+    assert "TensorRT" in (said := capsys.readouterr().err)
+    assert "leave out --plan" in " ".join(said.split())
+    assert not (tmp_path / "served").exists()
+    assert _run([*command[:-1], "large"]) == 2
+    assert "--plan is y x x" in capsys.readouterr().err
+    assert _run([*command[:-2], "--precision", "f16"]) == 2
+    assert "add --plan" in capsys.readouterr().err
 
 
 def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:

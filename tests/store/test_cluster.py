@@ -19,6 +19,7 @@ pytest.importorskip("distributed", reason="--cluster needs Dask's distributed")
 
 from test_parts import COMPUTE, assert_same, job_of, whole_run
 
+from dask_cluster import Cluster
 from livesr.base.errors import ConfigError, RunError, StoreError
 from livesr.cli import _run
 from livesr.live.inference.engine import Engine
@@ -28,60 +29,6 @@ from recorded_runs import Live, moving_groups, sim_rig
 
 # Dask warns of itself: of files that a killed worker leaves open, of ports, of memory.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Cluster:
-    """A scheduler and workers, each in a process of its own, as `dask` starts them."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        self._folder, self._environment = folder, {**os.environ, "OMP_NUM_THREADS": "1"}
-        file = folder / "scheduler.json"
-        self.processes: list[Any] = []
-        self._scheduler = self._started(
-            "distributed.cli.dask_scheduler",
-            *("--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
-            *("--scheduler-file", str(file)),
-        )
-        for _ in range(600):
-            if file.exists():
-                break
-            time.sleep(0.1)
-        import json
-
-        self.address = str(json.loads(file.read_text())["address"])
-        for _ in range(workers):
-            self.add()
-
-    def add(self) -> None:
-        self.processes.append(
-            self._started(
-                "distributed.cli.dask_worker",
-                *(self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"),
-                *("--local-directory", str(self._folder / "dask")),
-            )
-        )
-
-    def _started(self, module: str, *flags: str) -> Any:
-        with (self._folder / "dask.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, *flags],
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def kill_one(self) -> None:
-        """Kill a worker as a power cut does, and start another."""
-        victim = self.processes.pop(random.randrange(len(self.processes)))
-        victim.kill()
-        victim.wait()
-        self.add()
-
-    def close(self) -> None:
-        for process in (*self.processes, self._scheduler):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture

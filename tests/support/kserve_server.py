@@ -24,7 +24,7 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     ----------
     does : "right", or what it does instead with a frame
     said : the parameters of the model's configuration
-    datatype, ends : of the pixels; how many inputs it says that it has
+    datatype, size, ends : of the pixels; (y, x) that it takes; how many inputs it says that it has
     slow_s : seconds that a frame takes
     most_at_once, answered : frames that were under way at the same time; that were answered
     headers : those of the last call
@@ -37,6 +37,7 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._id, self._channels, self._tls = manifest.id, len(manifest.channels), tls
         self.said = {"sha256": manifest.sha256, "version": manifest.version}
         self.does, self.datatype, self.ends, self.slow_s = "right", "FP32", 1, 0.0
+        self.size = (-1, -1)
         self.most_at_once = self.answered = self._now = 0
         self.headers: dict[str, Any] = {}
         self.plain, self._named = False, name_that_says_it(manifest)
@@ -79,8 +80,10 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._check(request.name, context)
         answer = service_pb2.ModelMetadataResponse(name=request.name)
         for i in range(self.ends):
-            answer.inputs.add(name=f"frames{i or ''}", datatype=self.datatype, shape=[1, 3, -1, -1])
-        answer.outputs.add(name="channels", datatype=self.datatype, shape=[1, 3, -1, -1])
+            answer.inputs.add(
+                name=f"frames{i or ''}", datatype=self.datatype, shape=[1, 3, *self.size]
+            )
+        answer.outputs.add(name="channels", datatype=self.datatype, shape=[1, 3, *self.size])
         return answer
 
     def ModelStatistics(self, request: Any, context: Any) -> Any:

@@ -93,6 +93,8 @@ class MemorySource(Subscriber):
         with self._changed:
             for message in messages:
                 self._keep(message)
+        for call in self._listeners:
+            call()
 
     def say(self, **status: Any) -> None:
         self._plain(b"sr/status", "status", status)

@@ -879,7 +879,9 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
     assert second - first < 300_000
 
 
-def test_end_to_end_over_zeromq():
+def test_end_to_end_over_zeromq_without_looking(monkeypatch):
+    """A page has what came because it came, not because somebody looks now and then."""
+    monkeypatch.setattr("livesr.viewer.browser.feed._LOOK_S", 3600)
     from livesr.formats.wire import FRAME, encode
     from livesr.viewer.frame_pairs import LiveFramePairs
     from livesr.viewer.subscriber import Subscriber

@@ -17,7 +17,9 @@ from livesr.base.frames import StagePosition, Stream
 from livesr.formats import wire
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.viewer import subscriber as subscriber_module
+from livesr.viewer.frame_pairs import LiveFramePairs
 from livesr.viewer.subscriber import Subscriber
+from livesr.viewer.successive import SuccessiveSource
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> bool:
@@ -49,6 +51,32 @@ def test_only_the_newest_is_kept(sink: ZeroMQSink, subscriber: Subscriber) -> No
     assert until(lambda: (m := subscriber.newest()) is not None and m.header.t == 29)
     assert subscriber.next_frame(timeout_s=60).header.t == 29
     assert subscriber.next_frame(timeout_s=0.05) is None
+
+
+def test_whoever_listens_is_told_of_news_through_a_change_of_sources(
+    sink: ZeroMQSink, subscriber: Subscriber
+) -> None:
+    both, news = SuccessiveSource(StillSource()), threading.Event()
+    end = both.listen(news.set)
+    assert not news.is_set()
+    both.follow_with(LiveFramePairs(subscriber))
+    assert news.wait(60)
+    news.clear()
+    sink.separated(multicolor_frame(1))
+    assert news.wait(60)
+    end()
+    end()  # may be told twice
+    news.clear()
+    sink.separated(multicolor_frame(2))
+    assert until(lambda: (m := subscriber.newest()) is not None and m.header.t == 2)
+    assert not news.is_set()
+
+
+class StillSource(LiveFramePairs):
+    """A stream in which nothing happens."""
+
+    def __init__(self) -> None:
+        super().__init__(Subscriber("tcp://127.0.0.1:9"))
 
 
 def test_streams_are_kept_apart(sink: ZeroMQSink, subscriber: Subscriber) -> None:

@@ -41,6 +41,7 @@ SUITES = {
     "store": 2,
     "publish": 2,
     "view": 2,
+    "latency": 2,
     "gpu.parity": 4,
     "gpu.speed": 4,
     "gpu.frame": 4,

@@ -214,6 +214,10 @@ class _Endless:
         """Return nothing to select."""
         return ()
 
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Call nothing: whoever asks gets a new one."""
+        return lambda: None
+
     def pair(
         self,
         selection: Selection,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
+from livesr.cli.output import JSON, ProgressLines, console, dimly, print_json, progress
 
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
@@ -31,6 +31,7 @@ def backfill(
     ] = None,
     *,
     compute: ComputeConfig,
+    cluster: options.Cluster = None,
     lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
@@ -41,19 +42,24 @@ def backfill(
 
     [dim]Example:[/] livesr backfill run.ome.zarr
     """
-    from livesr.store.backfill import backfill as complete
     from livesr.store.completion import tell_where_pictures_are
     from livesr.store.levels import build_levels
 
     out = console(quiet=as_json)
+    how: dict[str, Any] = {
+        "engine": str(engine) if engine else None,
+        "upscale": str(upscale) if upscale else None,
+        "compute": compute,
+    }
     with progress(out, "frames", lines=lines) as show:
-        report = complete(
-            store,
-            engine=str(engine) if engine else None,
-            upscale=str(upscale) if upscale else None,
-            compute=compute,
-            on_progress=show,
-        )
+        if cluster is None:
+            from livesr.store.backfill import backfill as complete
+
+            report = complete(store, on_progress=show, **how)
+        else:
+            from livesr.store.backfill_cluster import backfill_on
+
+            report = backfill_on(cluster, store, on_progress=show, say=dimly(out), **how)
     with progress(out, "files of smaller levels", lines=lines) as show:
         report["levels"] = build_levels(store, on_progress=show)
     tell_where_pictures_are(store)

@@ -69,8 +69,8 @@ def build(
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.plans import PlanCache
 
-    sizes = [_size(text) for text in shape]
-    chosen, cache = _precision(precision), PlanCache(to)
+    sizes = [size_of(text) for text in shape]
+    chosen, cache = precision_of(precision), PlanCache(to)
     loaded = load_engine(engine)
     library, cards = _targets(for_)
     if lacking := [card for card in cards if chosen == "f8" and card.capability < FP8_SINCE]:
@@ -83,7 +83,7 @@ def build(
     for card in cards:
         for size in sizes:
             plans.append(
-                made := _build(loaded, size, chosen, library, card, cache, force, terminal, lines)
+                made := compiled(loaded, size, chosen, library, card, cache, force, terminal, lines)
             )
             what = f"built in {made['seconds']:.1f} s" if made["built"] else "there already"
             what += f", {made['bytes'] / 1e6:.1f} MB"
@@ -97,7 +97,7 @@ def build(
         print_json({"engine": loaded.manifest.id, "sha256": loaded.manifest.sha256, "plans": plans})
 
 
-def _precision(asked: str) -> str:
+def precision_of(asked: str) -> str:
     """Return the precision that is asked for, of those that the libraries build for some card."""
     from livesr.live.inference.tensorrt_build import PRECISIONS
 
@@ -142,7 +142,7 @@ def _targets(cards: str) -> tuple[Library, list[Card]]:
     return RTX, list({card.capability: card for card in named}.values())
 
 
-def _build(
+def compiled(
     engine: Engine,
     size: tuple[int, int],
     precision: str,
@@ -153,6 +153,7 @@ def _build(
     terminal: Any,
     lines: bool,
 ) -> dict[str, Any]:
+    """Find or build the plan for frames of `size` (y, x), and return what it is."""
     from livesr.live.inference.tensorrt import build_plan, plan_key
 
     key = plan_key(engine, size, precision, library, card)
@@ -213,7 +214,8 @@ def _in_thread(work: Any, stop: threading.Event) -> None:
         raise failed[0]
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str, option: str = "--shape") -> tuple[int, int]:
+    """Return (y, x) of "1024x1024"; raises UsageError if it is no size."""
     if not (match := re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)):
-        raise UsageError(f"--shape is y x x in pixels, such as 1024x1024; got {text!r}.")
+        raise UsageError(f"{option} is y x x in pixels, such as 1024x1024; got {text!r}.")
     return int(match[1]), int(match[2])

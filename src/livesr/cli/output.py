@@ -48,6 +48,11 @@ def console(*, quiet: bool = False) -> Console:
     return _Terminal(quiet=quiet, highlight=False, emoji=False)
 
 
+def dimly(out: Console) -> Callable[[str], None]:
+    """Return what prints a sentence that is read only by who looks for it."""
+    return lambda sentence: out.print(f"[dim]{escape(sentence)}[/]", soft_wrap=True)
+
+
 def errors_console() -> Console:
     """Return the console on stderr."""
     return _Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
+from livesr.cli.output import JSON, ProgressLines, console, dimly, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,7 +159,7 @@ def _there(
         job,
         target,
         on_progress=show,
-        say=lambda sentence: out.print(f"[dim]{escape(sentence)}[/]", soft_wrap=True),
+        say=dimly(out),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, Lines, ProgressLines, console, print_json
+from livesr.cli.output import JSON, Lines, ProgressLines, console, dimly, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,6 +84,14 @@ def train(
         str | None, typer.Option(help="cpu, cuda or auto, instead of the recipe's.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that simulate.")] = 2,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Make the pairs on the workers of a Dask cluster, not in --workers: its"
+            " scheduler, tcp://HOST:8786. Own images must be there under the same paths.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=options.MAX_THREADS, help="Threads that train.")
     ] = None,
@@ -124,7 +132,7 @@ def train(
     )
     _require_torch()  # behind what can be wrong in a recipe: a typo costs no installation
     session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json), lines)
-    result = session.run(workers)
+    result = session.run(workers, cluster)
     if as_json:
         print_json(result)
 
@@ -161,7 +169,7 @@ class _Session:
         self._validation: dict[str, float] = {}
         self._lines, self._steps = lines, Lines("steps")
 
-    def run(self, workers: int) -> dict[str, Any]:
+    def run(self, workers: int, cluster: str | None = None) -> dict[str, Any]:
         """Return what ``--json`` prints.
 
         Raises
@@ -176,7 +184,7 @@ class _Session:
             self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
         try:
-            finished = self._train(*self._pairs(workers))
+            finished = self._train(*self._pairs(workers, cluster))
         except _SliceOver:
             finished = False
         except (ValueError, FileNotFoundError) as e:
@@ -225,7 +233,7 @@ class _Session:
             f" patches/s{waiting}  {progress.minutes_left:.0f} min left"
         )
 
-    def _pairs(self, workers: int) -> tuple[TrainSource, CachedPairs]:
+    def _pairs(self, workers: int, cluster: str | None) -> tuple[TrainSource, CachedPairs]:
         from rich.progress import Progress as Bars
 
         from livesr.training.pair_folder import write_pairs
@@ -250,7 +258,16 @@ class _Session:
                     if self._until is not None and time.monotonic() > self._until and done < total:
                         raise _SliceOver
 
-                write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
+                write_pairs(
+                    folder,
+                    maker,
+                    n,
+                    seed=seed,
+                    workers=workers,
+                    cluster=cluster,
+                    progress=step,
+                    say=dimly(self._terminal),
+                )
         window = None if data.whole_groups else int(self._recipe.engine["window"])
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
         if not data.recombined:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from livesr.base import contained
@@ -37,10 +38,10 @@ _PROTOCOLS = (
 )
 _CONFIG = """# Written by livesr {livesr}. Clients compare sha256 and version with their engine.
 name: "{name}"
-backend: "{by}"
+{by}
 max_batch_size: 0
-input [ {{ name: "{input}" data_type: {type} dims: [ 1, {window}, -1, -1 ] }} ]
-output [ {{ name: "{output}" data_type: {type} dims: [ 1, {channels}, -1, -1 ] }}{features} ]
+input [ {{ name: "{input}" data_type: {type} dims: [ 1, {window}, {size} ] }} ]
+output [ {{ name: "{output}" data_type: {type} dims: [ 1, {channels}, {made} ] }}{features} ]
 instance_group [ {{ count: 1 kind: {kind} }} ]
 {parameters}"""
 _FEATURES = """,
@@ -69,6 +70,26 @@ _START = """#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 exec tritonserver {arguments}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPlan:
+    """A plan of TensorRT, which Triton runs instead of the ONNX file.
+
+    Attributes
+    ----------
+    data : as TensorRT wrote it
+    shape : (y, x) of the only frames that it takes, padded
+    precision : that it computes in
+    built_by : "tensorrt 10.13.3.9"; a Triton with another version refuses it
+    device : the card that it was built on, "NVIDIA H200, sm_90"
+    """
+
+    data: bytes
+    shape: tuple[int, int]
+    precision: str
+    built_by: str
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +164,13 @@ class Door:
 
 
 def write_repository(
-    engines: Sequence[Engine], to: Path, door: Door, *, wire: Wire = "f32", by: By = "onnxruntime"
+    engines: Sequence[Engine],
+    to: Path,
+    door: Door,
+    *,
+    wire: Wire = "f32",
+    by: By = "onnxruntime",
+    plans: Mapping[str, ServedPlan] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Write what a server needs: the models, the command and the compose file that start it.
 
@@ -154,6 +181,7 @@ def write_repository(
     door : where the server listens
     wire : pixels on the way: f32, or f16 for half of the bytes
     by : Triton's backend: onnxruntime, or python for servers that have only that
+    plans : by an engine's id; those take frames of one size, in f32
 
     Returns
     -------
@@ -172,10 +200,13 @@ def write_repository(
         raise ConfigError("Two of the engines have the same id; a server can serve one of them.")
     try:
         to.mkdir(parents=True, exist_ok=True)
-        served = [_write_model(engine, to, wire, by) for engine in engines]
-        contained.replace_text(to, OVMS, _for_openvino(engines), error=ConfigError)
+        served = [
+            _write_model(engine, to, wire, by, plans.get(engine.manifest.id)) for engine in engines
+        ]
+        for_openvino = [engine for engine in engines if engine.manifest.id not in plans]
+        contained.replace_text(to, OVMS, _for_openvino(for_openvino), error=ConfigError)
         contained.replace_text(to, SERVED, to_json(served, indent=2) + "\n", error=ConfigError)
-        contained.replace_text(to, COMPOSE, _compose(door), error=ConfigError)
+        contained.replace_text(to, COMPOSE, _compose(door, ovms=not plans), error=ConfigError)
         contained.replace_text(to, COMMAND, _start(door), error=ConfigError)
         (to / COMMAND).chmod(0o755)
     except OSError as e:
@@ -183,29 +214,40 @@ def write_repository(
     return served
 
 
-def _write_model(engine: Engine, to: Path, wire: Wire, by: By) -> dict[str, Any]:
+def _write_model(
+    engine: Engine, to: Path, wire: Wire, by: By, plan: ServedPlan | None
+) -> dict[str, Any]:
     """Write one model; the configuration last, without which a server takes none."""
     manifest, network = engine.manifest, engine.read()
     if wire == "f16" and manifest.normalisation == "none":
         raise BackendError(
             f"Engine {manifest.id!r} takes ADU, which f16 does not hold: use --wire f32."
         )
-    ends = _ends(network)
-    if wire == "f16" and by == "onnxruntime":
-        network = _with_halves(network)
+    if wire == "f16" and plan:
+        raise BackendError("A plan takes its pixels in f32: leave out --wire f16, or --plan.")
+    ends, scale = _ends(network), manifest.scale
+    if plan:
+        file, network = "model.plan", plan.data
+    else:
+        file = "model.onnx"
+        if wire == "f16" and by == "onnxruntime":
+            network = _with_halves(network)
     said = {
         "sha256": manifest.sha256,
         "version": str(manifest.version),
         "file_sha256": hashlib.sha256(network).hexdigest(),
-        "precision": "f32",
+        "precision": plan.precision if plan else "f32",
         "livesr": __version__,
+        **({"plan": f"{plan.built_by}, {plan.device}"} if plan else {}),
     }
     config = _CONFIG.format(
         livesr=__version__,
         name=manifest.id,
-        by=by,
+        by='platform: "tensorrt_plan"' if plan else f'backend: "{by}"',
+        size="{}, {}".format(*plan.shape) if plan else "-1, -1",
+        made="{}, {}".format(*(scale * n for n in plan.shape)) if plan else "-1, -1",
         type={"f32": "TYPE_FP32", "f16": "TYPE_FP16"}[wire],
-        kind="KIND_CPU" if by == "python" else "KIND_AUTO",
+        kind="KIND_GPU" if plan else "KIND_CPU" if by == "python" else "KIND_AUTO",
         input=_quoted(ends[0]),
         output=_quoted(ends[1]),
         window=manifest.inputs,
@@ -218,12 +260,16 @@ def _write_model(engine: Engine, to: Path, wire: Wire, by: By) -> dict[str, Any]
     )
     place = f"{MODELS}/{manifest.id}"
     (to / place / "1").mkdir(parents=True, exist_ok=True)
-    contained.replace_bytes(to, f"{place}/1/model.onnx", network, error=ConfigError)
-    if by == "python":
+    contained.replace_bytes(to, f"{place}/1/{file}", network, error=ConfigError)
+    for other in {"model.onnx", "model.plan", "model.py"} - {file}:  # of what was there before
+        contained.beneath_to_write(to, f"{place}/1/{other}", error=ConfigError).unlink(
+            missing_ok=True
+        )
+    if by == "python" and not plan:
         code = files("livesr.export").joinpath("triton_model.py").read_text(encoding="utf-8")
         contained.replace_text(to, f"{place}/1/model.py", code, error=ConfigError)
     contained.replace_text(to, f"{place}/config.pbtxt", config, error=ConfigError)
-    return {"id": manifest.id, "wire": wire, "by": by, **said}
+    return {"id": manifest.id, "wire": wire, "by": "tensorrt" if plan else by, **said}
 
 
 def _features(manifest: Manifest) -> str:
@@ -279,7 +325,7 @@ def _for_openvino(engines: Sequence[Engine]) -> str:
     return to_json({"model_config_list": models}, indent=2) + "\n"
 
 
-def _compose(door: Door) -> str:
+def _compose(door: Door, *, ovms: bool) -> str:
     told = ["tritonserver", "--model-repository=/models", "--grpc-port=8001"]
     volumes = [f"./{MODELS}:/models:ro"]
     files = None
@@ -296,7 +342,7 @@ def _compose(door: Door) -> str:
         command=json.dumps([*told, *door.arguments(files, token)]),
         **at,
     )
-    if files or token:  # which it can neither encrypt with nor ask for
+    if files or token or not ovms:  # which it can neither encrypt with nor ask for; nor runs plans
         return text
     return text + _OVMS_SERVICE.format(image=OVMS_IMAGE, config=OVMS, **at)
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -51,8 +52,8 @@ from livesr.store.raw_input import RawInput, description, frames_of, read_stacks
 from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]
-_SCRATCH = "backfill"
-_ESTIMATES: tuple[SeriesName, ...] = ("uncertainty", "limits")  # of a prediction, made with it
+SCRATCH = "backfill"
+ESTIMATES: tuple[SeriesName, ...] = ("uncertainty", "limits")  # of a prediction, made with it
 _GROUPS_ON_THEIR_WAY = 8
 
 
@@ -127,6 +128,19 @@ def backfill(
     RunError
         If a frame could not be computed or written; what was done until then is kept.
     """
+    with locked(path):
+        return _backfill(
+            RecordedStore(path),
+            {"separate": engine, "upscale": upscale},
+            compute,
+            on_progress,
+            stopped or threading.Event(),
+        )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a store for whoever completes it; errors as of `backfill`."""
     sidecars = Path(path) / layout.SIDECARS
     if not sidecars.is_dir():
         RecordedStore(path)  # says what is wrong with it
@@ -135,19 +149,18 @@ def backfill(
     )  # before the lock, which is written into a folder that may be one
     try:
         with Lock(sidecars, "backfill"):
-            for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            return _backfill(
-                RecordedStore(path),
-                {"separate": engine, "upscale": upscale},
-                compute,
-                on_progress,
-                stopped or threading.Event(),
-            )
+            remove_scratch(path)  # of one that was killed
+            yield
     except OSError as e:
         raise RunError(
             f"{path} cannot be completed: {e.strerror or e}. Look after the disk and start again."
         ) from e
+
+
+def remove_scratch(path: Path) -> None:
+    """Remove what was being written in a store that is locked."""
+    for left in (Path(path) / layout.SIDECARS).glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _backfill(
@@ -158,51 +171,74 @@ def _backfill(
     stopped: threading.Event,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
+    raw, paths, notes = opened(store, engines, compute)
+    try:
+        todos = todos_of(store, paths)
+        progress = Counted(todos, on_progress)
+        failures: Counter[str] = Counter()
+        for todo in todos:
+            if todo.read and not stopped.is_set():
+                fill(store, raw, paths, todo, progress.step, failures, stopped)
+    finally:
+        for path in paths.values():
+            path.close()
+    refuse_failures(failures)
+    return report_of(
+        store, todos, progress, [*notes, *(n for p in paths.values() for n in p.notes)]
+    )
+
+
+def opened(
+    store: RecordedStore, engines: Mapping[Step, str | None], compute: ComputeConfig
+) -> tuple[RawInput, dict[str, ChannelPath], list[str]]:
+    """Return the raw frames of a store that is locked, the steps of its channels, and remarks.
+
+    Raises
+    ------
+    UsageError
+        If something else is asked for than the store was made with, or cannot work.
+    """
     refuse_residual_plane(compute)
     _refuse_error_map(compute)
     _check_lengths(store)
-    raw = _input(store, engines)
+    raw = read_input(store, engines)
     _check_uncertainty(store, raw, compute)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
-    paths, notes = build_paths(raw, compute)
-    try:
-        todos = plan(
-            store,
-            {name: p.networks.window for name, p in paths.items() if p.networks.engine},
-            {name: p.history for name, p in paths.items() if p.accumulates},
-        )
-        progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)
-        failures: dict[str, int] = {}
-        for todo in todos:
-            if todo.read and not stopped.is_set():
-                needed = (*paths[todo.channel].parts, todo.channel)
-                _complete(
-                    store,
-                    raw,
-                    {name: paths[name] for name in needed},
-                    todo,
-                    progress.step,
-                    failures,
-                    stopped,
-                )
-    finally:
-        for channel_path in paths.values():
-            channel_path.close()
+    return raw, *build_paths(raw, compute)
+
+
+def todos_of(store: RecordedStore, paths: Mapping[str, ChannelPath]) -> list[Todo]:
+    """Return what is to be computed with these steps."""
+    return plan(
+        store,
+        {name: p.networks.window for name, p in paths.items() if p.networks.engine},
+        {name: p.history for name, p in paths.items() if p.accumulates},
+    )
+
+
+def refuse_failures(failures: Mapping[str, int]) -> None:
+    """Raise RunError if there is a reason why frames could not be computed."""
     if failures:
         raise RunError(
             f"{sum(failures.values())} frames could not be computed: {'; '.join(failures)}."
         )
+
+
+def report_of(
+    store: RecordedStore, todos: Sequence[Todo], done: Counted, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Return what `backfill` returns."""
     return {
         "store": str(store.path),
-        "predicted": progress.made["sr"],
-        "reconstructed": progress.made["recon"],
-        "left": progress.left,
+        "predicted": done.made["sr"],
+        "reconstructed": done.made["recon"],
+        "left": done.left,
         "impossible": sum(t.impossible for t in todos),
-        "warnings": [*notes, *(note for path in paths.values() for note in path.notes)],
+        "warnings": list(warnings),
     }
 
 
-def _input(store: RecordedStore, folders: Mapping[Step, str | None]) -> RawInput:
+def read_input(store: RecordedStore, folders: Mapping[Step, str | None]) -> RawInput:
     """Describe the store's raw.
 
     With other folders for its engines, by task, which must be the same engines.
@@ -278,7 +314,7 @@ def _todo(
     separated = made(store.pictures("sr"))
     estimated = [
         made(store.pictures(kind))
-        for kind in _ESTIMATES
+        for kind in ESTIMATES
         if (kind, position, channel) in store.images
     ]
     predict: set[Key] = set()
@@ -295,10 +331,7 @@ def _todo(
             )
         }
     read = (
-        measure
-        | predict
-        | _beside(measure, there, after=False)
-        | _beside(predict, there, after=True)
+        measure | predict | beside(measure, there, after=False) | beside(predict, there, after=True)
     )
     read |= _before(read, there, looks_back or 0)
     impossible = {
@@ -362,32 +395,43 @@ def _before(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
     }
 
 
-def _beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
+def beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
     """Return the frame before each key, from whose normalisation its own follows, and the one
     `after` it.
 
     However far away: the pipeline tells a gap from the end of a series by the frame beyond it.
     """
-    beside: set[Key] = set()
+    found: set[Key] = set()
     ordered = sorted(there)
     for earlier, later in pairwise(ordered):
         if earlier[0] == later[0]:
-            beside |= {earlier} if later in keys else set()
-            beside |= {later} if after and earlier in keys else set()
-    return beside
+            found |= {earlier} if later in keys else set()
+            found |= {later} if after and earlier in keys else set()
+    return found
 
 
-def _complete(
+def fill(
     store: RecordedStore,
     raw: RawInput,
     paths: Mapping[str, ChannelPath],
     todo: Todo,
     step: Callable[[SeriesName], None],
-    failures: dict[str, int],
+    failures: Counter[str],
     ended: threading.Event,
+    log: Path | None = None,
 ) -> None:
-    """Compute what one position and channel lacks, until it is `ended`."""
-    sink, stopped = _FillSink(store, todo, step, failures, ended), _Stopped(ended)
+    """Compute what one position and channel lacks, until it is `ended`.
+
+    Parameters
+    ----------
+    raw, paths : of the store
+    step : told of every picture that is done
+    failures : why pictures could not be computed; counted up
+    log : file that lines are appended to, instead of the store's frames.jsonl
+    """
+    journal = log or store.path / layout.FRAMES_LOG
+    sink, stopped = _FillSink(store, todo, step, failures, ended, journal), _Stopped(ended)
+    paths = {name: paths[name] for name in (*paths[todo.channel].parts, todo.channel)}
     wanted = todo.predict
     pipeline = Pipeline(
         paths,
@@ -448,9 +492,11 @@ class _FillSink(Sink):
         store: RecordedStore,
         todo: Todo,
         step: Callable[[SeriesName], None],
-        failures: dict[str, int],
+        failures: Counter[str],
         ended: threading.Event,
+        journal: Path,
     ) -> None:
+        self._journal = journal
         self._store, self._todo, self._step, self._failures = store, todo, step, failures
         self._ended = ended
         self._log: FramesLog | None = None
@@ -459,7 +505,7 @@ class _FillSink(Sink):
         self._images: dict[SeriesName, Image | None] = {
             "recon": store.images.get(("recon", *place)),
             "sr": store.images.get(("sr", *place)),
-            **{kind: store.images.get((kind, *place)) for kind in _ESTIMATES},
+            **{kind: store.images.get((kind, *place)) for kind in ESTIMATES},
         }
         self._shapes = {
             kind: array_shape(image.array) for kind, image in self._images.items() if image
@@ -468,7 +514,7 @@ class _FillSink(Sink):
         wanted: dict[SeriesName, frozenset[Key]] = {
             "recon": todo.measure,
             "sr": todo.predict,
-            **dict.fromkeys(_ESTIMATES, todo.predict),
+            **dict.fromkeys(ESTIMATES, todo.predict),
         }
         for kind, keys in wanted.items():
             for stream, t in keys if kind in self._shapes else ():
@@ -477,7 +523,7 @@ class _FillSink(Sink):
 
     def open(self, run: RunDescription) -> None:
         """Open the journal."""
-        self._log = FramesLog(self._store.path / layout.FRAMES_LOG)
+        self._log = FramesLog(self._journal)
 
     def recon(self, frame: SRFrame) -> None:
         """Take a measurement that the run dropped; the others are only neighbours."""
@@ -528,7 +574,7 @@ class _FillSink(Sink):
         """
         if self._ended.is_set():
             return
-        self._failures[reason] = self._failures.get(reason, 0) + 1
+        self._failures[reason] += 1
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Write what there is of shards that an interruption left incomplete; close the journal."""
@@ -565,7 +611,7 @@ class _FillSink(Sink):
         if image and shard.planes:
             drop_levels(image)
             with TemporaryDirectory(
-                prefix=f"{_SCRATCH}-", dir=self._store.path / layout.SIDECARS
+                prefix=f"{SCRATCH}-", dir=self._store.path / layout.SIDECARS
             ) as scratch:
                 replace_planes(image.array, shard.planes, Path(scratch))
             for line in shard.lines:
@@ -580,13 +626,14 @@ class _FillSink(Sink):
         self._step(kind)
 
 
-class _Counter:
-    """Adds up what is done."""
+class Counted:
+    """Adds up what is done of `todos`."""
 
-    def __init__(self, total: int, on_progress: Progress) -> None:
+    def __init__(self, todos: Sequence[Todo], on_progress: Progress) -> None:
         self.made: Counter[str] = Counter()
-        self._total, self._on_progress = total, on_progress
-        on_progress(0, total)
+        self._total = sum(len(todo.predict) + len(todo.measure) for todo in todos)
+        self._on_progress = on_progress
+        on_progress(0, self._total)
 
     @property
     def left(self) -> int:
@@ -596,7 +643,7 @@ class _Counter:
     def step(self, kind: SeriesName) -> None:
         """Count and show; what is estimated comes with its prediction."""
         self.made[kind] += 1
-        if kind not in _ESTIMATES:
+        if kind not in ESTIMATES:
             self._on_progress(self._total - self.left, self._total)
 
 

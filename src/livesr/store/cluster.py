@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from livesr.base.documents import read_json
 from livesr.base.errors import ConfigError, LiveSRError, RunError, StoreError
@@ -46,6 +48,8 @@ died: so a part that kills whoever computes it ends the run.
 """
 
 Say = Callable[[str], None]
+PartT = TypeVar("PartT", bound="Named")
+ResultT = TypeVar("ResultT")
 
 
 def process_on(
@@ -90,8 +94,12 @@ def process_on(
             with connected(address, say) as client:
                 levels: Levels = {}
                 if lacking:
-                    measured = {p: None for p in parts if any(p.has(*key) for key in lacking)}
-                    for _, (found, _) in computed_on(client, job, measured, "measuring", say):
+                    work = {
+                        p: partial(on_worker, job, p, None)
+                        for p in parts
+                        if any(p.has(*key) for key in lacking)
+                    }
+                    for _, (found, _) in computed_on(client, work, "measuring", say):
                         levels |= found or {}
                     levels = followed(opened.raw, levels)
                 _compute_parts(client, job, parts, levels, on_progress, say)
@@ -126,12 +134,14 @@ def _compute_parts(
     if there:
         say(f"{len(there)} of {len(parts)} parts are there: it goes on with the others.")
     on_progress(done, total)
-    todo = {
-        part: {key: value for key, value in levels.items() if part.has(*key)}
+    work = {
+        part: partial(
+            on_worker, job, part, {key: value for key, value in levels.items() if part.has(*key)}
+        )
         for part in parts
         if part not in there
     }
-    for part, _ in computed_on(client, job, todo, "computing", say):
+    for part, _ in computed_on(client, work, "computing", say):
         done += part.end - part.first
         on_progress(done, total)
 
@@ -203,10 +213,18 @@ def connected(address: str, say: Say) -> Iterator[Any]:
         client.close()
 
 
+class Named(Hashable, Protocol):
+    """A part of some work; `str` says it in a sentence."""
+
+    @property
+    def name(self) -> str:
+        """Tells it from the others."""
+
+
 def computed_on(
-    client: Any, job: Job, todo: Mapping[Part, Levels | None], what: str, say: Say
-) -> Iterator[tuple[Part, tuple[Levels | None, dict[str, Any]]]]:
-    """Yield each part when it is done, with what `on_worker` returned.
+    client: Any, work: Mapping[PartT, Callable[[], ResultT]], what: str, say: Say
+) -> Iterator[tuple[PartT, ResultT]]:
+    """Yield each part when it is done, with what its function returned on a worker.
 
     Raises
     ------
@@ -215,12 +233,14 @@ def computed_on(
     """
     from distributed import KilledWorker, as_completed
 
-    def handed_out(part: Part, tries: int) -> Any:
-        key = f"livesr-{what}-{part.name}-{job.stream_id[:8]}-{tries}"
-        return client.submit(on_worker, job, part, todo[part], key=key, pure=False)
+    call = uuid.uuid4().hex[:8]
 
-    under_way = {handed_out(part, 0): (part, 0) for part in todo}
-    failed: dict[Part, str] = {}
+    def handed_out(part: PartT, tries: int) -> Any:
+        key = f"livesr-{what}-{part.name}-{call}-{tries}"
+        return client.submit(work[part], key=key, pure=False)
+
+    under_way = {handed_out(part, 0): (part, 0) for part in work}
+    failed: dict[PartT, str] = {}
     waiting = as_completed(list(under_way), loop=client.loop)
     for future in waiting:
         part, tries = under_way.pop(future)

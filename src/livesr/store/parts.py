@@ -16,9 +16,10 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from livesr.base import contained
 from livesr.base.compute import ComputeConfig
@@ -438,6 +439,22 @@ def _put(attempt: Path, place: Path) -> None:
 
 # -- one process, many parts -----------------------------------------------------------------------
 
+
+class Openable(Protocol):
+    """What a worker is sent to compute with: `Job`, or another."""
+
+    @property
+    def digest(self) -> str:
+        """Tells it from others: what is open for one part is used for the next with the same."""
+
+    @property
+    def livesr(self) -> str:
+        """Version that every process must have."""
+
+    def open(self) -> Opened:
+        """Open the recording and build the steps of every channel."""
+
+
 _lock = threading.Lock()
 _idle: list[tuple[str, Opened]] = []
 
@@ -447,25 +464,41 @@ def on_worker(
 ) -> tuple[Levels | None, dict[str, Any]]:
     """Do one part in this process: measure its levels (`normalisations` is None), or compute it.
 
-    What is open for one part stays open for the next of the same job.
-
     Returns
     -------
     levels, None of a part that was computed; and its report
     """
-    if job.livesr != __version__:
-        raise ConfigError(
-            f"This worker has livesr {__version__}, and the run is of {job.livesr}: install the"
-            " same version on every worker."
-        )
-    opened = _taken(job)
-    try:
+    with kept_open(job) as opened:
         if normalisations is None:
             return measure(opened, job, part), {}
         return None, dict(compute(opened, job, part, normalisations))
+
+
+@contextmanager
+def kept_open(job: Openable) -> Iterator[Opened]:
+    """Open a job for one part; it stays open in this process for the next.
+
+    Raises
+    ------
+    ConfigError
+        If this process has another version of livesr.
+    """
+    refuse_other_version(job.livesr)
+    opened = _taken(job)
+    try:
+        yield opened
     finally:
         with _lock:
             _idle.append((job.digest, opened))
+
+
+def refuse_other_version(livesr: str) -> None:
+    """Raise ConfigError if whoever sent the work has another version of livesr."""
+    if livesr != __version__:
+        raise ConfigError(
+            f"This worker has livesr {__version__}, and the run is of {livesr}: install the"
+            " same version on every worker."
+        )
 
 
 def close_idle(but: str = "") -> None:
@@ -477,7 +510,7 @@ def close_idle(but: str = "") -> None:
         opened.close()
 
 
-def _taken(job: Job) -> Opened:
+def _taken(job: Openable) -> Opened:
     digest = job.digest
     close_idle(but=digest)
     with _lock:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ from livesr.base import contained
 from livesr.base.documents import read_json
 from livesr.base.files import replace_file
 from livesr.base.npy import open_npy
+from livesr.base.version import __version__
+from livesr.store.cluster import computed_on, connected
+from livesr.store.parts import refuse_other_version
 
 Image = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -56,7 +60,9 @@ def write_pairs(
     *,
     seed: int,
     workers: int = 1,
+    cluster: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Make a folder of training pairs, or finish one, or find that nothing is left to do.
 
@@ -68,7 +74,10 @@ def write_pairs(
     seed : training and validation pairs need different ones
     workers : processes; 1 works in this one. More need a script that can be imported (``if __name__
         == "__main__"``)
+    cluster : scheduler of a Dask cluster, whose workers make the pairs instead; they come back by
+        the network, and only this process writes. Files that `maker` reads must be seen by all
     progress : called with (pairs done, `n`)
+    say : told where the cluster's dashboard is
 
     Returns
     -------
@@ -79,6 +88,8 @@ def write_pairs(
     ------
     ValueError
         If the folder holds pairs made with other parameters.
+    LiveSRError
+        If the cluster cannot be reached, or could not make a pair.
     """
     store = _PairStore(folder, maker, n, seed)
     if store.is_complete():
@@ -86,7 +97,8 @@ def write_pairs(
     todo = store.open()
     report = progress or (lambda done, total: None)
     report(n - len(todo), n)
-    for count, _ in enumerate(_in_processes(store, todo, workers), start=n - len(todo) + 1):
+    making = _on_cluster(store, todo, cluster, say) if cluster else _here(store, todo, workers)
+    for count, _ in enumerate(making, start=n - len(todo) + 1):
         report(count, n)
     store.complete()
     return folder
@@ -121,14 +133,20 @@ class _PairStore:
 
     def make(self, indices: list[int]) -> int:
         """Make and write pairs `indices`; return how many."""
+        return self.write((i, *self.maker.make((self.seed, i))) for i in indices)
+
+    def write(self, pairs: Iterable[tuple[int, NDArray[Any], NDArray[Any]]]) -> int:
+        """Write pairs by their index; return how many."""
         contained.refuse_links(self.folder, writing=True)
         frames, targets, done = (
             open_npy(self.folder / f"{name}.npy", "r+") for name in ("frames", "targets", "done")
         )
-        for i in indices:
-            frames[i], targets[i] = self.maker.make((self.seed, i))
+        count = 0
+        for i, frame, target in pairs:
+            frames[i], targets[i] = frame, target
             done[i] = True
-        return len(indices)
+            count += 1
+        return count
 
     def complete(self) -> None:
         replace_file(self.folder / "unfinished.json", self.folder / "meta.json")
@@ -165,7 +183,7 @@ def _with_new_names(meta: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
-def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[None]:
+def _here(store: _PairStore, todo: list[int], workers: int) -> Iterator[None]:
     """Make pairs `todo`; yield once per pair."""
     if workers <= 1:
         for i in todo:
@@ -178,9 +196,48 @@ def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[
             min(workers, max(len(todo), 1)), multiprocessing.get_context("spawn")
         ) as pool,
     ):
-        chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
-        for count in pool.map(store.make, chunks):
+        for count in pool.map(store.make, _chunks(todo)):
             yield from (None for _ in range(count))
+
+
+class _Batch(tuple[int, ...]):
+    """Indices of pairs that a worker of a cluster makes at once."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self[0]:08d}"
+
+    def __str__(self) -> str:
+        return f"pairs {self[0]} to {self[-1]}"
+
+
+def _on_cluster(
+    store: _PairStore, todo: list[int], address: str, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Have pairs `todo` made by a cluster; yield once per pair."""
+    work = {
+        batch: partial(made_on_worker, store.maker, store.seed, tuple(batch), __version__)
+        for batch in map(_Batch, _chunks(todo))
+    }
+    with connected(address, say) as client:
+        for batch, made in computed_on(client, work, "pairs", say):
+            store.write((i, *pair) for i, pair in zip(batch, made, strict=True))
+            yield from (None for _ in batch)
+
+
+def made_on_worker(
+    maker: PairMaker, seed: int, indices: Sequence[int], livesr: str
+) -> list[tuple[NDArray[np.float16], NDArray[np.float16]]]:
+    """Return pairs as they are stored; raises ConfigError if `livesr` is another version."""
+    refuse_other_version(livesr)
+    pairs = (maker.make((seed, i)) for i in indices)
+    return [(frames.astype(np.float16), targets.astype(np.float16)) for frames, targets in pairs]
+
+
+def _chunks(todo: list[int]) -> list[list[int]]:
+    return [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
 
 
 @contextmanager

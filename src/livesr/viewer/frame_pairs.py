@@ -7,7 +7,7 @@ stream; `store_source.py` has the same for a store. Draws nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -103,6 +103,12 @@ class FramePairSource(Protocol):
     def streams(self) -> tuple[StreamName, ...]:
         """Return what can be selected."""
 
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` called, in any thread, when there may be a newer pair; return what ends that.
+
+        A source that changes by itself may leave it to whoever looks at `version` now and then.
+        """
+
     def pair(
         self,
         selection: Selection,
@@ -166,6 +172,10 @@ class LiveFramePairs:
     def streams(self) -> tuple[StreamName, ...]:
         """Return every stream that was heard."""
         return self._subscriber.streams()
+
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` called, in the subscriber's thread, with every message."""
+        return self._subscriber.listen(call)
 
     def pair(
         self,

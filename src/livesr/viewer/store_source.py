@@ -6,7 +6,7 @@ whoever looks decides which moment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -87,6 +87,10 @@ class StoreSource:
     def length(self) -> int:
         """Moments of the longest stream."""
         return max(map(len, self._times.values()))
+
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Call nothing: a store does not change."""
+        return lambda: None
 
     def streams(self) -> tuple[StreamName, ...]:
         """Return every stream of the store that has a picture."""

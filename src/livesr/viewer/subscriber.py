@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +104,7 @@ class Subscriber:
         self._streams: dict[tuple[str, int, int], StreamName] = {}
         self._wanted_s = -math.inf
         self._changed = threading.Condition()
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._count = 0
         self._taken: dict[str, int] = {}
         self._status: Mapping[str, Any] = {}
@@ -228,6 +229,21 @@ class Subscriber:
             kept = self._beside.get((UNCERTAINTY.decode(), *prediction.key[1:]), ())
             return None if prediction.header.provisional else _of_moment(kept, prediction.header.t)
 
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` called, in the subscriber's thread, with every message; return what ends
+        that.
+
+        It must not take long, nor raise.
+        """
+        with self._changed:
+            self._listeners = (*self._listeners, call)
+
+        def end() -> None:
+            with self._changed:
+                self._listeners = tuple(one for one in self._listeners if one is not call)
+
+        return end
+
     def next_frame(self, topic: str = "sr/frame", timeout_s: float | None = None) -> Message | None:
         """Wait for a message of a topic that was not returned here before.
 
@@ -288,6 +304,8 @@ class Subscriber:
         with self._changed:
             self._keep(message)
             self._changed.notify_all()
+        for call in self._listeners:
+            call()
 
     def _keep(self, message: Message) -> None:
         header = message.header

@@ -5,7 +5,7 @@ Owns which of them is shown. A viewer does not notice more than that there is so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from livesr.viewer.frame_pairs import FramePair, FramePairSource, Selection
@@ -23,11 +23,16 @@ class SuccessiveSource:
     def __init__(self, first: FramePairSource) -> None:
         self._now: FramePairSource = first
         self._versions = 0  # of those before
+        self._listening: dict[Callable[[], None], Callable[[], None]] = {}
 
     def follow_with(self, source: FramePairSource) -> None:
         """Show `source` from now on; in any thread."""
         self._versions += self._now.version + 1
         self._now = source
+        for call, end in list(self._listening.items()):
+            end()
+            self._listening[call] = source.listen(call)
+            call()
 
     @property
     def endpoint(self) -> str:
@@ -63,6 +68,11 @@ class SuccessiveSource:
         """Return what can be selected."""
         return self._now.streams()
 
+    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Listen to the source of the moment, and to those that follow."""
+        self._listening[call] = self._now.listen(call)
+        return lambda: self._listening.pop(call, _nothing)()
+
     def pair(
         self,
         selection: Selection,
@@ -73,3 +83,7 @@ class SuccessiveSource:
     ) -> FramePair | None:
         """Return a pair of the source of the moment."""
         return self._now.pair(selection, index, measured=measured, widefield=widefield)
+
+
+def _nothing() -> None:
+    """Do nothing."""

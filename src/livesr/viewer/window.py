@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ try:
     import cmap
     import ndv
     from ndv.models import ClimsManual
-    from qtpy.QtCore import Qt, QTimer
+    from qtpy.QtCore import QElapsedTimer, Qt, QTimer, Signal
     from qtpy.QtWidgets import (
         QApplication,
         QHBoxLayout,
@@ -90,6 +91,8 @@ class SRPreview(QWidget):
     shown : pairs drawn so far
     """
 
+    _newer = Signal()
+
     def __init__(
         self, source: str | FramePairSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None
     ) -> None:
@@ -114,7 +117,22 @@ class SRPreview(QWidget):
         self._timer = QTimer(self, interval=_PERIOD_MS)
         self._timer.timeout.connect(self.refresh)
         self._timer.start()
+        self._rest = QElapsedTimer()
+        self._newer.connect(self._at_once, Qt.ConnectionType.QueuedConnection)
+        self._unlisten = source.listen(self._heard)
         self.refresh()
+
+    def _heard(self) -> None:
+        """Have `_at_once` called in Qt's thread; in any thread."""
+        with suppress(RuntimeError):  # Qt has just destroyed this window
+            self._newer.emit()
+
+    def _at_once(self) -> None:
+        """Show what is newer, unless the window has drawn just now and has to do other things: then
+        the timer will.
+        """
+        if self._rest.elapsed() >= _PERIOD_MS:
+            self.refresh()
 
     def _lay_out(self) -> None:
         pictures = QSplitter(Qt.Orientation.Horizontal)
@@ -130,7 +148,7 @@ class SRPreview(QWidget):
         self._slider.valueChanged.connect(lambda _: self.refresh())
 
     def refresh(self) -> None:
-        """Show the newest pair, if it is another one; the timer calls this."""
+        """Show the newest pair, if it is another one; called when there is, and by a timer."""
         for picture in (self._measurement, self._prediction):
             picture.place_scale_bar()
         seen = hash((self._pairs.version, self._slider.value(), self._pairs.state))
@@ -142,10 +160,12 @@ class SRPreview(QWidget):
         self._prediction.show_message(pair.prediction if pair else None)
         self.shown += pair is not None
         self._say(pair)
+        self._rest.start()
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Stop looking at the stream."""
         self._timer.stop()
+        self._unlisten()
         if self._subscriber:
             self._subscriber.close()
         super().closeEvent(event)

@@ -298,6 +298,18 @@ def test_a_wrong_model_is_refused(
         RemoteSession(engine, SHAPE, on(server))
 
 
+def test_a_model_for_frames_of_another_size_is_refused(
+    engine: Engine, server: KServeServer
+) -> None:
+    server.size = SHAPE
+    with RemoteSession(engine, SHAPE, on(server)) as session:
+        inferred(session, frames())
+        assert session.name == "kserve"
+    server.size = (64, 64)
+    with pytest.raises(BackendError, match=r"takes \[1, 3, 64, 64\].*serve --plan 24x33"):
+        open_session(engine, SHAPE, on(server))
+
+
 def test_what_cannot_be_had_is_refused_in_a_sentence(
     engine: Engine, server: KServeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,6 +258,7 @@ class KServeSession(PaddedSession):
                 f"Model {manifest.id!r} of the server at {self._endpoint} has {_short(what)};"
                 " expected one input and one output, both FP32 or FP16. livesr serve writes one."
             )
+        self._check_size(list(ends[0].shape))
         datatype = ends[0].datatype
         precision = said.get("precision") or ("f16" if datatype == "FP16" else "f32")
         if precision not in PRECISIONS:
@@ -293,6 +294,16 @@ class KServeSession(PaddedSession):
                 f"Model {manifest.id!r} of the server at {self._endpoint} {came}, and the engine"
                 f" here has {value}: another network is not taken. Write its repository anew with"
                 f" 'livesr serve {manifest.id}', or use the engine that it has."
+            )
+
+    def _check_size(self, takes: list[int]) -> None:
+        """Refuse a model for frames of another size, as a plan of TensorRT is."""
+        sent = list(self._opened().block.shape)
+        if len(takes) == len(sent) and any(0 < n != m for n, m in zip(takes, sent, strict=True)):
+            raise BackendError(
+                f"The server at {self._endpoint} takes {takes} (1, frames, y, x), and these are"
+                f" {sent}: write its model anew with 'livesr serve --plan"
+                f" {sent[-2]}x{sent[-1]}', or without --plan for frames of any size."
             )
 
     def _run(self, padded: PaddedBlock) -> None:

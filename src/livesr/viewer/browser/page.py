@@ -64,7 +64,6 @@ class Page:
 
     async def serve(self) -> None:
         """Serve until the page goes, misbehaves or the server stops."""
-        self._feed.pages += 1
         try:
             async with asyncio.TaskGroup() as tasks:
                 # a run may become a recording while the page is there
@@ -76,7 +75,6 @@ class Page:
         except* ConnectionClosed:
             log.debug("a page has gone")
         finally:
-            self._feed.pages -= 1
             if self._movie is not None:
                 self._movie.cancel()
 
