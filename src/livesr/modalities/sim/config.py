@@ -105,7 +105,7 @@ class SIMConfig(Section):
     update: Literal["group", "angle", "frame"] = "group"
     """When a new picture is shown: "group" when all exposures came, "angle" (order angle-major) and
     "frame" also after every angle or exposure, from the newest of all patterns. Such updates are
-    shown and published, never stored or separated.
+    shown and published, stored with `store.rolling`, never separated.
     """
     phase_steps_rad: list[Number] | None = None
     """Phase of each step against the first; equal parts of a turn without."""
