@@ -117,6 +117,10 @@ class SIMConfig(Section):
     """How much the centre of every band is suppressed, where light out of focus lies."""
     attenuation_fwhm_um: Positive = 1.2
     """Width of that, cycles/um."""
+    sectioning: bool = False
+    """Optical sections: the low frequencies, which light out of focus has without the pattern, come
+    from the waves alone. The finer the pattern, the fewer there are.
+    """
     apodisation: NotNegative = 1.0
     """Exponent of the cosine that closes the spectrum at the extended cutoff; 0 leaves it out."""
     quality_limits: QualityLimitsConfig = QualityLimitsConfig()

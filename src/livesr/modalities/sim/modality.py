@@ -245,6 +245,7 @@ def parameters_of(
         wiener=SIMChannelConfig.of(rig, channel).wiener or section.wiener,
         attenuation=section.attenuation,
         attenuation_fwhm_um=section.attenuation_fwhm_um,
+        sectioning=section.sectioning,
         apodisation=section.apodisation,
         origin_px=origin_px,
         equalise=section.equalise,
