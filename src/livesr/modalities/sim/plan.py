@@ -236,9 +236,9 @@ class SIMPlan:
         strength, fwhm_um = given.attenuation, given.attenuation_fwhm_um
         if given.sectioning and not any(k_um):
             strength, fwhm_um = _SECTIONING, _SECTIONING_FWHM * given.cutoff_um
-        distance = radial_frequency(*grid, k_um) / (fwhm_um / np.sqrt(8 * np.log(2)))
+        distance = radial_frequency(*grid, k_um) * (np.sqrt(8 * np.log(2)) / fwhm_um)
         keep = 1.0 - strength * np.exp(-0.5 * distance * distance)
-        return response, keep.astype(np.float32)
+        return response, np.asarray(keep, np.float32)
 
     def pieces(self) -> Iterator[Piece]:
         """Every rectangle that is added up to the half spectrum of the result."""
