@@ -38,6 +38,9 @@ MEAN_METHOD = "widefield mean"
 """What the mean of a group's raw frames is called, the measurement beside a network that sees
 them."""
 
+VOLUME = "stack"
+"""What the method of a reconstruction ends with that was made of a whole stack."""
+
 RAW_TASKS = ("restore", "reconstruct")
 """What engines do that see raw frames."""
 

@@ -222,8 +222,8 @@ class SIMPlan:
         )
         w2 = np.float32(given.wiener**2)
         # What band 0 alone carries is missing in a sectioned picture, and is not made up for.
-        at_zero = np.float32(1) if given.sectioning else power[0, 0] / (power[0, 0] + w2)
-        return window / ((power + w2) * at_zero), power
+        at_zero = 1.0 if given.sectioning else float(power[0, 0] / (power[0, 0] + w2))
+        return window / ((power + w2) * np.float32(at_zero)), power
 
     def _band(self, k_um: tuple[float, float]) -> tuple[Float, Float]:
         """OTF and attenuation of a band that was moved by -k, at the object's frequencies.
