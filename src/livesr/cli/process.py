@@ -89,6 +89,8 @@ def process(
     [dim]Example:[/] livesr process run.ome.zarr --store again.ome.zarr
 
     [dim]Example:[/] livesr process run.ome.zarr --reconstruct none --store classical.ome.zarr
+
+    [dim]Example:[/] livesr process stack.tif --rig my_rig --axes z,raw --volume --z-step 125
     """
     from livesr.base.config import load_rig
     from livesr.base.errors import ConfigError

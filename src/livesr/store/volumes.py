@@ -148,13 +148,13 @@ class _Run:
         """Reconstruct everything, and return what became of it."""
         self._sink.open(self._run)
         self._on_progress(0, self._total)
-        failed: Exception | None = None
+        failed: BaseException | None = None
         try:
             for stack in self._stacks():
                 self._take(stack)
         except DamagedFileError as e:
             failed = RunError(str(e))
-        except Exception as e:
+        except BaseException as e:  # Ctrl-C as well: what is there becomes a whole store
             failed = e
         self._give_up()
         with suppress(RecordingError):  # its report says what is lost, and so does the store
@@ -176,7 +176,8 @@ class _Run:
             warnings=[*self._raw.notes, *self._raw.remarks(), *self._notes],
         )
         whole: dict[str, Any] = {**made, "volumes": self._said, "memory_bytes": memory_bytes}
-        whole |= self._sink.accounts | ({"error": str(failed)} if failed else {})
+        why = {"error": str(failed) or type(failed).__name__} if failed else {}
+        whole |= {**self._sink.accounts, **why}
         self._sink.close(whole)
         if failed:
             raise failed

@@ -208,8 +208,8 @@ name: three beams
 modality: sim
 camera: {{offset_adu: 100}}
 optics: {{na: 1.42, emission_nm: 528, pixel_size_nm: 80, immersion_index: 1.515}}
-channels: {{"488": {{reconstruct: sim}}}}
-sim: {{angles: 3, phases: 5, harmonics: 2, excitation_nm: 488, wiener: 0.05,
+channels: {{"488": {{reconstruct: sim, excitation_nm: 488}}}}
+sim: {{angles: 3, phases: 5, harmonics: 2, wiener: 0.05,
   patterns: [{listed}]}}
 """
     )

@@ -26,10 +26,6 @@ class GroupFilm:
     Parameters
     ----------
     updates : exposures of a group after which a picture is made before the group is whole
-
-    Attributes
-    ----------
-    t : time point that is gathered, None between two
     """
 
     def __init__(self, updates: Sequence[int]) -> None:
@@ -41,24 +37,24 @@ class GroupFilm:
     def __len__(self) -> int:
         return len(self._place) + 1
 
-    @property
-    def t(self) -> int | None:
-        """Time point that is gathered, None between two."""
-        return self._frame.t if self._frame else None
+    def add(self, frame: SRFrame, plane: Pixels) -> list[Taken]:
+        """Take a picture as it is stored; it is copied.
 
-    def add(self, frame: SRFrame, plane: Pixels) -> None:
-        """Take a picture of the time point, as it is stored; it is copied."""
+        Return the groups that it ends: its own if it shows the whole, and one before of which no
+        whole picture came, as it was refused.
+        """
+        ended = self.flush() if self._frame and self._frame.t != frame.t else []
         i = self._place.get(frame.newest, len(self._place))
         self._frame, self._planes[i] = frame, plane.copy()
-        self._said[i] = {
-            "t_acq_ns": frame.t_acq_ns,
-            "span_ms": round(frame.span_ms or 0.0, 3),
-        }
+        span_ms = round(frame.span_ms or 0.0, 3)
+        self._said[i] = {"t_acq_ns": frame.t_acq_ns, "span_ms": span_ms}
+        return ended if frame.newest else ended + self.flush()
 
-    def take(self) -> Taken:
-        """Return what was gathered, and begin anew."""
+    def flush(self) -> list[Taken]:
+        """Return the group that is gathered, if there is one."""
         frame, every = self._frame, range(len(self))
-        assert frame is not None
+        if frame is None:
+            return []
         facts = {
             "t_acq_ns": frame.t_acq_ns,
             "t_camera_ms": frame.t_camera_ms,
@@ -67,4 +63,4 @@ class GroupFilm:
         }
         planes = tuple(self._planes.get(i) for i in every)
         self._frame, self._planes, self._said = None, {}, {}
-        return Taken(frame.stream, frame.t, planes, facts)
+        return [Taken(frame.stream, frame.t, planes, facts)]

@@ -320,29 +320,18 @@ class OMEZarrSink(Sink):
             time_shift_ms=time_shift_ms(frame.parts),
             span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
-        if place.film:
-            self._roll(place, place.film, frame, planes[0])
+        self.updated(frame)
 
     def updated(self, frame: SRFrame) -> None:
-        """Store a measurement of a group under way, where the run keeps them."""
+        """Add a measurement to those of its group, which are stored together, where the run keeps
+        those of groups under way.
+        """
         place = self._place(frame.stream, frame.t)
-        if place.film:
-            place.series["rolling"].check((frame.image,) * len(place.film), "float32")
-            plane = place.convert(frame.image, self._opened().recon_offset_adu)
-            self._roll(place, place.film, frame, plane)
-
-    def _roll(self, place: _Place, film: GroupFilm, frame: SRFrame, plane: Pixels) -> None:
-        """Add a picture to those of its group, which are stored when it is the last."""
-        if film.t not in (None, frame.t):
-            self._end_film(place)
-        film.add(frame, plane)
-        if not frame.newest:
-            self._end_film(place)
-
-    def _end_film(self, place: _Place) -> None:
-        """Store what there is of a group's pictures; of a refused group the last one is missing."""
-        if place.film and place.film.t is not None:
-            made = place.film.take()
+        if place.film is None:
+            return
+        place.series["rolling"].check((frame.image,) * len(place.film), "float32")
+        plane = place.convert(frame.image, self._opened().recon_offset_adu)
+        for made in place.film.add(frame, plane):
             self._take("rolling", "rolling", made.stream, made.t, made.planes, **made.facts)
 
     def separated(self, frame: MulticolorFrame) -> None:
@@ -427,9 +416,12 @@ class OMEZarrSink(Sink):
             return
         self._finished = True
         with self._all_of_them() as trying:
-            for place in self._places.values():
-                with trying():
-                    self._end_film(place)
+            for film in (place.film for place in self._places.values() if place.film):
+                for made in film.flush():
+                    with trying():
+                        self._take(
+                            "rolling", "rolling", made.stream, made.t, made.planes, **made.facts
+                        )
             for place, kind, series in self._all_series():
                 while place.held[kind]:
                     with trying():

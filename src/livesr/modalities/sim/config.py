@@ -121,8 +121,6 @@ class SIMConfig(Section):
     """Optical sections: the low frequencies, which light out of focus has without the pattern, come
     from the waves alone. The finer the pattern, the fewer there are.
     """
-    excitation_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
-    """Wavelength of the light that makes the pattern; `livesr process --volume` asks for it."""
     apodisation: NotNegative = 1.0
     """Exponent of the cosine that closes the spectrum at the extended cutoff; 0 leaves it out."""
     quality_limits: QualityLimitsConfig = QualityLimitsConfig()
@@ -233,7 +231,7 @@ class SIMChannelConfig(ChannelSection):
     wiener: Positive | None = None
     """As `sim.wiener`."""
     excitation_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
-    """As `sim.excitation_nm`."""
+    """Wavelength of the light that makes the pattern; `livesr process --volume` asks for it."""
     patterns: list[PatternConfig] | None = None
     """As `sim.patterns`."""
 

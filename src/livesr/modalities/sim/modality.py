@@ -148,15 +148,13 @@ class SIM(Modality[SIMConfig]):
         """Return what reconstructs stacks of three-beam patterns."""
         from livesr.modalities.sim.volume import Axial, ThreeBeamVolume
 
-        section, own = SIMConfig.of(rig), SIMChannelConfig.of(rig, channel)
-        excitation_nm, index = (
-            own.excitation_nm or section.excitation_nm,
-            rig.optics.immersion_index,
-        )
+        excitation_nm = SIMChannelConfig.of(rig, channel).excitation_nm
+        index = rig.optics.immersion_index
         if excitation_nm is None or index is None:
             raise ConfigError(
                 "A stack is reconstructed with the wavelength that made the patterns and the index"
-                " of the immersion: give sim.excitation_nm and optics.immersion_index in rig.yaml."
+                " of the immersion: give excitation_nm of the channel and optics.immersion_index in"
+                " rig.yaml."
             )
         parameters, patterns = parameters_of(rig, channel, camera)
         axial = Axial(z_step_um, index, excitation_nm / 1e3)
