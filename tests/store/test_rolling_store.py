@@ -23,6 +23,7 @@ from livesr.napari.store_layers import store_layers
 from livesr.store.backfill import backfill
 from livesr.store.exports.part import Part, choose
 from livesr.store.exports.tiff import write_ome_tiff
+from livesr.store.levels import build_levels
 from livesr.store.repair import repair
 from livesr.viewer.frame_pairs import Selection
 from livesr.viewer.store_source import StoreSource
@@ -208,6 +209,18 @@ def test_a_film_is_exported_as_a_measurement(store: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "film.tif"), array(store, "rolling")[PER_GROUP:]
     )
+
+
+def test_a_large_film_has_smaller_levels(tmp_path: Path) -> None:
+    live = Live(keeping_rig(tmp_path), tmp_path / "large.ome.zarr", shape=(160, 160))
+    live.record(np.random.default_rng(0).integers(100, 900, (2, 9, 160, 160), np.uint16))
+    build_levels(live.sink.path)
+    film = array(live.sink.path, "rolling")
+    level = zarr.open_array(live.sink.path / "rolling/1", mode="r")[:]
+    assert level.shape == (2 * PER_GROUP, 160, 160)
+    np.testing.assert_allclose(level, film.reshape(6, 160, 2, 160, 2).mean((2, 4)), atol=1)
+    assert not [f for f in check_store(live.sink.path).findings if f.code == "levels"]
+    assert not repair(live.sink.path, still_growing_s=0).changed
 
 
 def test_a_rig_without_updates_cannot_keep_them(tmp_path: Path) -> None:
