@@ -320,12 +320,14 @@ class OMEZarrSink(Sink):
             time_shift_ms=time_shift_ms(frame.parts),
             span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
-        self.updated(frame)
+        self._roll(frame)
 
     def updated(self, frame: SRFrame) -> None:
-        """Add a measurement to those of its group, which are stored together, where the run keeps
-        those of groups under way.
-        """
+        """Store a measurement of a group under way, where the run keeps them."""
+        self._roll(frame)
+
+    def _roll(self, frame: SRFrame) -> None:
+        """Add a measurement to those of its group, which are stored together."""
         place = self._place(frame.stream, frame.t)
         if place.film is None:
             return
