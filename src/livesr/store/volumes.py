@@ -75,6 +75,11 @@ def process_volumes(
     """
     stack = Stack(int(raw.run.get("z_planes", 1)), z_step_um or raw.run.get("z_step_um", 1.0))
     try:
+        if stack.z_planes < 2:
+            raise ConfigError(
+                f"{raw.name} holds single planes, and no stack to reconstruct as a whole. Leave out"
+                " --volume, or say with --axes which axis is z."
+            )
         channels = {name: _channel(raw, name, stack) for name in raw.cameras}
         most = max(channel.volume.memory_bytes for channel in channels.values())
         _check_memory(most, say)

@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, FrameShapeError
+from livesr.base.geometry import Geometry
 from livesr.check.store import check_store
 from livesr.cli import app
 from livesr.formats.store import RecordedStore
+from livesr.modalities.registry import modality
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.stack import three_beam_stack
@@ -286,9 +288,14 @@ def test_too_little_memory_is_said_before_anything_is_written(
     assert not (tmp_path / "out.ome.zarr").exists()
 
 
-def test_another_modality_has_no_volumes(tmp_path: Path) -> None:
-    plain = load_rig(RIG.parent / "virtual_storm")
-    tifffile.imwrite(tmp_path / "film.tif", np.zeros((200, 32, 32), np.uint16))
-    source = raw_input(tmp_path / "film.tif", plain, "none", "none")
-    with pytest.raises(ConfigError, match="plane by plane"):
+def test_single_planes_are_no_stack(rig: RigConfig, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "plane.tif", np.ones((15, 32, 32), np.uint16))
+    source = raw_input(tmp_path / "plane.tif", rig, "none", "none", ReadAs(axes="raw"))
+    with pytest.raises(ConfigError, match="single planes"):
         process_volumes(source, tmp_path / "out.ome.zarr")
+
+
+def test_another_modality_has_no_volumes() -> None:
+    rig = load_rig(RIG.parent / "virtual_storm")
+    with pytest.raises(ConfigError, match="plane by plane"):
+        modality("storm").volume(rig, "", Geometry((32, 32), "uint16", 0.1), 9, 0.2)
