@@ -290,7 +290,7 @@ def test_too_little_memory_is_said_before_anything_is_written(
 
 def test_single_planes_are_no_stack(rig: RigConfig, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "plane.tif", np.ones((15, 32, 32), np.uint16))
-    source = raw_input(tmp_path / "plane.tif", rig, "none", "none", ReadAs(axes="raw"))
+    source = raw_input(tmp_path / "plane.tif", rig, "none", "none")
     with pytest.raises(ConfigError, match="single planes"):
         process_volumes(source, tmp_path / "out.ome.zarr")
 

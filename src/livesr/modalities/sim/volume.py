@@ -20,7 +20,6 @@ A a cosine that closes the spectrum at the ellipsoid that it reaches.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,8 +33,6 @@ from livesr.modalities.sim.calibration.correlation import refine
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.optics.illumination import Pattern, unmixing
 from livesr.optics.otf_3d import RadialOTF
-
-log = logging.getLogger(__name__)
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
