@@ -180,6 +180,7 @@ def test_memory_is_what_was_announced(raw: NDArray[np.uint16]) -> None:
         ({"patterns": patterns(overtones=False)}, "harmonics: 2"),
         ({"planes": 3}, "3 planes"),
         ({"axial": Axial(0.125, 1.515, 0.7)}, "excitation"),
+        ({"axial": Axial(1.0, 1.515, 0.488)}, "1000 nm apart .* 16. nm at most"),
     ],
 )
 def test_what_is_no_three_beam_stack_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -92,7 +92,8 @@ class ThreeBeamVolume:
     Raises
     ------
     ConfigError
-        If the patterns are not those of three beams, or too fine for the excitation.
+        If the patterns are not those of three beams, or too fine for the excitation, or the planes
+        are too few or too far apart.
     """
 
     def __init__(
@@ -116,8 +117,12 @@ class ThreeBeamVolume:
         self._given, self._axial, self._planes = parameters, axial, planes
         here = [p.seen_from(parameters.origin_px, parameters.pixel_size_um) for p in patterns]
         self._k_um = [p.k_um for p in here]
-        for k_um in self._k_um:
-            self._kz(k_um)  # which refuses what the light cannot make
+        _, highest = self._reach()
+        if axial.z_step_um > 0.5 / highest:
+            raise ConfigError(
+                f"planes {1e3 * axial.z_step_um:.0f} nm apart do not sample what a stack resolves:"
+                f" {500 / highest:.0f} nm at most. If they are nearer, say so: --z-step, in nm"
+            )
         self._order = parameters.raw_order(len(patterns))
         phases = len(self._order) // len(patterns)
         steps = parameters.steps_rad(len(patterns), phases)
