@@ -89,7 +89,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert files == sorted(
             f.relative_to(other) for f in (other / image.name / "0" / "c").rglob("*")
         )
-    for kind in ("raw", "recon", "sr", "uncertainty", "error"):
+    for kind in ("raw", "recon", "rolling", "sr", "uncertainty", "error"):
         before, after = ([e for e in s.events if e["series"] == kind] for s in (a, b))
         plain = [[_plain(e) for e in events] for events in (before, after)]
         assert sorted(plain[0], key=str) == sorted(plain[1], key=str)
@@ -120,6 +120,22 @@ def test_a_store_with_gaps_positions_and_planes(tmp_path: Path, engine: Engine) 
     for count in ("sr_frames", "sr_skipped", "sr_failed", "raw_lost", "raw_stored", "tc_complete"):
         assert told[count] == pytest.approx(report[count], abs=1e-3), count
     assert told["parts"] == 3
+
+
+def test_pictures_of_groups_under_way_go_over_the_borders_of_parts(tmp_path: Path) -> None:
+    plain, folder = sim_rig("none"), tmp_path / "rig"
+    shutil.copytree(plain.folder, folder)
+    text = (folder / "rig.yaml").read_text(encoding="utf-8")
+    text = text.replace("\nsim:\n", "\nsim:\n  update: angle\n") + "\nstore: {rolling: true}\n"
+    (folder / "rig.yaml").write_text(text, encoding="utf-8")
+    live = Live(load_rig(folder).with_engine("none"), tmp_path / "live.ome.zarr")
+    live.record(moving_groups(20))
+    job = job_of(live.sink.path)
+    expected, _ = whole_run(job, tmp_path / "process.ome.zarr")
+    assert len(array(expected, "rolling")) == 60
+    assert_same(in_parts(job), expected)
+    for name in ("recon", "rolling"):
+        np.testing.assert_array_equal(array(live.sink.path, name), array(expected, name))
 
 
 def test_a_recording_is_normalised_as_from_its_first_frame(tmp_path: Path, engine: Engine) -> None:

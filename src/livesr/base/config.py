@@ -613,6 +613,15 @@ class AuditConfig(Model):
     """
 
 
+class StoreConfig(Model):
+    """What a store keeps beside raw frames, measurements and predictions."""
+
+    rolling: bool = False
+    """Keep every picture of a group under way, with the whole ones, in an image `rolling`; for a
+    modality whose `update` makes such pictures.
+    """
+
+
 class RigConfig(Model):
     """rig.yaml: a microscope, and what is computed of what its camera sees."""
 
@@ -646,6 +655,8 @@ class RigConfig(Model):
     """Take the channels of `superpose` now and then only, and score the others with them."""
     superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
     """Channels that are added, to test an engine on their sum; a list is of the channels alone."""
+    store: StoreConfig = StoreConfig()
+    """What stores of this rig keep."""
     channel_group: str = "Channel"
     """Micro-Manager's group of channel presets."""
     endpoint: Endpoint = None
@@ -688,6 +699,11 @@ class RigConfig(Model):
             raise ValueError(
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
                 f"{suggestion(name, list(self.channels))}".rstrip(".?")
+            )
+        if self.store.rolling and not any(self.section_of(m).updates for m in self.modalities):
+            raise ValueError(
+                "store.rolling keeps pictures of groups under way, and there are none: say in the"
+                " section of the modality when they are made (update: angle, or frame)"
             )
         if self.audit and not self.superpose:
             raise ValueError(

@@ -123,7 +123,8 @@ class RawStack:
     the mean, `stage` where the stages were at its first frame. An `unplaced` stack holds an
     exposure that came twice or too late: it is kept, and nothing is computed from it. An update of
     a group under way, of which `newest` exposures have come, has those of the group before in the
-    place of the others, and `before` is that group; it is shown and not stored.
+    place of the others, and `before` is that group; it is shown, and stored where a rig asks for
+    it.
     """
 
     frames: tuple[Pixels | None, ...]

@@ -27,9 +27,10 @@ from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, rebuild_root
 from livesr.store.shard_inspection import ImageInspection
 
-_REPAIR, _BACKFILL = (
+_REPAIR, _BACKFILL, _PROCESS = (
     "'livesr repair' makes the rest consistent.",
     "'livesr backfill' computes them from raw.",
+    "'livesr process' computes them from raw, into another store.",
 )
 
 
@@ -152,7 +153,8 @@ class _Check:
         unlogged: Sequence[int],
     ) -> Iterator[Finding]:
         name, folder = image.image.name, image.image.folder
-        advice = _REPAIR if image.image.kind == "raw" else f"{_REPAIR} {_BACKFILL}"
+        again = {"raw": "", "rolling": _PROCESS}.get(image.image.kind, _BACKFILL)
+        advice = f"{_REPAIR} {again}".rstrip()
         words = {
             "damaged": "cannot be read, or do not have their checksum",
             "torn": "are in files that end in the middle",
@@ -170,9 +172,8 @@ class _Check:
                 "error", "torn", f"{len(extra)} files of {name} end in the middle.", advice, folder
             )
         if lost:
-            again = "They cannot be had again." if image.image.kind == "raw" else _BACKFILL
             says = f"{_pictures(lost)} of {name} are known to be lost, in whole or in part."
-            yield Finding("error", "lost", says, again, folder)
+            yield Finding("error", "lost", says, again or "They cannot be had again.", folder)
         if unlogged:
             yield Finding(
                 "warning",

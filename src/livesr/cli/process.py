@@ -64,6 +64,20 @@ def process(
             " together, not the one that the live run followed group by group.",
         ),
     ] = False,
+    volume: Annotated[
+        bool,
+        typer.Option(
+            "--volume",
+            help="Reconstruct every stack as a whole, with a transfer function in three dimensions:"
+            " three-beam SIM. Engines are left out.",
+        ),
+    ] = False,
+    z_step: Annotated[
+        float | None,
+        typer.Option(
+            min=1, max=1e5, metavar="NM", help="With --volume: from plane to plane, in nm."
+        ),
+    ] = None,
     lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
@@ -75,6 +89,8 @@ def process(
     [dim]Example:[/] livesr process run.ome.zarr --store again.ome.zarr
 
     [dim]Example:[/] livesr process run.ome.zarr --reconstruct none --store classical.ome.zarr
+
+    [dim]Example:[/] livesr process stack.tif --rig my_rig --axes z,raw --volume --z-step 125
     """
     from livesr.base.config import load_rig
     from livesr.base.errors import ConfigError
@@ -89,6 +105,13 @@ def process(
             "--refine-drift looks at a whole run, and --cluster computes it in parts: leave one"
             " out."
         )
+    if volume and (refine_drift or cluster or no_recon):
+        raise ConfigError(
+            "--volume reconstructs stacks, here and in one process: leave out --refine-drift,"
+            " --cluster and --no-recon."
+        )
+    if z_step and not volume:
+        raise ConfigError("--z-step is for --volume: single planes need no distance.")
     raw: dict[Step, str | None] = {"restore": restore, "reconstruct": reconstruct}
     read = load_rig(rig) if rig else None
     asked = _Asked(read, engine, upscale, how, compute, not no_raw, not no_recon, raw)
@@ -96,11 +119,12 @@ def process(
     for source in sources:
         target = store or _beside(source)
         with progress(out, "frames" if cluster is None else "time points", lines=lines) as show:
-            report = (
-                _here(asked, source, target, show, refine_drift)
-                if cluster is None
-                else _there(cluster, asked, source, target, show, out)
-            )
+            if volume:
+                report = _volumes(asked, source, target, show, z_step, out)
+            elif cluster is None:
+                report = _here(asked, source, target, show, refine_drift)
+            else:
+                report = _there(cluster, asked, source, target, show, out)
         _tell(out, report)
         reports.append(report)
     if as_json:
@@ -141,6 +165,23 @@ def _here(asked: _Asked, source: Path, target: Path, show: Progress, refine_drif
         record_recon=asked.record_recon,
         refine_drift=refine_drift,
         on_progress=show,
+    )
+
+
+def _volumes(
+    asked: _Asked, source: Path, target: Path, show: Progress, z_step: float | None, out: Console
+) -> Report:
+    from livesr.store.raw_input import raw_input
+    from livesr.store.volumes import process_volumes
+
+    raw = raw_input(source, asked.rig, "none", "none", asked.how, {"reconstruct": "none"})
+    return process_volumes(
+        raw,
+        target,
+        z_step_um=z_step / 1e3 if z_step else None,
+        record_raw=asked.record_raw,
+        on_progress=show,
+        say=lambda sentence: out.print(f"[dim]{escape(sentence)}[/]", soft_wrap=True),
     )
 
 

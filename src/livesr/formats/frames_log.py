@@ -36,7 +36,7 @@ from livesr.base.frames import Stream
 FRAMES_LOG_VERSION = 1
 Event: TypeAlias = dict[str, Any]
 """A line that is understood: `Line`, with keys of later versions."""
-SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty", "limits", "error"]
+SeriesName: TypeAlias = Literal["raw", "recon", "rolling", "sr", "uncertainty", "limits", "error"]
 _MAX_LINE_BYTES = 1 << 20
 _MAX_RAW = 100_000  # exposures of a time point, as of `storm.frames`
 _LONGEST_PATH = 1 << 15
@@ -47,8 +47,18 @@ _Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
 _Numbers = Annotated[list[float], Field(max_length=1000)]
 State: TypeAlias = Literal[
-    "raw", "raw_incomplete", "recon", "separated", "estimated", "skipped", "stray"
+    "raw", "raw_incomplete", "recon", "rolling", "separated", "estimated", "skipped", "stray"
 ]
+STORED_STATES: Mapping[SeriesName, State] = {
+    "raw": "raw",
+    "recon": "recon",
+    "rolling": "rolling",
+    "sr": "separated",
+    "uncertainty": "estimated",
+    "limits": "estimated",
+    "error": "estimated",
+}
+"""What the line about a picture that is whole says."""
 
 
 log = logging.getLogger(__name__)
@@ -70,6 +80,13 @@ class _Verdict(TypedDict):
 
 class _Judged(_Verdict):
     channels: dict[_Name, _Verdict]
+
+
+class _Shown(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)  # type: ignore[misc]
+
+    t_acq_ns: _Nanoseconds
+    span_ms: _Milliseconds
 
 
 class Line(TypedDict, total=False):
@@ -104,6 +121,7 @@ class Line(TypedDict, total=False):
     drift_nm: _Numbers
     drift_jump_nm: _Numbers
     span_ms: _Milliseconds
+    pictures: Annotated[list[_Shown | None], Field(max_length=_MAX_RAW)]
     clipped: _Count
     residual: float | None
     novelty: float | None

@@ -38,6 +38,9 @@ MEAN_METHOD = "widefield mean"
 """What the mean of a group's raw frames is called, the measurement beside a network that sees
 them."""
 
+VOLUME = "stack"
+"""What the method of a reconstruction ends with that was made of a whole stack."""
+
 RAW_TASKS = ("restore", "reconstruct")
 """What engines do that see raw frames."""
 
@@ -93,6 +96,8 @@ def series_specs(
         specs["raw"] = _raw(run, position, channel)
     if run.record_recon:
         specs["recon"] = _recon(run, position, channel)
+        if channel.kept_updates and run.stack(position, channel.name).z_planes == 1:
+            specs["rolling"] = _rolling(run, position, channel)
     if channel.labels:
         specs["sr"] = _sr(run, position, channel)
     if channel.uncertainty:
@@ -216,6 +221,19 @@ def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> S
         interval_s=run.interval_s,
         has_channel_axis=False,
         provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _rolling(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    whole = _recon(run, position, channel)
+    exposures = [*channel.kept_updates, len(channel.raw_labels)]
+    about = {"kind": "rolling", "exposures": len(exposures), "newest": exposures}
+    return replace(
+        whole,
+        name=series_name("rolling", run, position, channel.name),
+        title=f"rolling {whole.title}",
+        exposures=len(exposures),
+        provenance={**whole.provenance, **about},
     )
 
 

@@ -32,6 +32,7 @@ from livesr.formats.frames_log import (
 KINDS: dict[str, SeriesName] = {
     "raw": "raw",
     "reconstruction": "recon",
+    "rolling": "rolling",
     "prediction": "sr",
     "uncertainty": "uncertainty",
     "limits": "limits",
@@ -77,7 +78,9 @@ class Image:
 
     @property
     def exposures(self) -> int:
-        """Planes along t of one time point: more than one in the raw film of a STORM run."""
+        """Planes along t of one time point: more than one in the raw film of a STORM run, and
+        where pictures of groups under way are kept.
+        """
         return int(self.attributes["livesr"].get("exposures", 1))
 
     @property

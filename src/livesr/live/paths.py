@@ -114,8 +114,12 @@ class ChannelPath:
         return Gathering(self.parts)
 
     def grouping(self, recorded: bool = False) -> IndexGrouping:
-        """Return a fresh grouping; of `recorded` frames one without updates, which nobody sees."""
-        return IndexGrouping(self.n_raw, () if recorded else self.updates)
+        """Return a fresh grouping; of `recorded` frames one without updates, which nobody sees,
+        unless they are stored.
+        """
+        return IndexGrouping(
+            self.n_raw, self.description.kept_updates if recorded else self.updates
+        )
 
     @property
     def accumulates(self) -> bool:
@@ -275,7 +279,7 @@ def build_path(
     else:
         with MODALITIES.blamed(way.name, f"cannot reconstruct channel {name!r}"):
             reconstructor = way.build(left, name, camera)
-    raw = _Raw(rig, left, name, camera, way)
+    raw, updates = _Raw(rig, left, name, camera, way), _updates(rig, name, reconstructor)
     notes: list[str] = []
     if engine := predicted_by(reconstructor):
         notes.append(_PREDICTED.format(channel=name, engine=engine))
@@ -284,7 +288,7 @@ def build_path(
         name,
         rig.raw_frames(name),
         reconstructor,
-        _described(raw, reconstructor),
+        replace(_described(raw, reconstructor), kept_updates=updates if rig.store.rolling else ()),
         camera.ceiling(rig.camera.bit_depth),
         _dark_adu(rig),
         residual_plane=compute.residual_plane,
@@ -297,7 +301,7 @@ def build_path(
         on_device=on_device,
         centred=way.centred and not learned,
         left_adu=offset_adu,
-        updates=_updates(rig, name, reconstructor),
+        updates=updates,
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     compute = _with_server(compute, rig)

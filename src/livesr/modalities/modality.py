@@ -10,7 +10,7 @@ run accumulates lives in the objects that it makes.
                     exposed
     the core ------ trigger, prepare_run,              what must hold before and while a run is
                     calibrated_with, sinks             acquired
-    a run --------- build, monitors, quality           raw frames -> measurement, and what watches
+    a run --------- build, volume, monitors, quality   raw frames -> measurement, and what watches
     the store ----- method, unit, raw_along_t          how it is written
     the desk ------ check, check_hardware,             livesr check, calibrate, simulated data and
                     calibrator, simulate,              livesr bench
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from livesr.check.micromanager import Configuration
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.monitor import Monitor
-    from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.live.reconstruct.reconstructor import Reconstructor, VolumeReconstructor
     from livesr.live.sinks.sink import Sink
     from livesr.modalities.calibrator import Calibrator
     from livesr.optics.exposure import Exposures
@@ -229,6 +229,21 @@ class Modality(Generic[S]):
             If the channel cannot be reconstructed, with what to do.
         """
         raise NotImplementedError
+
+    def volume(
+        self, rig: RigConfig, channel: str, camera: Geometry, planes: int, z_step_um: float
+    ) -> VolumeReconstructor:
+        """Return what reconstructs stacks of `planes` planes at once, `z_step_um` apart.
+
+        Raises
+        ------
+        ConfigError
+            If there is nothing, or the rig lacks what it needs.
+        """
+        raise ConfigError(
+            f"{self.title} is reconstructed plane by plane: there is no reconstruction of whole"
+            " stacks. Leave out --volume."
+        )
 
     def monitors(
         self,

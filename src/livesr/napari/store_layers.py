@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import Stream
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.layout import localisations_name
 from livesr.formats.localisations import read_localisations
@@ -29,6 +28,7 @@ LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 MEASUREMENT, PREDICTION, ESTIMATE = "measurement", "prediction", "estimate"
 _ORDER: tuple[SeriesName, ...] = (  # the last lies on top
     "raw",
+    "rolling",
     "recon",
     "error",
     "limits",
@@ -145,30 +145,37 @@ def _beside(image: Image, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _held(store: RecordedStore, image: Image) -> NDArray[np.bool_]:
-    """Return which (t, z) hold a picture; all, where the log is lost that would say."""
-    length = array_shape(image.array).length
+    """Return which (t, z) hold a picture, in a film every one of its planes along t; all, where the
+    log is lost that would say.
+    """
+    length = array_shape(image.array, image.exposures).length
     z_planes = length.get("z", 1)
     if not store.events:
-        return np.ones((length["t"], z_planes), bool)
+        return np.ones((length["t"] * image.exposures, z_planes), bool)
     told = store.pictures(image.kind)
-    streams = [Stream(image.position, image.channel, z) for z in range(z_planes)]
-    return np.array([[(s, t) in told for s in streams] for t in range(length["t"])], bool).reshape(
-        length["t"], z_planes
-    )
+    held = np.zeros((length["t"], image.exposures, z_planes), bool)
+    for (stream, t), line in told.items():
+        if stream[:2] == (image.position, image.channel) and t < len(held):
+            held[t, :, stream.z] = True
+            held[t, line.get("missing", []), stream.z] = False
+    return held.reshape(-1, z_planes)
 
 
 def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:
     """Return name, colour and contrast of a measurement, a prediction or an estimate."""
-    kind = {"recon": MEASUREMENT, "sr": PREDICTION}.get(image.kind, ESTIMATE)
+    measured = {"recon": "", "rolling": "rolling "}
+    kind = {**dict.fromkeys(measured, MEASUREMENT), "sr": PREDICTION}.get(image.kind, ESTIMATE)
     method = image.attributes["livesr"].get("method", "reconstruction")
-    what = method if image.kind == "recon" else channel["label"].removeprefix("SR ")
+    what = channel["label"].removeprefix("SR ")
+    if image.kind in measured:
+        what = f"{measured[image.kind]}{method}"
     window, offset = channel["window"], _offset(image)
     predicted = ("sr", image.position, image.channel) in store.images
     return {
         "name": layer_name(what, kind, *_places(store, image)),
         "colormap": f"#{channel['color']}",
         "contrast_limits": (window["start"] - offset, window["end"] - offset),
-        "blending": "translucent" if image.kind == "recon" else "additive",
+        "blending": "translucent" if image.kind in measured else "additive",
         "visible": image.kind == "sr" or (image.kind == "recon" and not predicted),
     }
 
@@ -202,6 +209,8 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
     scale = {axis: s for axis, s in image.scale.items() if axis != "c"}
     here, first = image.stage_um, _first_position(store, image).stage_um
     moved = {axis: here.get(axis, 0.0) - first.get(axis, 0.0) for axis in scale}
+    if image.kind == "rolling":  # the last of a time point's pictures is that of the whole group
+        moved["t"] -= (image.exposures - 1) * scale["t"]
     if _localisations(store, image.position, image.channel):
         moved |= {axis: moved[axis] + scale[axis] / 2 for axis in "yx"}
         moved["t"] += (scale["t"] - _film_step_s(store, image)) / 2

@@ -144,7 +144,8 @@ def _levels(image: Image) -> list[str]:
 
 
 def _shape(image: Image) -> ArrayShape:
-    return array_shape(image.array, image.exposures)
+    """Return its shape; along t the planes of a film are counted."""
+    return array_shape(image.array)
 
 
 def _build(

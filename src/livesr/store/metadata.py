@@ -252,6 +252,7 @@ class _Inferred:
         kinds: tuple[SeriesName, ...] = (
             "raw",
             "recon",
+            "rolling",
             "sr",
             "uncertainty",
             "limits",
@@ -305,6 +306,8 @@ class _Inferred:
             n_raw = self._rig.raw_frames(channel)
             film = modality(self._rig.modality_of(channel)).raw_along_t
             return (1, n_raw) if film else (n_raw, 1)
+        if kind == "rolling":
+            return 1, len(self._rig.section(channel).updates) + 1
         if kind == "error":
             return (2 if self._manifests else 1), 1
         if kind == "limits":

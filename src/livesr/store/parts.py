@@ -399,6 +399,11 @@ class _PartSink(OMEZarrSink):
         self._count(recon_frames=1, recon_doubtful=bool(frame.quality and frame.quality.doubt))
         super().recon(self._moved(frame))
 
+    def updated(self, frame: SRFrame) -> None:
+        """Store a measurement of a group under way."""
+        if self.part.has(frame.stream, frame.t):
+            super().updated(self._moved(frame))
+
     def separated(self, frame: MulticolorFrame) -> None:
         """Store a prediction."""
         if self.part.has(frame.stream, frame.t):

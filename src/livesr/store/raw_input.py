@@ -171,6 +171,7 @@ def store_input(
     }
     as_it_was = rig or recorded_rig(store, engine, upscale, raw)
     anew = rig is not None or raw.get("reconstruct") is not None
+    anew |= recon is not None and recon.attributes["livesr"]["method"].endswith(f" {layout.VOLUME}")
     run["sidecars"] = as_it_was.files()
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]

@@ -24,7 +24,7 @@ from livesr.base.errors import StoreError
 from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
 from livesr.formats import layout
-from livesr.formats.frames_log import Event, SeriesName, State
+from livesr.formats.frames_log import STORED_STATES, Event
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.ome_xml import names_images, write_ome_xml
 from livesr.formats.shard_file import copy_without, whole_length
@@ -39,14 +39,6 @@ log = logging.getLogger(__name__)
 
 TORN = f"{layout.SIDECARS}/torn"
 _STILL_GROWING_S = 2.0
-_STATES: dict[SeriesName, State] = {
-    "raw": "raw",
-    "recon": "recon",
-    "sr": "separated",
-    "uncertainty": "estimated",
-    "limits": "estimated",
-    "error": "estimated",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +241,9 @@ class _Repair:
             missing = sorted({*line.get("missing", ()), *planes})
             if not planes:
                 continue
-            if image.image.kind == "raw" and len(missing) < image.planes(line["t"], line["z"]).size:
-                self._log.correct(
-                    image.image, line, state="raw_incomplete", missing=missing, damaged=list(planes)
-                )
+            if image.lacks_planes and len(missing) < image.planes(line["t"], line["z"]).size:
+                facts = {"state": image.incomplete, "missing": missing, "damaged": list(planes)}
+                self._log.correct(image.image, line, **facts)
             else:
                 self._log.correct(image.image, line, stored=False, lost=True)
             count += 1
@@ -271,9 +262,9 @@ class _Repair:
                     self._say_lost(image, t, z)
                 continue
             facts = (
-                {"state": "raw_incomplete", "missing": list(missing)}
+                {"state": image.incomplete, "missing": list(missing)}
                 if missing
-                else {"state": _STATES[kind]}
+                else {"state": STORED_STATES[kind]}
             )
             hurt = {"damaged": list(damaged)} if damaged else {}
             self._log.add(
@@ -285,7 +276,7 @@ class _Repair:
         return count
 
     def _say_lost(self, image: ImageInspection, t: int, z: int) -> None:
-        line = {**_where(image, t, z), "state": _STATES[image.image.kind]}
+        line = {**_where(image, t, z), "state": STORED_STATES[image.image.kind]}
         self._log.add({**line, "stored": False, "lost": True, "repaired": True})
 
     def _torn_places(self, image: ImageInspection) -> Iterator[Where]:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from livesr.formats.frames_log import Event
+from livesr.formats.frames_log import STORED_STATES, Event, State
 from livesr.formats.shard_file import (
     Places,
     ShardError,
@@ -90,6 +90,18 @@ class ImageInspection:
                 zip(ordered, pool.map(self._look, ordered), strict=True)
             )
 
+    @property
+    def lacks_planes(self) -> bool:
+        """Whether a picture may lack some of its planes: of exposures, and of pictures of a group
+        under way, not all may have come.
+        """
+        return self.image.kind in ("raw", "rolling")
+
+    @property
+    def incomplete(self) -> State:
+        """What the line about such a picture says."""
+        return "raw_incomplete" if self.image.kind == "raw" else STORED_STATES[self.image.kind]
+
     def look_again(self, shard: Where) -> None:
         """Inspect a shard that has changed."""
         self.shards[shard] = self._look(shard)
@@ -139,7 +151,7 @@ class ImageInspection:
         found = self.shards[shard]
         unread = ~found.readable[inside, :, z_inside]
         if found.state in ("whole", "damaged") and not (
-            self.form.has_checksums and self.image.kind == "raw"
+            self.form.has_checksums and self.lacks_planes
         ):
             unread = found.damaged[inside, :, z_inside]
         missing = set(line.get("missing", ()))
@@ -148,13 +160,14 @@ class ImageInspection:
     def unlogged(self) -> Iterator[Unlogged]:
         """Yield every picture on disk that no line is about.
 
-        Of raw also those of which only some planes can be read.
+        Also those of which only some planes can be read, where that may be.
         """
         told = {(e["t"], e["z"]) for e in self.lines}
-        raw = self.image.kind == "raw"
         for (t_shard, z_shard), shard in sorted(self.shards.items()):
             there = (
-                (shard.readable | shard.damaged).any(axis=1) if raw else shard.readable.all(axis=1)
+                (shard.readable | shard.damaged).any(axis=1)
+                if self.lacks_planes
+                else shard.readable.all(axis=1)
             )
             for inside, z_inside in np.argwhere(there):
                 t = t_shard * self.shape.shard["t"] + int(inside)

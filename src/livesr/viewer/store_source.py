@@ -6,11 +6,12 @@ whoever looks decides which moment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,16 +30,25 @@ _SHOWN: tuple[SeriesName, ...] = ("sr", "recon")
 _TOPICS: dict[SeriesName, str] = {
     "sr": "sr/frame",
     "recon": "sr/input",
+    "rolling": "sr/input",
     "uncertainty": "sr/uncertainty",
     "error": "sr/error",
 }
 _SCENES_KEPT = 8  # a paused pair is drawn anew for every change of contrast
 
 
+class _Moment(NamedTuple):
+    """What is shown at once: a time point, or a picture of its group from before it was whole."""
+
+    t: int
+    picture: int | None = None
+
+
 class StoreSource:
     """The pairs of a store.
 
-    Those of a stream that was separated are its separated moments, in their order.
+    Those of a stream that was separated are its separated moments, in their order; of another the
+    measurements, with those of groups under way where the store has them.
 
     Parameters
     ----------
@@ -71,7 +81,9 @@ class StoreSource:
                 f"{path} holds neither reconstructions nor predictions to show, only raw exposures."
             )
         self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
-        self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
+        self._shapes = {
+            key: array_shape(image.array, image.exposures) for key, image in self._images.items()
+        }
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._raw_lines = store.pictures("raw")
         self._normalisations = store.normalisations()
@@ -116,22 +128,25 @@ class StoreSource:
         pair = self._read(stream, times[index], index)
         if not widefield:
             return pair
-        return replace(pair, widefield=self._read_widefield(stream, times[index]))
+        return replace(pair, widefield=self._read_widefield(stream, times[index].t))
 
     def times(self, selection: Selection) -> tuple[tuple[int, int, int], ...]:
         """Return index, time point, and when it was taken in ns (0: unknown) of every moment."""
         stream = self._selected(selection)
         if stream is None:
             return ()
-        lines = [line for kind in _SHOWN if (line := self._lines[kind])]
         return tuple(
-            (
-                index,
-                t,
-                next((n for line in lines if (n := line.get((stream, t), {}).get("t_acq_ns"))), 0),
-            )
-            for index, t in enumerate(self._times[stream])
+            (index, moment.t, self._taken_ns(stream, moment))
+            for index, moment in enumerate(self._times[stream])
         )
+
+    def _taken_ns(self, stream: Stream, moment: _Moment) -> int:
+        """Return when it was taken, 0 where that is not known."""
+        t, picture = moment
+        if picture is not None:
+            return int(self._lines["rolling"][stream, t]["pictures"][picture]["t_acq_ns"])
+        lines = (self._lines[kind].get((stream, t), {}) for kind in _SHOWN)
+        return next((n for line in lines if (n := line.get("t_acq_ns"))), 0)
 
     def _named(self, stream: Stream) -> StreamName:
         """Return what a stream is called, and where it was taken."""
@@ -155,17 +170,26 @@ class StoreSource:
         ]
         return sorted(set(streams), key=lambda s: (s.position, s.channel, s.z))
 
-    def _moments(self, stream: Stream) -> list[int]:
-        """Time points to show.
+    def _moments(self, stream: Stream) -> list[_Moment]:
+        """Moments to show.
 
         What was separated, of a stream that is not separated what was reconstructed.
         """
-        for kind in _SHOWN:
-            if times := sorted(t for (s, t) in self._lines[kind] if s == stream):
-                return times
-        return []
+        if separated := sorted(t for (s, t) in self._lines["sr"] if s == stream):
+            return [_Moment(t) for t in separated]
+        whole = [_Moment(t) for (s, t) in self._lines["recon"] if s == stream]
+        rolling = [
+            _Moment(t, i)
+            for (s, t), line in self._lines["rolling"].items()
+            for i, made in enumerate(line.get("pictures", ())[:-1])
+            if s == stream and made and i not in line.get("missing", ())
+        ]
+        return sorted([*whole, *rolling], key=lambda m: (m.t, math.inf if m[1] is None else m[1]))
 
-    def _read_pair(self, stream: Stream, t: int, index: int) -> FramePair:
+    def _read_pair(self, stream: Stream, moment: _Moment, index: int) -> FramePair:
+        t, picture = moment
+        if picture is not None:
+            return FramePair(None, self._under_way(stream, t, picture), index)
         prediction, measurement = self._message("sr", stream, t), self._message("recon", stream, t)
         return FramePair(
             prediction,
@@ -212,10 +236,21 @@ class StoreSource:
         header = self._header(self._images[key], stream, t, line, pixels.shape)
         return Message(_TOPICS[kind], header, pixels)
 
+    def _under_way(self, stream: Stream, t: int, picture: int) -> Message:
+        """Return a picture of a group from before it was whole."""
+        key: tuple[SeriesName, int, str] = ("rolling", stream.position, stream.channel)
+        line, image = self._lines["rolling"][stream, t], self._images[key]
+        pixels = np.asarray(self._arrays[key][t * image.exposures + picture])
+        made = line["pictures"][picture]
+        header = self._header(image, stream, t, {**line, **made}, pixels.shape)
+        newest = image.attributes["livesr"]["newest"][picture]
+        about = header.model_copy(update={"provisional": True, "newest_raw": newest})
+        return Message(_TOPICS["rolling"], about, pixels)
+
     def _unit_of(self, image: Image) -> Mapping[str, Any]:
         """Return unit and scale of an image; a prediction has those of what it was made from."""
         measured = self._images.get(("recon", image.position, image.channel))
-        if image.kind not in ("recon", "sr") or measured is None:
+        if image.kind not in ("recon", "rolling", "sr") or measured is None:
             return {}
         unit: Mapping[str, Any] = measured.attributes["livesr"].get("intensity", {})
         return unit
@@ -247,7 +282,7 @@ class StoreSource:
             z=stream.z,
             t=t,
             shape=shape,
-            axes="yx" if image.kind == "recon" else "cyx",
+            axes="yx" if image.kind in ("recon", "rolling") else "cyx",
             offset_adu=intensity.get("offset", 0),
             unit=unit.get("unit", "ADU"),
             unit_scale=unit.get("scale", 1.0),
@@ -265,6 +300,7 @@ class StoreSource:
             score=line.get("score", {}),
             compared=line.get("compared", {}),
             time_shift_ms=line.get("time_shift_ms"),
+            span_ms=line.get("span_ms"),
         )
 
 

@@ -6,7 +6,7 @@ point into one picture, which is a measurement: nothing is learned or invented h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -134,6 +134,29 @@ class Updates(Protocol):
         DoubtfulFrameError
             If it is not to be shown.
         """
+
+
+class VolumeReconstructor(Protocol):
+    """A reconstruction of whole stacks of one size, offline."""
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the result per camera pixel, along y and x."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most that is held meanwhile, the raw stack and the result included."""
+
+    @property
+    def doubt(self) -> str:
+        """What is wrong with the last stack, "" if nothing is."""
+
+    @property
+    def found(self) -> Sequence[Mapping[str, Any]]:
+        """What was measured in the last stack, for a report."""
+
+    def reconstruct(self, stack: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the specimen (z, y, x) of raw frames (z, n, y, x), n by raw index."""
 
 
 class RunningImage(Protocol):

@@ -41,12 +41,13 @@ from livesr.base.frames import (
 from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
-from livesr.formats.frames_log import SeriesName, State
+from livesr.formats.frames_log import STORED_STATES, SeriesName, State
 from livesr.formats.object_store import refuse_to_write
 from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import SeriesSpec, group_json
 from livesr.live.sinks.capacity import free_bytes
 from livesr.live.sinks.frames_log import FramesLog
+from livesr.live.sinks.group_film import GroupFilm
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, reason, write_json
 from livesr.live.sinks.shard import decode
@@ -127,6 +128,7 @@ class OMEZarrSink(Sink):
         self._counts = {
             "raw": 0,
             "recon": 0,
+            "rolling": 0,
             "sr": 0,
             "uncertainty": 0,
             "limits": 0,
@@ -197,6 +199,8 @@ class OMEZarrSink(Sink):
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
             place.allocate(channel.recon_shape)
+            if "rolling" in place.series:
+                place.film = GroupFilm(channel.kept_updates)
             if channel.localises:
                 name = layout.localisations_name(
                     layout.series_name("raw", run, position, channel.name)
@@ -316,6 +320,21 @@ class OMEZarrSink(Sink):
             time_shift_ms=time_shift_ms(frame.parts),
             span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
+        self._roll(frame)
+
+    def updated(self, frame: SRFrame) -> None:
+        """Store a measurement of a group under way, where the run keeps them."""
+        self._roll(frame)
+
+    def _roll(self, frame: SRFrame) -> None:
+        """Add a measurement to those of its group, which are stored together."""
+        place = self._place(frame.stream, frame.t)
+        if place.film is None:
+            return
+        place.series["rolling"].check((frame.image,) * len(place.film), "float32")
+        plane = place.convert(frame.image, self._opened().recon_offset_adu)
+        for made in place.film.add(frame, plane):
+            self._take("rolling", "rolling", made.stream, made.t, made.planes, **made.facts)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Store a prediction; a provisional one is not stored, its final version follows."""
@@ -399,6 +418,12 @@ class OMEZarrSink(Sink):
             return
         self._finished = True
         with self._all_of_them() as trying:
+            for film in (place.film for place in self._places.values() if place.film):
+                for made in film.flush():
+                    with trying():
+                        self._take(
+                            "rolling", "rolling", made.stream, made.t, made.planes, **made.facts
+                        )
             for place, kind, series in self._all_series():
                 while place.held[kind]:
                     with trying():
@@ -626,14 +651,7 @@ class OMEZarrSink(Sink):
             If they are not in the store.
         """
         series, where = place.series[kind], _stream(self._places, place, casualty.z)
-        state: State = {
-            "raw": "raw",
-            "recon": "recon",
-            "sr": "separated",
-            "uncertainty": "estimated",
-            "limits": "estimated",
-            "error": "estimated",
-        }[kind]  # type: ignore[assignment]
+        state = STORED_STATES[kind]
         if casualty.elsewhere:
             file = str(casualty.elsewhere)
             self._write_log(kind, state, where, casualty.t, elsewhere=file, reason=casualty.reason)
@@ -859,6 +877,7 @@ class _Place:
     end: int = 0  # linear index behind the last thing heard of
     clipped: int = 0
     localisations: LocalisationsFile | None = None
+    film: GroupFilm | None = None
     _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
     _last_time: tuple[int, int] | None = None
     _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1001))

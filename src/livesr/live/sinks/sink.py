@@ -120,7 +120,8 @@ class Sink:
     def updated(self, frame: SRFrame) -> None:
         """Take a picture of a group under way: a measurement, which the whole group's replaces.
 
-        Comes only to sinks that are not lossless, and only where a rig asks for it.
+        Comes only where a rig asks for it. A lossless sink gets those that are to be stored
+        (`ChannelDescription.kept_updates`), each before its whole group.
 
         Parameters
         ----------

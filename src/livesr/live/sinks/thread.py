@@ -74,7 +74,7 @@ class SinkThread:
         self._error: LiveSRError | None = None
         self._raw_given = self._raw_refused = 0
         self._moved_s = time.monotonic()  # when the sink last came back from a call
-        self._left_behind = False
+        self._left_behind = self._keeps_updates = False
         self.dropped = 0
         self.notes: list[str] = []
 
@@ -88,6 +88,7 @@ class SinkThread:
         UsageError, RecordingError
             If the sink cannot start; it is closed again.
         """
+        self._keeps_updates = any(channel.kept_updates for channel in run.channels)
         if self.essential:
             try:
                 self.sink.open(run)
@@ -147,11 +148,12 @@ class SinkThread:
     def recon(self, frame: SRFrame) -> None:
         """Hand over a measurement.
 
-        One of a group under way only to a sink that shows and keeps up, where it displaces nothing.
+        One of a group under way only to a sink that stores it, or shows it and keeps up: there it
+        displaces nothing.
         """
         if not frame.newest:
             self._give("recon", frame, weight=frame.image.nbytes)
-        elif not self.lossless and len(self._queue) <= 1:
+        elif self._keeps_updates if self.lossless else len(self._queue) <= 1:
             self._give("updated", frame, weight=frame.image.nbytes)
 
     def exposed(self, stack: RawStack) -> None:

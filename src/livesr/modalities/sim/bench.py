@@ -7,6 +7,7 @@ scipy.fft on whole arrays: one real and three complex ones of 512 x 512, and one
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -51,6 +52,12 @@ def measure(quick: bool) -> list[Result]:
         lambda: calls_ms(judged, calls),
         blocks,
     )
+    sections = SIMReconstructor(replace(parameters, sectioning=True), patterns)
+    sectioned = interleave(
+        lambda: calls_ms(partial(sections.reconstruct, raw), calls),
+        lambda: calls_ms(subject, calls),
+        blocks,
+    )
     return [
         compared(
             "sim.reconstruct",
@@ -75,6 +82,14 @@ def measure(quick: bool) -> list[Result]:
             "the whole group, judged as well",
             (Target(0.7, "most", "ratio"),),
             "the newest of all patterns after one of three angles: sim.update: angle",
+        ),
+        compared(
+            "sim.sectioned",
+            sectioned,
+            "ms",
+            "plain reconstruction",
+            (Target(1.05, "most", "ratio"),),
+            "optical sections: sim.sectioning",
         ),
     ]
 

@@ -105,7 +105,7 @@ class SIMConfig(Section):
     update: Literal["group", "angle", "frame"] = "group"
     """When a new picture is shown: "group" when all exposures came, "angle" (order angle-major) and
     "frame" also after every angle or exposure, from the newest of all patterns. Such updates are
-    shown and published, never stored or separated.
+    shown and published, stored with `store.rolling`, never separated.
     """
     phase_steps_rad: list[Number] | None = None
     """Phase of each step against the first; equal parts of a turn without."""
@@ -117,6 +117,10 @@ class SIMConfig(Section):
     """How much the centre of every band is suppressed, where light out of focus lies."""
     attenuation_fwhm_um: Positive = 1.2
     """Width of that, cycles/um."""
+    sectioning: bool = False
+    """Optical sections: the low frequencies, which light out of focus has without the pattern, come
+    from the waves alone. The finer the pattern, the fewer there are.
+    """
     apodisation: NotNegative = 1.0
     """Exponent of the cosine that closes the spectrum at the extended cutoff; 0 leaves it out."""
     quality_limits: QualityLimitsConfig = QualityLimitsConfig()
@@ -226,6 +230,8 @@ class SIMChannelConfig(ChannelSection):
 
     wiener: Positive | None = None
     """As `sim.wiener`."""
+    excitation_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    """Wavelength of the light that makes the pattern; `livesr process --volume` asks for it."""
     patterns: list[PatternConfig] | None = None
     """As `sim.patterns`."""
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from livesr.check.micromanager import Configuration
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.monitor import Monitor
-    from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.live.reconstruct.reconstructor import Reconstructor, VolumeReconstructor
     from livesr.modalities.calibrator import Calibrator
     from livesr.modalities.sim.parameters import SIMParameters
     from livesr.modalities.sim.quality import QualityLimits
@@ -142,6 +142,24 @@ class SIM(Modality[SIMConfig]):
             arrays=arrays or HOST,
         )
 
+    def volume(
+        self, rig: RigConfig, channel: str, camera: Geometry, planes: int, z_step_um: float
+    ) -> VolumeReconstructor:
+        """Return what reconstructs stacks of three-beam patterns."""
+        from livesr.modalities.sim.volume import Axial, ThreeBeamVolume
+
+        excitation_nm = SIMChannelConfig.of(rig, channel).excitation_nm
+        index = rig.optics.immersion_index
+        if excitation_nm is None or index is None:
+            raise ConfigError(
+                "A stack is reconstructed with the wavelength that made the patterns and the index"
+                " of the immersion: give excitation_nm of the channel and optics.immersion_index in"
+                " rig.yaml."
+            )
+        parameters, patterns = parameters_of(rig, channel, camera)
+        axial = Axial(z_step_um, index, excitation_nm / 1e3)
+        return ThreeBeamVolume(parameters, patterns, axial, planes)
+
     def monitors(
         self,
         rig: RigConfig,
@@ -245,6 +263,7 @@ def parameters_of(
         wiener=SIMChannelConfig.of(rig, channel).wiener or section.wiener,
         attenuation=section.attenuation,
         attenuation_fwhm_um=section.attenuation_fwhm_um,
+        sectioning=section.sectioning,
         apodisation=section.apodisation,
         origin_px=origin_px,
         equalise=section.equalise,

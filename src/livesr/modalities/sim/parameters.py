@@ -36,6 +36,8 @@ class SIMParameters:
         (real beads: 106 and 121 nm, widefield 214 nm)
     attenuation, attenuation_fwhm_um : strength (0 to < 1) and width in cycles/um with which the
         centre of every band is suppressed, where out-of-focus light and the pattern's residue sit
+    sectioning : leave the low frequencies, which light out of focus has in band 0 alone, to the
+        bands of the waves: an optical section
     apodisation : exponent of the cosine that closes the spectrum at the extended cutoff
     taper : fraction of each side over which the raw frames fade to 0, against the periodicity of
         the Fourier transform. The result fades likewise
@@ -60,6 +62,7 @@ class SIMParameters:
     wiener: float = 0.1
     attenuation: float = 0.9
     attenuation_fwhm_um: float = 1.2
+    sectioning: bool = False
     apodisation: float = 1.0
     taper: float = 0.06
     origin_px: tuple[float, float] = (0.0, 0.0)

@@ -40,6 +40,8 @@ Patterns average out, noise falls.
 _MAX_NOISE_GAIN = 2.5
 _HAZE = 0.15  # of the cutoff: so near to the centre of a band there is light out of focus
 _MIN_OTF = 0.05  # where bands are compared
+# of band 0 in sectioned pictures: strength, and width at half of it in parts of the cutoff
+_SECTIONING, _SECTIONING_FWHM = 0.999, 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,9 @@ class SIMPlan:
         return round(-wave.k_um[0] * pixel * height), round(-wave.k_um[1] * pixel * width)
 
     def transfer(self) -> Float:
-        """Return what is done to the object, (2y, 2x), FFT order, 1 at zero frequency."""
+        """Return what is done to the object, (2y, 2x), FFT order; 1 at zero frequency, less in a
+        sectioned picture.
+        """
         gain, power = self._gain()
         return gain * power
 
@@ -217,8 +221,9 @@ class SIMPlan:
             given.apodisation,
         )
         w2 = np.float32(given.wiener**2)
-        at_zero = power[0, 0] / (power[0, 0] + w2)
-        return window / ((power + w2) * at_zero), power
+        # What band 0 alone carries is missing in a sectioned picture, and is not made up for.
+        at_zero = 1.0 if given.sectioning else float(power[0, 0] / (power[0, 0] + w2))
+        return window / ((power + w2) * np.float32(at_zero)), power
 
     def _band(self, k_um: tuple[float, float]) -> tuple[Float, Float]:
         """OTF and attenuation of a band that was moved by -k, at the object's frequencies.
@@ -228,10 +233,12 @@ class SIMPlan:
         given = self.parameters
         grid = self.shape, given.pixel_size_um / given.scale
         response = otf(*grid, given.na, given.emission_um, offset_um=k_um, damping=given.damping)
-        sigma = given.attenuation_fwhm_um / np.sqrt(8 * np.log(2))
-        distance = radial_frequency(*grid, k_um) / sigma
-        keep = 1.0 - given.attenuation * np.exp(-0.5 * distance * distance)
-        return response, keep.astype(np.float32)
+        strength, fwhm_um = given.attenuation, given.attenuation_fwhm_um
+        if given.sectioning and not any(k_um):
+            strength, fwhm_um = _SECTIONING, _SECTIONING_FWHM * given.cutoff_um
+        distance = radial_frequency(*grid, k_um) * (np.sqrt(8 * np.log(2)) / fwhm_um)
+        keep = 1.0 - strength * np.exp(-0.5 * distance * distance)
+        return response, np.asarray(keep, np.float32)
 
     def pieces(self) -> Iterator[Piece]:
         """Every rectangle that is added up to the half spectrum of the result."""

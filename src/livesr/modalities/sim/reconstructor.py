@@ -20,7 +20,8 @@ A frame goes through the steps of `Workspace`, in this order::
 
 Method: Gustafsson 2000, J. Microscopy 198, 82; generalised Wiener weights as in Gustafsson et al.
 2008, Biophysical J. 94, 4957; attenuation of the centre as in fairSIM (Mueller et al. 2016, Nature
-Communications 7, 10980). A wave is one sinus of the illumination: one per angle in 2D-SIM and
+Communications 7, 10980), of band 0 for optical sections as in O'Holleran & Shaw 2014, Biomedical
+Optics Express 5, 2580. A wave is one sinus of the illumination: one per angle in 2D-SIM and
 TIRF-SIM, two (k and 2 k) where three beams interfere. What makes it fast: band -1 is the conjugate
 of band +1 and never computed; sub-pixel shift, phase, modulation and taper are one precomputed
 ramp; moving by whole frequencies is slicing.
@@ -84,8 +85,9 @@ class SIMReconstructor:
 
     Notes
     -----
-    Linear in the frames (unless `equalise`), and the gain at zero frequency is 1: away from the
-    tapered edges the mean of the result is the mean of the raw frames above the offset.
+    Linear in the frames (unless `equalise`), and the gain at zero frequency is 1 (unless
+    `sectioning`): away from the tapered edges the mean of the result is the mean of the raw frames
+    above the offset.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class SIMReconstructor:
     def transfer(self) -> Float:
         """What the reconstruction does to the object.
 
-        Float32 (2y, 2x), FFT order, 1 at zero frequency.
+        Float32 (2y, 2x), FFT order, 1 at zero frequency, less in a sectioned picture.
 
         Away from the tapered edges, the reconstruction of a noise-free raw stack is
         ``ifft2(transfer * fft2(object))``, with the object sampled on the grid of the result.

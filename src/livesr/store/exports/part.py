@@ -24,6 +24,7 @@ Progress = Callable[[int, int], None]
 _SAID: Mapping[SeriesName, str] = {
     "raw": "raw exposure",
     "recon": "measurement",
+    "rolling": "measurement",
     "sr": "prediction",
     "uncertainty": "estimate",
 }
