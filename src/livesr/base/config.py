@@ -928,6 +928,19 @@ class RigConfig(Model):
             )
         return self._with_engine_of(meant[0] if meant else "", engine, step)
 
+    def with_engines(self, engines: Mapping[Step, str | None]) -> RigConfig:
+        """Return a copy with engines by step, as of `with_engine`; a step with None stays.
+
+        Raises
+        ------
+        ConfigError
+            As of `with_engine`.
+        """
+        rig = self
+        for step, engine in engines.items():
+            rig = rig.with_engine(engine, step) if engine else rig
+        return rig
+
     def _with_engine_of(self, name: str, engine: str, step: Step) -> RigConfig:
         value = None if engine == "none" else engine
         if self.superpose and name == self.superpose.name:

@@ -104,7 +104,7 @@ class Job:
     Attributes
     ----------
     source : the recording, by a path that is the same for all
-    rig, engine, upscale, how, raw : as of `raw_input`
+    rig, engine, upscale, how, raw, localiser : as of `raw_input`
     compute : how
     record_raw, record_recon : whether raw frames and reconstructions are stored
     folder : where parts are written
@@ -124,6 +124,7 @@ class Job:
     stream_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     livesr: str = __version__
     raw: Mapping[Step, str | None] = field(default_factory=dict)
+    localiser: str | None = None
 
     @property
     def digest(self) -> str:
@@ -134,6 +135,7 @@ class Job:
             "engines": [
                 self.engine,
                 self.upscale,
+                self.localiser,
                 *sorted(f"{k}={v}" for k, v in self.raw.items() if v),
             ],
             "how": asdict(self.how),
@@ -160,7 +162,9 @@ class Job:
                 f"{self.source} is not there: every worker must see the recording, and the folder"
                 " of the result, under the same path."
             )
-        raw = raw_input(self.source, self.rig, self.engine, self.upscale, self.how, self.raw)
+        raw = raw_input(
+            self.source, self.rig, self.engine, self.upscale, self.how, self.raw, self.localiser
+        )
         try:
             paths, notes = build_paths(raw, self.compute)
         except BaseException:
