@@ -166,6 +166,7 @@ def _backfill(
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
     paths, notes = build_paths(raw, compute)
     try:
+        _refuse_companions(paths)
         todos = plan(
             store,
             {name: p.networks.window for name, p in paths.items() if p.networks.engine},
@@ -220,6 +221,16 @@ def _refuse_error_map(compute: ComputeConfig) -> None:
             " that the run skipped: 'livesr process STORE --error-map"
             f" {compute.error_map}' compares every frame, in a store of its own."
         )
+
+
+def _refuse_companions(paths: Mapping[str, ChannelPath]) -> None:
+    for path in paths.values():
+        if other := path.networks.beside:
+            raise ConfigError(
+                f"Predictions of channel {path.name!r} are made with the frames of {other!r} that"
+                " came before, which a backfill does not read: 'livesr process STORE' computes"
+                " every frame, in a store of its own."
+            )
 
 
 def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:

@@ -204,14 +204,17 @@ class Opened:
 def parts_of(opened: Opened, job: Job, time_points: int | None = None) -> list[Part]:
     """Return the parts of a run, in order.
 
-    Whole positions where a picture is made of all groups before it, the whole run where sums of
-    channels follow from frame to frame.
+    Whole positions where a picture is made of all groups before it, or seen with earlier ones; the
+    whole run where sums of channels follow from frame to frame.
     """
     there, run = opened.raw.there(), opened.run(job)
     if not there:
         return []
     end = max(t for _, t in there) + 1
-    if any(path.accumulates or path.description.localises for path in opened.paths.values()):
+    if any(
+        path.accumulates or path.description.localises or path.networks.beside
+        for path in opened.paths.values()
+    ):
         return [Part(0, end, p) for p in sorted({s.position for s, _ in there})]
     if run.channels and any(c.parts for c in run.channels) and unmeasured(opened.raw):
         return [Part(0, end)]

@@ -210,7 +210,8 @@ def store_input(
 
 
 def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:
-    return sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))
+    """Return its groups by time point, those of one in the order in which they came."""
+    return sorted(store.pictures("raw"), key=lambda key: key[1])
 
 
 def _localised(store: RecordedStore) -> dict[Stream, Path]:
