@@ -45,7 +45,7 @@ much weaker than the others is lost, and an engine is valid for its combination 
 appear (Hu et al. 2020)."""
     ),
     "reconstruct": (
-        """Three raw frames do not hold what nine do, and noise hides what little light shows: the network draws what
+        """Few raw frames do not hold what many do, and noise hides what little light shows: the network draws what
 such specimens usually look like. Structures that it did not learn from, other optics and other patterns are drawn wrong without
 a sign of it."""
     ),
