@@ -393,8 +393,7 @@ class Manifest(Model):
         names = [c.name for c in self.channels]
         if len(set(names)) != len(names):
             raise ValueError(f"channel names must differ, got {', '.join(names)}")
-        self._check_raw()
-        self._check_beside()
+        self._check_inputs()
         made = len(self.raw_frames) or 1 if self.task == "restore" else 1
         if self.task not in ("separate", "localise") and len(names) != made:
             raise ValueError(
@@ -410,7 +409,12 @@ class Manifest(Model):
             )
         return self
 
-    def _check_raw(self) -> None:
+    def _check_inputs(self) -> None:
+        if self.beside and (self.task, self.window, len(self.beside)) != ("upscale", 1, 1):
+            raise ValueError(
+                f"'beside' names one modality and goes with task upscale and window 1, got"
+                f" {', '.join(self.beside)}, {self.task!r} and window {self.window}"
+            )
         if self.task == "reconstruct" and not self.raw_frames:
             raise ValueError(
                 "an engine that does 'reconstruct' names its 'raw_frames', as [angle 0 phase 0,"
@@ -425,13 +429,6 @@ class Manifest(Model):
             )
         if len(set(self.raw_frames)) < len(self.raw_frames):
             raise ValueError(f"raw_frames must differ, got {', '.join(self.raw_frames)}")
-
-    def _check_beside(self) -> None:
-        if self.beside and (self.task, self.window, len(self.beside)) != ("upscale", 1, 1):
-            raise ValueError(
-                f"'beside' names one modality and goes with task upscale and window 1, got"
-                f" {', '.join(self.beside)}, {self.task!r} and window {self.window}"
-            )
 
     @property
     def shown(self) -> Manifest:
