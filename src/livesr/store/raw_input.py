@@ -303,8 +303,8 @@ def raw_input(
     else:
         found = recording_input(path, rig, how or ReadAs())
     named: dict[Step, str | None] = {**raw, "upscale": upscale, "separate": engine}
-    seen = found.rig if localiser is None else found.rig.with_localiser(localiser)
-    return replace(found, rig=seen.with_engines(named))
+    rig = found.rig if localiser is None else found.rig.with_localiser(localiser)
+    return replace(found, rig=rig.with_engines(named))
 
 
 def _refuse_read_as(path: Path, how: ReadAs | None) -> None:
