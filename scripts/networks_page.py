@@ -62,6 +62,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "srresnet": {"scale": 2, "width": 32, "blocks": 8},
     "srdensenet": {"scale": 2, "blocks": 4, "layers": 4, "growth": 8, "width": 64},
     "memnet": {"scale": 2, "width": 32, "blocks": 3, "recursions": 3},
+    "lapsrn": {"scale": 2, "width": 32},
     "mdsr": {"scale": 2, "width": 32, "blocks": 8},
     "rdn": {"scale": 2, "width": 32, "growth": 16, "blocks": 4, "layers": 4},
 }

@@ -255,6 +255,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
         "virtual_dyes",
         "virtual_fluctuation",
         "virtual_sim",
+        "virtual_sim_3",
         "virtual_storm",
         "virtual_storm_3d",
     ]

@@ -27,9 +27,11 @@ from livesr.base.errors import BackendError, EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.cli import app
 from livesr.export.imported import import_model
+from livesr.export.rdf import description
 from livesr.live.inference.engine import Weights, load_engine, sha256_of
 from livesr.live.sources.plan import sim_sequence
 from rigs import virtual_sim
+from two_inputs import two_input_engine
 
 onnx = pytest.importorskip("onnx")
 
@@ -353,3 +355,9 @@ def test_an_engine_is_not_overwritten(tmp_path: Path) -> None:
         import_model(folder, tmp_path / "engine")
     with pytest.raises(EngineError, match="is the engine itself"):
         invoke("export-rdf", tmp_path / "engine", "--out", tmp_path / "engine")
+
+
+def test_planes_of_two_channels_are_named_and_normalised_each_for_itself(tmp_path: Path) -> None:
+    said = description(two_input_engine(tmp_path / "both", (0.5, 0.5)).manifest)["inputs"][0]
+    assert said["axes"][1]["channel_names"] == ["frame", "widefield"]
+    assert said["preprocessing"][1]["kwargs"]["axes"] == ["y", "x"]

@@ -116,6 +116,7 @@ CLASSIC: dict[str, dict[str, object]] = {
     "srresnet": {"width": 8, "blocks": 1},
     "srdensenet": {"blocks": 1, "layers": 2, "growth": 4, "width": 8, "scale": 4},
     "memnet": {"blocks": 2, "recursions": 2, "width": 8},
+    "lapsrn": {"depth": 1, "width": 8, "scale": 4},
     "mdsr": {"blocks": 1, "width": 8, "scale": 3},
     "rdn": {"blocks": 1, "layers": 2, "growth": 8, "width": 8},
 }

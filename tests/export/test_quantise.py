@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from livesr.base.errors import BackendError, EngineError
 from livesr.export.onnx import export_onnx
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.training.networks import IMCSR
+from raw_groups import group_engine
+from two_inputs import two_input_engine
 
 pytest.importorskip("nncf")
-from livesr.export.quantise import quantise_engine
+from livesr.export.quantise import quantise_engine, simulated_pairs
 
 SIDE = 48
 
@@ -151,3 +154,11 @@ def test_what_loses_too_much_is_not_written(tmp_path: Path) -> None:
 def test_int8_of_an_engine_without_it_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="livesr quantise"):
         session_on(fresh(tmp_path), (SIDE, SIDE), "openvino", "int8", threads=1)
+
+
+@pytest.mark.parametrize("make", [group_engine, lambda f: two_input_engine(f, (0.5, 0.5))])
+def test_what_sees_more_than_reconstructions_is_quantised_on_its_own_pairs(
+    make: Callable[[Path], Engine], tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match="a folder of pairs"):
+        simulated_pairs(make(tmp_path / "engine"), 2, 1)

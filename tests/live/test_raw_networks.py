@@ -13,6 +13,7 @@ import yaozarrs
 import zarr
 from typer.testing import CliRunner
 
+from livesr import LiveSR
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import ReconstructConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
@@ -21,12 +22,15 @@ from livesr.cli import app
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
 from livesr.live.paths import build_path
+from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.simulation.rig import find_camera
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from livesr.store.repair import repair
 from raw_groups import ONE_PHASE, group_engine, restoring_engine
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups, sim_rig
+from rigs import core_of
 
 CAMERA = Geometry((SIZE, SIZE), "uint16", 0.065)
 ON_CPU = ComputeConfig(backend="openvino", precision="f32", device="cpu", threads=1)
@@ -153,6 +157,47 @@ def test_processed_again_it_is_the_same(tmp_path: Path) -> None:
     again = Path(report["store"])
     for name in ("recon", "sr"):
         assert np.array_equal(array(again, name), array(live.sink.path, name))
+
+
+def test_the_command_line_names_it(tmp_path: Path) -> None:
+    """What the rig exposes stays: a flag loads no other patterns into the display."""
+    groups = moving_groups(3, 9)
+    plain = Live(sim_rig("none"), tmp_path / "plain.ome.zarr")
+    plain.record(groups)
+    told = {"replay": plain.sink.path, "rate": "max", "store": tmp_path / "run.ome.zarr"}
+    flags = [part for name, value in told.items() for part in (f"--{name}", str(value))]
+    said = CliRunner().invoke(
+        app, ["run", "virtual_sim", "--reconstruct", "of-three", "--engine", "none", *flags]
+    )
+    assert said.exit_code == 0, said.output
+    about = zarr.open_group(tmp_path / "run.ome.zarr" / "sr", mode="r").attrs["livesr"]
+    assert [e["model"]["id"] for e in about["engines"]] == ["of-three"]
+    assert about["engines"][0]["raw_frames"] == list(ONE_PHASE)
+    recon = array(tmp_path / "run.ome.zarr", "recon").astype(np.float32) - 1000
+    assert np.abs(recon - (groups.astype(np.float32) - DARK).mean(1)).max() <= 1
+
+
+def test_a_rig_that_exposes_three(tmp_path: Path) -> None:
+    rig = load_rig("virtual_sim_3")
+    plan = sim_sequence(3, list(rig.channels), raw=rig.raw_frames("488"))
+    store = tmp_path / "run.ome.zarr"
+    with core_of("virtual_sim_3", 1, SensorSize=96, TimePoints=3) as core:
+        with LiveSR(core, rig=rig, plan=plan, store=store, policy="complete") as session:
+            core.mda.run(plan)
+        camera = find_camera(core)
+        assert camera is not None
+        assert session.report["raw_frames"] == 9
+        assert np.array_equal(array(store, "raw"), camera.bank.frames)
+        truth = [sum(camera.truth(t).values()) for t in range(3)]
+    said = zarr.open_group(store / "sr", mode="r").attrs["livesr"]["input"]
+    assert (said["kind"], said["labels"]) == ("raw frames", list(ONE_PHASE))
+    inside = (slice(24, -24), slice(24, -24))
+    for t in range(3):
+        seen = [array(store, "sr")[t, 0], twice(array(store, "recon")[t])]
+        predicted, mean = (
+            np.corrcoef(p[inside].ravel(), truth[t][inside].ravel())[0, 1] for p in seen
+        )
+        assert predicted > mean + 0.02
 
 
 def test_what_was_skipped_is_completed(tmp_path: Path) -> None:

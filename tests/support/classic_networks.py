@@ -14,6 +14,7 @@ CLASSIC: dict[str, tuple[str, dict[str, Any], int]] = {
     "srresnet": ("srresnet", {"blocks": 4}, 1),
     "srdensenet": ("srdensenet", {"blocks": 2}, 1),
     "memnet": ("memnet", {"blocks": 2, "recursions": 3}, 1),
+    "lapsrn": ("lapsrn", {"depth": 4, "width": 32}, 1),
     "mdsr": ("mdsr", {"blocks": 4}, 1),
     "rdn": ("rdn", {"blocks": 2, "growth": 16}, 1),
 }

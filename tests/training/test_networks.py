@@ -53,8 +53,9 @@ def test_a_network_has_as_many_parameters_as_the_published_one(name: str) -> Non
 
 
 # Kernels without biases, as these papers count: SRCNN's 8,032 and 57,184 (of its journal version),
-# FSRCNN's 12,464, DRCN's 1,774 K, DRRN's 297 K and MemNet's 677 K are the papers', VDSR's 665 K
-# is what others state of it. ESPCN's is computed from its widths.
+# FSRCNN's 12,464, DRCN's 1,774 K, DRRN's 297 K, MemNet's 677 K and LapSRN's 812 K are the papers'
+# (of LapSRN without the enlarging of images), VDSR's 665 K is what others state of it. ESPCN's is
+# computed from its widths.
 KERNELS = {
     "SRCNN 9-1-5": (lambda: classic.SRCNN(), 8_032),
     "SRCNN 9-5-5": (lambda: classic.SRCNN(sides=(9, 5, 5)), 57_184),
@@ -64,6 +65,7 @@ KERNELS = {
     "DRCN": (lambda: classic.DRCN(), 1_774_080 + 16),
     "DRRN B1 U25": (lambda: classic.DRRN(), 297_216),
     "MemNet M6 R6": (lambda: classic.MemNet(), 676_992 + 6),
+    "LapSRN x4": (lambda: classic.LapSRN(4), 812_736 + 2 * 16),
 }
 
 # With biases. The authors' RDN has 3 colours; SRResNet's 1.5 and MDSR's 8.0 million are those of
@@ -106,6 +108,7 @@ CLASSIC: dict[str, dict[str, object]] = {
     "srresnet": {"width": 8, "blocks": 1},
     "srdensenet": {"blocks": 2, "layers": 2, "growth": 4, "width": 8},
     "memnet": {"blocks": 2, "recursions": 2, "width": 8},
+    "lapsrn": {"depth": 2, "width": 8},
     "mdsr": {"blocks": 1, "width": 8},
     "rdn": {"blocks": 2, "layers": 2, "growth": 8, "width": 8},
 }

@@ -500,7 +500,11 @@ class ChannelConfig(Model):
     an engine in its place, with the keys below.
     """
     upscale: str | None = None
-    """Engine that samples its reconstruction more finely: a name, or a folder."""
+    """Engine that samples its reconstruction more finely, or completes it: a name, or a folder."""
+    beside: str | None = None
+    """Channel whose newest frame an engine of two inputs sees as well; without, the only other one
+    of the modality that the engine asks for.
+    """
     separate: str | None = None
     """Engine that takes it apart into structures: a name, or a folder."""
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
@@ -810,6 +814,27 @@ class RigConfig(Model):
         """Return the name of the modality that reconstructs channel `name`."""
         return self.channel(name).modality or self.modality
 
+    def beside(self, name: str, modality: str) -> str:
+        """Return the channel of `modality` that an engine sees beside channel `name`.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or several and it is not said which.
+        """
+        fit = [n for n in self.channels if n != name and self.modality_of(n) == modality]
+        said = self.channel(name).beside
+        if said in fit or (said is None and len(fit) == 1):
+            return said or fit[0]
+        came = (
+            f"channels.{name}.beside is {said!r}" if said else f"channels.{name}.beside is not set"
+        )
+        raise ConfigError(
+            f"The engine of channel {name!r} sees a {modality} channel beside it: {came}, and rig"
+            f" {self.name!r} has {', '.join(fit) or 'none'}. Name one, add one, or leave"
+            " out the engine."
+        )
+
     def channels_of(self, modality: str) -> list[str]:
         """Return the channels that `modality` reconstructs; "" stands for the only one of a rig
         that names none.
@@ -943,6 +968,19 @@ class RigConfig(Model):
                 " rig.yaml."
             )
         return self._with_engine_of(meant[0] if meant else "", engine, step)
+
+    def with_engines(self, engines: Mapping[Step, str | None]) -> RigConfig:
+        """Return a copy with engines by step, as of `with_engine`; a step with None stays.
+
+        Raises
+        ------
+        ConfigError
+            As of `with_engine`.
+        """
+        rig = self
+        for step, engine in engines.items():
+            rig = rig.with_engine(engine, step) if engine else rig
+        return rig
 
     def _with_engine_of(self, name: str, engine: str, step: Step) -> RigConfig:
         value = None if engine == "none" else engine

@@ -275,6 +275,8 @@ class SRFrame:
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
     group : float32 (n, y, x), its raw frames, corrected, in ADU above the camera's offset and in
         the order of the network that sees them; None where none does
+    beside : the newest frame of another channel, on its pixels, for a network that sees both; None
+        where none does
     newest : of an update of a group under way, how many of its exposures are in it; the others are
         of the group before. 0 of a frame of a whole group
     span_ms : time that it shows, from the oldest to the newest exposure; None where nothing is
@@ -299,6 +301,7 @@ class SRFrame:
     exposure_ms: float | None = None
     emitters_per_um2: float | None = None
     group: NDArray[np.float32] | None = field(default=None, compare=False)
+    beside: SRFrame | None = field(default=None, compare=False)
     newest: int = 0
     span_ms: float | None = None
     stage: StagePosition = NO_STAGE

@@ -243,8 +243,8 @@ def _export_engine(
     attempts = {
         "upscale": f"livesr run {rig} --upscale {out}",
         "localise": f"livesr run RIG --localiser {out}, where emitters are localised",
-        "sparse": "in Python, with livesr evaluate: a run does not pair channels yet",
-        "reconstruct": f"engine: {out}, under 'reconstruct' of a channel in rig.yaml",
+        "sparse": f"livesr run RIG --upscale {out}, with a widefield channel beside the other",
+        "reconstruct": f"livesr run {rig} --reconstruct {out} --engine none",
     }
     attempt = attempts.get(recipe.data.kind, f"livesr demo --engine {out}")
     terminal.print(f"Engine, manifest and card are in {out}. Try it: {attempt}")

@@ -45,6 +45,7 @@ def process(
     upscale: options.Upscale = None,
     reconstruct: options.Reconstruct = None,
     restore: options.Restore = None,
+    localiser: options.Localiser = None,
     store: options.Store = None,
     axes: options.Axes = None,
     channel: options.Channel = None,
@@ -114,7 +115,7 @@ def process(
         raise ConfigError("--z-step is for --volume: single planes need no distance.")
     raw: dict[Step, str | None] = {"restore": restore, "reconstruct": reconstruct}
     read = load_rig(rig) if rig else None
-    asked = _Asked(read, engine, upscale, how, compute, not no_raw, not no_recon, raw)
+    asked = _Asked(read, engine, upscale, how, compute, not no_raw, not no_recon, raw, localiser)
     reports = []
     for source in sources:
         target = store or _beside(source)
@@ -150,13 +151,16 @@ class _Asked(NamedTuple):
     record_raw: bool
     record_recon: bool
     raw: Mapping[Step, str | None]
+    localiser: str | None
 
 
 def _here(asked: _Asked, source: Path, target: Path, show: Progress, refine_drift: bool) -> Report:
     from livesr.store.process import process as process_raw
     from livesr.store.raw_input import raw_input
 
-    raw = raw_input(source, asked.rig, asked.engine, asked.upscale, asked.how, asked.raw)
+    raw = raw_input(
+        source, asked.rig, asked.engine, asked.upscale, asked.how, asked.raw, asked.localiser
+    )
     return process_raw(
         raw,
         target,

@@ -114,8 +114,10 @@ def _folder(folder: Path, n: int, engine: Engine) -> tuple[Pairs, str]:
     from livesr.evaluation.pairs import targets_in_order
     from livesr.training.sources import CachedPairs
 
+    sees_all = engine.manifest.raw_frames or engine.manifest.beside  # planes of a pair
+    window = None if sees_all else engine.manifest.window
     try:
-        cached = CachedPairs(folder, window=engine.manifest.window)
+        cached = CachedPairs(folder, window=window)
     except (FileNotFoundError, ValueError) as e:
         raise ConfigError(f"{e}.") from e
     frames, truths = cached.validation(n)

@@ -111,6 +111,8 @@ def run(
     duration: options.Duration = None,
     engine: options.Engine = None,
     upscale: options.Upscale = None,
+    reconstruct: options.Reconstruct = None,
+    restore: options.Restore = None,
     localiser: options.Localiser = None,
     store: options.Store = None,
     spare_disk: options.SpareDisk = None,
@@ -159,6 +161,8 @@ def run(
     60 --store night.ome.zarr
 
     [dim]Example:[/] livesr run my_rig --replay raw.tif --rate recorded --view
+
+    [dim]Example:[/] livesr run virtual_sim --reconstruct unet-sim-3 --engine none --view
     """
     from livesr.base.config import load_rig
     from livesr.cli import session
@@ -183,10 +187,10 @@ def run(
             experiment, config, exposure_ms
         )  # a typo must not cost the start of a microscope
         acquired = [c.config for c in planned.channels]
-        engine, upscale = (
-            config.for_channel(engine, acquired),
-            config.for_channel(upscale, acquired),
+        engine, upscale, reconstruct, restore = (
+            config.for_channel(name, acquired) for name in (engine, upscale, reconstruct, restore)
         )
+    config = config.with_engines({"restore": restore, "reconstruct": reconstruct})
     out = console(quiet=as_json)
     page = RunPreview(view, out)
     request = session.Request(

@@ -40,6 +40,10 @@ _CITATIONS = {
         "Hu et al. (2020), Acta Optica Sinica; Lim et al. (2017), Enhanced deep residual networks"
         " for single image super-resolution"
     ),
+    "sparse": (
+        "Ouyang et al. (2018), Deep learning massively accelerates super-resolution localization"
+        " microscopy, Nature Biotechnology 36, 460"
+    ),
 }
 
 
@@ -75,8 +79,8 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         authors=("the livesr developers",),
         cite=tuple(
             Citation(text=text)
-            for task, text in _CITATIONS.items()
-            if task == recipe.engine["task"]
+            for of, text in _CITATIONS.items()
+            if of == (recipe.data.kind if recipe.data.kind in _CITATIONS else recipe.engine["task"])
         ),
     )
     write_manifest(folder, manifest)

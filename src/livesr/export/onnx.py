@@ -47,6 +47,7 @@ ALLOWED_OPS = frozenset(
         "Div",
         "Erf",
         "GlobalAveragePool",
+        "LeakyRelu",
         "MaxPool",
         "Mul",
         "PRelu",
@@ -317,6 +318,11 @@ def _prelu(graph: _Translation, node: fx.Node, module: nn.PReLU) -> str:
     return graph.add("PRelu", [graph.first(node), slope], str(node.target))
 
 
+def _leaky_relu(graph: _Translation, node: fx.Node, module: nn.LeakyReLU) -> str:
+    slope = float(module.negative_slope)
+    return graph.add("LeakyRelu", [graph.first(node)], str(node.target), alpha=slope)
+
+
 def _tanh(graph: _Translation, node: fx.Node, _module: nn.Module) -> str:
     return graph.add("Tanh", [graph.first(node)], str(node.target))
 
@@ -450,6 +456,7 @@ _MODULES: dict[Any, Callable[..., str]] = {
     nn.Conv2d: _conv,
     nn.ConvTranspose2d: _conv,
     nn.GELU: _gelu,
+    nn.LeakyReLU: _leaky_relu,
     nn.MaxPool2d: _max_pool,
     nn.PReLU: _prelu,
     nn.ReLU: _relu,

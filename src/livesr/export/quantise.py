@@ -163,9 +163,14 @@ def simulated_pairs(
     Raises
     ------
     EngineError
-        If it separates what cannot be simulated.
+        If it separates what cannot be simulated, or sees more than reconstructed frames.
     """
     manifest = engine.manifest
+    if manifest.raw_frames or manifest.beside:
+        raise EngineError(
+            f"Engine {manifest.id!r} sees {', '.join(manifest.raw_frames or manifest.beside)}: give"
+            " a folder of pairs, such as a training run's pairs-validation."
+        )
     names = tuple(name.casefold() for name in manifest.channel_names)
     if manifest.task == "separate" and (
         unknown := [name for name in names if name not in STRUCTURES]

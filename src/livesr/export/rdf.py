@@ -119,8 +119,13 @@ def _input(manifest: Manifest) -> dict[str, Any]:
         for axis in ("y", "x")
     ]
     frames = ["frame"] if manifest.inputs == 1 else ["before", "frame", "after"]
-    frames = list(manifest.raw_frames) or frames
-    whole = ["channel", "y", "x"]
+    description = "Consecutive super-resolution frames; the middle one is predicted."
+    normalised_over = ["channel", "y", "x"]
+    if manifest.raw_frames:
+        frames, description = list(manifest.raw_frames), "Raw frames of one time point."
+    elif manifest.beside:
+        frames, description = ["frame", *manifest.beside], "A picture, and another on its pixels."
+        normalised_over = ["y", "x"]
     percentiles = {
         "min_percentile": BACKGROUND_PERCENTILE,
         "max_percentile": BRIGHT_PERCENTILE,
@@ -128,11 +133,7 @@ def _input(manifest: Manifest) -> dict[str, Any]:
     }
     return {
         "id": "frames",
-        "description": (
-            "Raw frames of one time point."
-            if manifest.raw_frames
-            else "Consecutive super-resolution frames; the middle one is predicted."
-        ),
+        "description": description,
         "axes": [
             {"type": "batch", "size": 1},
             {"type": "channel", "id": "channel", "channel_names": frames},
@@ -142,7 +143,7 @@ def _input(manifest: Manifest) -> dict[str, Any]:
         "test_tensor": {"source": "test-input.npy"},
         "preprocessing": [
             {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
-            {"id": "scale_range", "kwargs": {"axes": whole, **percentiles}},
+            {"id": "scale_range", "kwargs": {"axes": normalised_over, **percentiles}},
             {"id": "scale_linear", "kwargs": {"gain": BRIGHT_LEVEL, "offset": 0.0}},
             {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
         ],

@@ -89,6 +89,13 @@ class _Shown(TypedDict):
     span_ms: _Milliseconds
 
 
+class _Beside(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    channel: _Name
+    t: _Index
+
+
 class Line(TypedDict, total=False):
     """What livesr understands of a line.
 
@@ -127,6 +134,7 @@ class Line(TypedDict, total=False):
     novelty: float | None
     judgement: _Judged
     mixing: dict[_Name, _Numbers]
+    beside: _Beside
     latency_ms: float | None
     edge: bool
     true_neighbours: bool

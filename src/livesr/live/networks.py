@@ -87,6 +87,7 @@ class Networks:
     notes : sentences that belong to the run
     raw_order : places of the raw frames that the first one sees, in its order; () where it sees
         frames that were reconstructed
+    beside : channel whose newest frame the first one sees as well, "" without
     """
 
     steps: tuple[Network, ...] = ()
@@ -94,6 +95,7 @@ class Networks:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     raw_order: tuple[int, ...] = ()
+    beside: str = ""
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -118,7 +120,8 @@ class Networks:
     @property
     def resident(self) -> Resident | None:
         """The way in for frames that are on a GPU, None if a step needs them on the host."""
-        if len(self.steps) != 1 or self.uncertainty is not None or self.raw_order:
+        several = len(self.steps) != 1 or self.raw_order or self.beside
+        if several or self.uncertainty is not None:
             return None
         if self.steps[0].engine.manifest.normalisation == MEAN_DEVIATION:
             return None
@@ -170,7 +173,7 @@ class Networks:
             sr_pixel_size_um=pixel_size_um,
             window=manifest.window,
             ai={
-                **_provenance(self.steps, self._raw_labels(description)),
+                **_provenance(self.steps, self._raw_labels(description), self.beside),
                 **({"warnings": warnings} if warnings else {}),
             },
             uncertainty=_estimate(self.uncertainty, manifest.limits.uncertainty),
@@ -238,6 +241,7 @@ def open_networks(
     frames: Reconstructed,
     compute: ComputeConfig,
     raw: RawGroups | None = None,
+    beside: str = "",
 ) -> Networks:
     """Open engines for the frames of a channel, one behind the other.
 
@@ -249,6 +253,7 @@ def open_networks(
     engines : as of `load_engines`
     frames : what the first engine sees, if it does not see raw frames
     raw : raw frames, for an engine that sees them; None where there are none
+    beside : channel whose frames an engine sees beside them; "" where there is none
 
     Raises
     ------
@@ -260,6 +265,7 @@ def open_networks(
     steps: list[Network] = []
     warnings: list[str] = []
     sees_raw = _check_together(channel, engines, raw)
+    _check_beside(channel, engines, beside)
     try:
         for engine in engines:
             seen = frames
@@ -294,7 +300,18 @@ def open_networks(
         tuple(warnings),
         tuple(_notes(channel, steps, uncertainty)),
         engines[0].raw_order(raw.labels) if sees_raw and raw else (),
+        beside,
     )
+
+
+def _check_beside(channel: str, engines: Sequence[Engine], beside: str) -> None:
+    """Refuse an engine of two inputs where there is one, or that is not the first."""
+    two = [engine.manifest for engine in engines if engine.manifest.beside]
+    if two and not (beside and engines[0].manifest is two[0]):
+        raise ConfigError(
+            f"Engine {two[0].id!r} sees {two[0].beside[0]} beside the frames of a channel. Channel"
+            f" {channel!r} is a sum, or a network stands before it: leave one out."
+        )
 
 
 def _check_together(channel: str, engines: Sequence[Engine], raw: RawGroups | None) -> bool:
@@ -380,13 +397,16 @@ def _estimate(augmentation: Augmentation | None, measured: Uncertain | None) -> 
     }
 
 
-def _provenance(steps: Sequence[Network], raw: Sequence[str] = ()) -> Mapping[str, Any]:
+def _provenance(
+    steps: Sequence[Network], raw: Sequence[str] = (), beside: str = ""
+) -> Mapping[str, Any]:
     """Return what a prediction must say of itself, in the store and on the wire.
 
     Names of bioimage.io where one exists.
 
     `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
-    went through, in order. `raw` are the raw frames that the first one saw.
+    went through, in order. `raw` are the raw frames that the first one saw, `beside` the channel
+    that it saw as well.
     """
     engines: list[dict[str, Any]] = [
         {
@@ -409,6 +429,8 @@ def _provenance(steps: Sequence[Network], raw: Sequence[str] = ()) -> Mapping[st
     ]
     if raw:
         engines[0]["raw_frames"] = list(raw)
+    if beside:
+        engines[0]["beside"] = beside
     return {
         "prediction": True,
         "warning": (

@@ -161,7 +161,7 @@ class ChannelPath:
         """
         if self.networks.engine is None or not isinstance(self.reconstructor, Fades):
             return None
-        if self.networks.raw_order and len(self.networks.steps) == 1:
+        if (self.networks.raw_order or self.networks.beside) and len(self.networks.steps) == 1:
             return None
         fade, scale = self.reconstructor.fade, self.networks.engine.manifest.scale
         fits = tuple(scale * len(side) for side in fade) == self.description.sr_shape
@@ -222,7 +222,8 @@ class ChannelPath:
     def window_bytes(self) -> int:
         """What a window that waits for the network adds to the one before it."""
         raw = len(self.networks.raw_order) * math.prod(self.description.raw_shape)
-        return 4 * (math.prod(self.description.recon_shape) + raw)
+        pictures = 2 if self.networks.beside else 1
+        return 4 * (pictures * math.prod(self.description.recon_shape) + raw)
 
     def group(self, frames: Any) -> NDArray[np.float32] | None:
         """Return the raw frames of a group as the network sees them; None if it sees none.
@@ -305,7 +306,11 @@ def build_path(
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     compute = _with_server(compute, rig)
-    made = _with_networks(plain, engines, way.method, resolution_nm, compute, _groups(raw, plain))
+    two = [engine.manifest.beside[0] for engine in engines if engine.manifest.beside]
+    beside = rig.beside(name, two[0]) if two else ""
+    made = _with_networks(
+        plain, engines, way.method, resolution_nm, compute, _groups(raw, plain), beside
+    )
     return _with_error_bars(made, rig, compute)
 
 
@@ -490,11 +495,12 @@ def _with_networks(
     resolution_nm: float,
     compute: ComputeConfig,
     raw: RawGroups | None = None,
+    beside: str = "",
 ) -> ChannelPath:
     """Return the path with `engines` opened for its frames, as `compute` asks."""
     about = plain.description
     frames = Reconstructed(about.recon_shape, about.recon_pixel_size_um, modality, resolution_nm)
-    networks = open_networks(plain.name, engines, frames, compute, raw)
+    networks = open_networks(plain.name, engines, frames, compute, raw, beside)
     return replace(
         plain,
         networks=networks,

@@ -30,6 +30,7 @@ from livesr.base.run_description import RunDescription
 from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
 from livesr.live.audit import AuditSchedule
+from livesr.live.beside import check_companions
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
 from livesr.live.networks import NO_NETWORKS
@@ -487,6 +488,7 @@ class LiveSR(Session):
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
             self._paths[name] = build_path(self.rig, name, geometry, compute)
+        check_companions(self._paths)
         for name in self.rig.sums:
             self._paths[name] = build_superposition(self.rig, self._paths, compute)
         self._unheeded = check_honoured(self._paths, compute)

@@ -132,7 +132,7 @@ class Separation:
         centre, session = seen.centre, lane.session
         augmentation = None if seen.provisional else self._augmentation
         with self._state.steps.measure("infer"):
-            if centre.group is not None:
+            if centre.group is not None or centre.beside is not None:
                 feed(session, centre)
             else:
                 for plane, frame in zip(session.input, self._seen(seen), strict=True):

@@ -72,7 +72,7 @@ class Upscaler:
             buffer = self._known.popitem(last=False)[1] if full else self._buffers[len(self._known)]
             self._infer(frame, buffer)
             self._known[key] = buffer
-        return replace(frame, image=self._known[key], resident=None, group=None)
+        return replace(frame, image=self._known[key], resident=None, group=None, beside=None)
 
     def _infer(self, frame: SRFrame, out: NDArray[np.float32]) -> None:
         """Write y^ s + b, ADU with the background.
@@ -86,12 +86,17 @@ class Upscaler:
 
 
 def feed(session: InferenceSession, frame: SRFrame) -> None:
-    """Write what a network sees of a single frame: its raw frames if it has some, else itself."""
+    """Write what a network sees of a single frame: its raw frames if it has some, else itself, and
+    what is beside it.
+    """
     planes = frame.image[None] if frame.group is None else frame.group
+    seen = [(image, frame.normalisation) for image in planes]
+    if other := frame.beside:
+        seen.append((other.image, other.normalisation))
     if isinstance(session, RestoredSession):
         session.levels = frame.normalisation
-    for plane, image in zip(session.input, planes, strict=True):
-        normalise_into(plane, image, *frame.normalisation)
+    for plane, (image, normalisation) in zip(session.input, seen, strict=True):
+        normalise_into(plane, image, *normalisation)
 
 
 def memory_bytes(shape: tuple[int, int], streams: int) -> int:

@@ -198,7 +198,8 @@ class VirtualBlinkingCamera(VirtualCamera):
     at a time), Photons (of a fluorophore in a full frame), Background (per pixel), OnFrames (mean
     length of a blink), Bleached (share of blinks that are the last), Astigmatism (of a
     cylindrical lens, wavelengths root mean square), Depth (um between the lowest and the highest
-    fluorophore). Later: Frame (see the module), and those of `VirtualCamera`.
+    fluorophore). Later: Frame (see the module), AllLit (above 0 an exposure shows no blinking but
+    every fluorophore, each with so many photo-electrons), and those of `VirtualCamera`.
 
     Attributes
     ----------
@@ -209,6 +210,7 @@ class VirtualBlinkingCamera(VirtualCamera):
         super().__init__()
         self._bank: BlinkingBank | None = None
         self._next = 0
+        self._all_lit_e = 0.0
         self._shown = array("I")
         for name, default in (
             ("Rig", "virtual_storm"),
@@ -273,10 +275,23 @@ class VirtualBlinkingCamera(VirtualCamera):
         return self._shown
 
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
-        """Return the next frame of the bank."""
+        """Return the next frame of the bank, or one in which all are lit."""
+        if self._all_lit_e:
+            n = len(self.bank.positions_um)
+            rng = np.random.default_rng((self.bank.seed, 5, self._exposures))
+            return self.bank.exposed(np.arange(n), np.full(n, self._all_lit_e), rng), {}
         frame, self._next = self._next, (self._next + 1) % len(self.bank.frames)
         self._shown.append(frame)
         return self.bank.frames[frame], {"Blinking-Frame": str(frame)}
+
+    @pymm_property(name="AllLit", limits=(0.0, 1e6), property_type=float)
+    def all_lit(self) -> float:
+        """Photo-electrons of each fluorophore where all are lit; 0: they blink."""
+        return self._all_lit_e
+
+    @all_lit.setter
+    def _set_all_lit(self, value: float) -> None:
+        self._all_lit_e = float(value)
 
     @pymm_property(name="Frame", limits=(0, 1_000_000), property_type=int)
     def frame(self) -> int:

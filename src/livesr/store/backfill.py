@@ -208,7 +208,14 @@ def opened(
 
 
 def todos_of(store: RecordedStore, paths: Mapping[str, ChannelPath]) -> list[Todo]:
-    """Return what is to be computed with these steps."""
+    """Return what is to be computed with these steps.
+
+    Raises
+    ------
+    ConfigError
+        If a step needs frames of other channels.
+    """
+    _refuse_companions(paths)
     return plan(
         store,
         {name: p.networks.window for name, p in paths.items() if p.networks.engine},
@@ -256,6 +263,16 @@ def _refuse_error_map(compute: ComputeConfig) -> None:
             " that the run skipped: 'livesr process STORE --error-map"
             f" {compute.error_map}' compares every frame, in a store of its own."
         )
+
+
+def _refuse_companions(paths: Mapping[str, ChannelPath]) -> None:
+    for path in paths.values():
+        if other := path.networks.beside:
+            raise ConfigError(
+                f"Predictions of channel {path.name!r} are made with the frames of {other!r} that"
+                " came before, which a backfill does not read: 'livesr process STORE' computes"
+                " every frame, in a store of its own."
+            )
 
 
 def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:

@@ -105,7 +105,7 @@ class Job:
     Attributes
     ----------
     source : the recording, by a path that is the same for all
-    rig, engine, upscale, how, raw : as of `raw_input`
+    rig, engine, upscale, how, raw, localiser : as of `raw_input`
     compute : how
     record_raw, record_recon : whether raw frames and reconstructions are stored
     folder : where parts are written
@@ -125,6 +125,7 @@ class Job:
     stream_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     livesr: str = __version__
     raw: Mapping[Step, str | None] = field(default_factory=dict)
+    localiser: str | None = None
 
     @property
     def digest(self) -> str:
@@ -135,6 +136,7 @@ class Job:
             "engines": [
                 self.engine,
                 self.upscale,
+                self.localiser,
                 *sorted(f"{k}={v}" for k, v in self.raw.items() if v),
             ],
             "how": asdict(self.how),
@@ -161,7 +163,9 @@ class Job:
                 f"{self.source} is not there: every worker must see the recording, and the folder"
                 " of the result, under the same path."
             )
-        raw = raw_input(self.source, self.rig, self.engine, self.upscale, self.how, self.raw)
+        raw = raw_input(
+            self.source, self.rig, self.engine, self.upscale, self.how, self.raw, self.localiser
+        )
         try:
             paths, notes = build_paths(raw, self.compute)
         except BaseException:
@@ -201,14 +205,17 @@ class Opened:
 def parts_of(opened: Opened, job: Job, time_points: int | None = None) -> list[Part]:
     """Return the parts of a run, in order.
 
-    Whole positions where a picture is made of all groups before it, the whole run where sums of
-    channels follow from frame to frame.
+    Whole positions where a picture is made of all groups before it, or seen with earlier ones; the
+    whole run where sums of channels follow from frame to frame.
     """
     there, run = opened.raw.there(), opened.run(job)
     if not there:
         return []
     end = max(t for _, t in there) + 1
-    if any(path.accumulates or path.description.localises for path in opened.paths.values()):
+    if any(
+        path.accumulates or path.description.localises or path.networks.beside
+        for path in opened.paths.values()
+    ):
         return [Part(0, end, p) for p in sorted({s.position for s, _ in there})]
     if run.channels and any(c.parts for c in run.channels) and unmeasured(opened.raw):
         return [Part(0, end)]

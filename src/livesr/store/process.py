@@ -23,6 +23,7 @@ from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, 
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.localisations import read_localisations
+from livesr.live.beside import NONE_YET, check_companions
 from livesr.live.honoured import check_honoured
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
@@ -213,6 +214,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
                     f"Channel {name!r} was reconstructed live on {raw.devices[name]}, now on"
                     f" {there}: the reconstructions agree, but not to the last ADU."
                 )
+        check_companions(paths)
         notes += check_honoured(paths, compute)
     except BaseException:
         for path in paths.values():
@@ -304,8 +306,10 @@ class _Watch(Sink):
             self._count()
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Keep the reason, unless the exposures are missing in the input."""
-        if not reason.endswith("raw frames missing"):
+        """Keep the reason, unless what is missing is missing in the input."""
+        if reason.endswith(NONE_YET):
+            self._count()
+        elif not reason.endswith("raw frames missing"):
             self.failures[reason] = self.failures.get(reason, 0) + 1
 
     def _count(self) -> None:

@@ -132,6 +132,7 @@ def store_input(
     engine: str | None = None,
     upscale: str | None = None,
     raw: Mapping[Step, str | None] = MappingProxyType({}),
+    localiser: str | None = None,
 ) -> RawInput:
     """Describe the raw frames of a store.
 
@@ -141,6 +142,7 @@ def store_input(
         does not hold for them
     engine, upscale : instead of those that the store was predicted with
     raw : instead of those that saw raw frames, by step; the frames are measured anew
+    localiser : instead of what found its emitters, "none" for fits; likewise
 
     Raises
     ------
@@ -169,8 +171,8 @@ def store_input(
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
     }
-    as_it_was = rig or recorded_rig(store, engine, upscale, raw)
-    anew = rig is not None or raw.get("reconstruct") is not None
+    as_it_was = rig or recorded_rig(store, engine, upscale, raw, localiser)
+    anew = rig is not None or raw.get("reconstruct") is not None or localiser is not None
     anew |= recon is not None and recon.attributes["livesr"]["method"].endswith(f" {layout.VOLUME}")
     run["sidecars"] = as_it_was.files()
     if recon:
@@ -209,7 +211,8 @@ def store_input(
 
 
 def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:
-    return sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))
+    """Return its groups by time point, those of one in the order in which they came."""
+    return sorted(store.pictures("raw"), key=lambda key: key[1])
 
 
 def _localised(store: RecordedStore) -> dict[Stream, Path]:
@@ -271,6 +274,7 @@ def raw_input(
     upscale: str | None = None,
     how: ReadAs | None = None,
     raw: Mapping[Step, str | None] = MappingProxyType({}),
+    localiser: str | None = None,
 ) -> RawInput:
     """Describe the raw frames at `path`.
 
@@ -282,6 +286,7 @@ def raw_input(
     rig : what they were acquired on; a store brings its own
     engine, upscale : instead of rig.yaml's, or of those that the store was predicted with
     raw : likewise those that see raw frames, by step; "none" leaves one out
+    localiser : likewise what finds single emitters; "none" for fits
 
     Raises
     ------
@@ -292,17 +297,15 @@ def raw_input(
     if is_store(path):
         refuse_in_use(path)
         _refuse_read_as(path, how)
-        found = store_input(RecordedStore(path), rig, engine, upscale, raw)
+        found = store_input(RecordedStore(path), rig, engine, upscale, raw, localiser)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
         raise ConfigError(f"{path.name} does not say on what it was acquired: give --rig.")
     else:
         found = recording_input(path, rig, how or ReadAs())
     named: dict[Step, str | None] = {**raw, "upscale": upscale, "separate": engine}
-    rig = found.rig
-    for step, name in named.items():
-        rig = rig.with_engine(name, step) if name else rig
-    return replace(found, rig=rig)
+    rig = found.rig if localiser is None else found.rig.with_localiser(localiser)
+    return replace(found, rig=rig.with_engines(named))
 
 
 def _refuse_read_as(path: Path, how: ReadAs | None) -> None:

@@ -5,6 +5,7 @@ Owns the way back from a store to what can compute. Writes nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,12 +18,15 @@ from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.modalities.registry import modality
 
+_PREDICTED = re.compile(r"predicted by (\S+) .* \(([0-9a-f]{12})\)$")
+
 
 def recorded_rig(
     store: RecordedStore,
     engine: str | None = None,
     upscale: str | None = None,
     raw: Mapping[Step, str | None] = MappingProxyType({}),
+    localiser: str | None = None,
 ) -> RigConfig:
     """Return the rig of a store as it was, each channel with the engines that it went through.
 
@@ -31,6 +35,7 @@ def recorded_rig(
     store : which says it
     engine, upscale : instead of those that a channel was separated and enlarged with
     raw : instead of those that saw its raw frames, by step
+    localiser : instead of what found its emitters, "none" for fits
 
     Raises
     ------
@@ -61,6 +66,8 @@ def recorded_rig(
             for task, instead in named.items()
         }
 
+    if found := localiser or _localised_by(store):
+        rig = rig.with_localiser(found)
     channels = {name: rig.channel(name) for name in store.camera_channels}
     for name in channels:
         for step, folder in used(name, {**before, **behind}).items():
@@ -75,6 +82,18 @@ def recorded_rig(
         for name, about in store.superposed.items()
     ]
     return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
+
+
+def _localised_by(store: RecordedStore) -> str | None:
+    """Return the engine that found the emitters of a store, None where none did.
+
+    A run may have used another than its rig.yaml says.
+    """
+    for image in store.images.values():
+        method = str(image.attributes["livesr"].get("method", ""))
+        if image.kind == "recon" and (named := _PREDICTED.search(method)):
+            return str(find_engine({"id": named[1], "sha256": named[2]}).folder)
+    return None
 
 
 def _exposing(channel: ChannelConfig, labels: Sequence[str], rig: RigConfig) -> ChannelConfig:
@@ -108,7 +127,8 @@ def _labels(store: RecordedStore, channel: str) -> list[str]:
 
 
 def find_engine(model: Mapping[str, Any]) -> Engine:
-    """Return the engine with the id and weights that a prediction names.
+    """Return the engine with the id and weights that a prediction names; of their hash, the first
+    digits do.
 
     Raises
     ------
@@ -121,10 +141,11 @@ def find_engine(model: Mapping[str, Any]) -> Engine:
             engine = load_engine(folder)
         except EngineError:  # a damaged one is not the one that is looked for
             continue
-        if (engine.manifest.id, engine.manifest.sha256) == (model["id"], model["sha256"]):
+        known = engine.manifest
+        if known.id == model["id"] and known.sha256.startswith(model["sha256"]):
             return engine
     raise EngineError(
         f"The store was predicted by engine {model['id']!r} with weights {model['sha256'][:12]}...,"
         " which is not among the engines here. Put its folder into ./engines, or name it: --engine"
-        " FOLDER, or --upscale FOLDER if it enlarges."
+        " FOLDER, or --upscale, --reconstruct, --restore or --localiser if it does that."
     )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from livesr.live.beside import on_pixels
 from livesr.live.normalise import background_and_scale
 from livesr.optics.psf import gaussian_sigma
 from livesr.simulation.domain import Domain, Draw, draw_brightness
@@ -32,6 +33,8 @@ PLANES = ("localisations", "widefield")
 _LOCALISATIONS = (0.01, 0.5)  # in a pixel of a bright part
 _DRAWN_PX = 0.7
 _BRIGHT_PERCENTILE, _TRIES, _FILLED = 99.5, 8, 0.05
+_UNIT = 100.0  # hundredths of a localisation, as running images have it
+_FINER = 5  # pixels of a picture, side by side in one of the camera's
 _UNCERTAINTY_PX = (0.4, 1.2)
 _PHOTONS = (50.0, 2000.0)  # of bright parts in widefield
 _BACKGROUND = (0.02, 0.3)
@@ -46,7 +49,7 @@ class SparsePairs:
     size : side of the pictures
     modality : which the pictures are said to be of
     domain : what cells are drawn from, and the optics of widefield; `pixel_size_um` is the
-        camera's, and the pictures have half of it
+        camera's, and the pictures have a fifth of it
     """
 
     size: int
@@ -65,7 +68,7 @@ class SparsePairs:
             "size": self.size,
             "planes": PLANES,
             "channels": ["Completed"],
-            "pixel_size_nm": self.domain.pixel_size_um * 500,
+            "pixel_size_nm": self.domain.pixel_size_um * 1e3 / _FINER,
             "modality": self.modality,
             "domain": self.domain.model_dump(mode="json"),
         }
@@ -80,7 +83,7 @@ class SparsePairs:
 
     def _specimen(self, draw: Draw) -> Image:
         """Return a density of emitters of which bright parts are about 1, in a filled field."""
-        pixel_um = self.domain.pixel_size_um / 2
+        pixel_um = self.domain.pixel_size_um / _FINER
         for _ in range(_TRIES):
             side = (self.size, self.size)
             cell = Cell.random(draw.rng, side, pixel_um, structures=self.domain.structures)
@@ -96,16 +99,22 @@ class SparsePairs:
     def _few(draw: Draw, density: Image) -> Image:
         """Return a picture of few localisations."""
         places = draw.rng.poisson(draw.log_uniform(_LOCALISATIONS) * density).astype(np.float32)
-        return np.asarray(gaussian_filter(places, draw.uniform(_UNCERTAINTY_PX)), np.float32)
+        drawn = gaussian_filter(places, draw.uniform(_UNCERTAINTY_PX))
+        return np.asarray(_UNIT * drawn, np.float32)
 
     def _widefield(self, draw: Draw, density: Image) -> Image:
+        """Return what the camera sees of them all, on the pixels of the picture."""
         sigma_um = gaussian_sigma(
             draw.uniform(self.domain.na), draw.uniform(self.domain.emission_um)
         )
-        blurred = gaussian_filter(density, 2 * sigma_um / self.domain.pixel_size_um)
+        blurred = gaussian_filter(density, _FINER * sigma_um / self.domain.pixel_size_um)
+        n = self.size // _FINER
+        inside = blurred[: n * _FINER, : n * _FINER]
+        blurred = inside.reshape(n, _FINER, n, _FINER).mean((1, 3))
         bright = max(float(np.percentile(blurred, _BRIGHT_PERCENTILE)), 1e-6)
         expected = draw.log_uniform(_PHOTONS) * (blurred / bright + draw.uniform(_BACKGROUND))
-        return draw.rng.poisson(expected).astype(np.float32)
+        seen = draw.rng.poisson(expected).astype(np.float32)
+        return on_pixels(seen, (self.size, self.size), _FINER)
 
 
 def _normalised(plane: Image) -> Image:

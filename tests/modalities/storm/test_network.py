@@ -9,19 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import zarr
 
 from backend_contract import make_engine
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.geometry import Geometry
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.localise import PhotonScale
 from livesr.modalities.storm.modality import STORM
 from livesr.modalities.storm.network import LIGHT_OF_ONE, NetworkLocaliser
 from livesr.modalities.storm.reconstructor import STORMReconstructor
+from livesr.simulation.blinking_rig import BlinkingBank
+from livesr.store.process import process
+from livesr.store.raw_input import raw_input
 from livesr.training.emitters import SCALE, EmitterPairs, density_map
 from rigs import core_of
 
@@ -163,6 +168,36 @@ def test_a_run_draws_what_the_network_says_and_calls_it_a_prediction(tmp_path: P
     assert len(pictures) == 2
     assert pictures[1].image.sum() > pictures[0].image.sum() > 0, "it is the running sum"
     assert pictures[0].localisations is not None
+
+
+def test_a_store_is_localised_again_as_it_was_or_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVESR_HOME", str(tmp_path / "home"))
+    engine(tmp_path / "home" / "engines" / "map", [1.0], [0.0], ["Density"])
+    whole = load_rig("virtual_storm")
+    changes = {"frames": 5, "drift_correction": False}
+    rig = whole.with_section(STORMConfig.of(whole).model_copy(update=changes))
+    frames = BlinkingBank(rig, 32, 10).frames
+    tifffile.imwrite(tmp_path / "film.tif", frames)
+    film, run = tmp_path / "film.tif", tmp_path / "run.ome.zarr"
+    process(raw_input(film, rig, localiser="map"), run)
+    process(raw_input(run), tmp_path / "again.ome.zarr")
+    process(raw_input(run, localiser="none"), tmp_path / "fits.ome.zarr")
+    process(raw_input(film, rig), tmp_path / "fitted.ome.zarr")
+    drawn = {}
+    for name, method in (
+        ("run", f"storm, predicted by {load_engine('map')}"),
+        ("again", f"storm, predicted by {load_engine('map')}"),
+        ("fits", "storm"),
+        ("fitted", "storm"),
+    ):
+        image = zarr.open_group(tmp_path / f"{name}.ome.zarr" / "recon", mode="r")
+        assert image.attrs["livesr"]["method"] == method
+        drawn[name] = np.asarray(image["0"])
+    assert np.array_equal(drawn["run"], drawn["again"])
+    assert np.array_equal(drawn["fits"], drawn["fitted"])
+    assert not np.array_equal(drawn["run"], drawn["fits"])
 
 
 def test_training_frames_and_their_map_show_the_same_emitters() -> None:

@@ -346,8 +346,8 @@ class Manifest(Model):
     window : consecutive frames in; the middle one is predicted
     raw_frames : of an engine that sees the raw frames of one time point: what each is, in its order
         ("angle 0 phase 0", or "raw 0" for whatever the rig exposes there); else empty
-    beside : what the network sees after the frames of its stream, on their pixels, as [widefield].
-        A run cannot give it yet: such an engine is for Python and `livesr evaluate`
+    beside : what the network sees after the frames of its stream, on their pixels: [widefield] is
+        the newest frame of a channel of that modality
     scale : output pixels per input pixel along each axis
     normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; behind
         "mean-deviation" the whole frame has mean 0 and standard deviation 1, also where it is seen
@@ -393,7 +393,7 @@ class Manifest(Model):
         names = [c.name for c in self.channels]
         if len(set(names)) != len(names):
             raise ValueError(f"channel names must differ, got {', '.join(names)}")
-        self._check_raw()
+        self._check_inputs()
         made = len(self.raw_frames) or 1 if self.task == "restore" else 1
         if self.task not in ("separate", "localise") and len(names) != made:
             raise ValueError(
@@ -409,7 +409,12 @@ class Manifest(Model):
             )
         return self
 
-    def _check_raw(self) -> None:
+    def _check_inputs(self) -> None:
+        if self.beside and (self.task, self.window, len(self.beside)) != ("upscale", 1, 1):
+            raise ValueError(
+                f"'beside' names one modality and goes with task upscale and window 1, got"
+                f" {', '.join(self.beside)}, {self.task!r} and window {self.window}"
+            )
         if self.task == "reconstruct" and not self.raw_frames:
             raise ValueError(
                 "an engine that does 'reconstruct' names its 'raw_frames', as [angle 0 phase 0,"
@@ -537,11 +542,6 @@ class Engine:
                 f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one"
                 f" that does {task!r}. Name it under {_PLACES[self.manifest.task]} in rig.yaml, or"
                 " choose another engine."
-            )
-        if self.manifest.beside and modality is not None:
-            raise EngineError(
-                f"Engine {self.manifest.id!r} sees {', '.join(self.manifest.beside)} beside the"
-                " frames of a channel, and a run does not pair channels yet. Use it in Python."
             )
         if raw_labels is not None and self.manifest.sees_raw:
             self._check_restores()

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 SHIPPED = frozenset({
     "50bf6eb50a687fed3158c61d0c421562f256bb0800981048a17b3bceb3717146",  # deep-storm/model.onnx
     "2d36d2b3b48387e2d7d32a69ad3e6a0d197906efc8deb036aa6b384aaab1c12c",  # unet-sim-3/model.onnx
+    "aff2fa75cd5e2d7c2b7214f6ec7964741ed6ea354faa00a91065cd48953680a8",  # sim-lowlight-9/model.onnx
     "50c15fb7b23c661e5eba59f44a22b9019cfa825f8f4d89e30ab9cb4d533b9409",  # edsr-x2/model.onnx
     "b402ce5d2a8f77d9c134fe02f39dfabe827ffe0a3ba4905191c222ecb01fb21f",  # edsr-x3/model.onnx
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx

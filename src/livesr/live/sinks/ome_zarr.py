@@ -53,6 +53,7 @@ from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, r
 from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import (
     Sink,
+    beside_facts,
     error_facts,
     mixing_facts,
     quality_facts,
@@ -360,6 +361,7 @@ class OMEZarrSink(Sink):
             warnings=frame.warnings,
             judgement=frame.judgement.written(),
             mixing=mixing_facts(frame) or None,
+            beside=beside_facts(frame.source),
             score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:

@@ -307,6 +307,12 @@ def mixing_facts(frame: MulticolorFrame) -> dict[str, list[float]]:
     return {one.label: [round(v, 4) for v in one[1:]] for one in frame.mixing}
 
 
+def beside_facts(frame: SRFrame) -> dict[str, Any] | None:
+    """Return which frame of another channel the network saw as well; None where it saw none."""
+    other = frame.beside
+    return None if other is None else {"channel": other.stream.channel, "t": other.t}
+
+
 def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:
     """Return the time from the first to the last of the moments that a sum is made of.
 

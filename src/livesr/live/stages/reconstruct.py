@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from livesr.base.frames import RawStack, SRFrame, Stream, Window
+from livesr.live.beside import NONE_YET, Companions
 from livesr.live.measurement import Measured
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RunningImage
@@ -37,6 +38,7 @@ class Reconstruct:
         self._run, self._state, self._recorded = run, run.state, run.recorded
         paths = {name: channel.path for name, channel in run.channels.items()}
         self._streams = Streams(paths, run.recorded)
+        self._companions = Companions(paths)
         self._sums = [Sum(run, path, self._streams) for path in paths.values() if path.parts]
         in_slots = all(path.on_device for path in paths.values() if not path.parts)
         slots = max(len(path.on_device) for path in paths.values()) if in_slots else 1
@@ -129,7 +131,7 @@ class Reconstruct:
             return False
         if stands_still:
             measured = measured._replace(quality=repeated_quality(measured.quality, stack.frames))
-        frame = self._frame(stack, measured)
+        frame = self._companions.with_companion(self._frame(stack, measured))
         if quality := measured.quality:
             for monitor in monitors:
                 with self._state.survived(f"Looking at {monitor.watches}"):
@@ -232,7 +234,11 @@ class Reconstruct:
         self._run.sinks.recon(frame)
         self._run.errors.measured(frame)
         self._run.audits.measured(frame)
-        if self._run.channels[frame.stream.channel].separation is None:
+        channel = self._run.channels[frame.stream.channel]
+        if channel.separation is None:
+            return
+        if (other := channel.path.networks.beside) and frame.beside is None:
+            self._run.skip_centre(frame.stream, frame.t, f"channel {other} {NONE_YET}")
             return
         with self._state.steps.measure("window"):
             windows = self._streams[frame.stream].window.push(frame)

@@ -28,6 +28,7 @@ from livesr.training.networks.classic import (
     RDN,
     SRCNN,
     VDSR,
+    LapSRN,
     MemNet,
     SRDenseNet,
     SRResNet,
@@ -54,6 +55,7 @@ __all__ = [
     "SRCNN",
     "VDSR",
     "IMCSRSingle",
+    "LapSRN",
     "MemNet",
     "RawUNet",
     "SRDenseNet",
@@ -82,6 +84,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "srresnet": SRResNet,
     "srdensenet": SRDenseNet,
     "memnet": MemNet,
+    "lapsrn": LapSRN,
     "mdsr": MDSR,
     "rdn": RDN,
 }

@@ -22,6 +22,7 @@ SRResNet: Ledig et al. 2017, "Photo-realistic single image super-resolution usin
 adversarial network".
 SRDenseNet: Tong et al. 2017, "Image super-resolution using dense skip connections".
 MemNet: Tai et al. 2017, "MemNet: a persistent memory network for image restoration".
+LapSRN: Lai et al. 2017, "Deep Laplacian pyramid networks for fast and accurate super-resolution".
 MDSR: Lim et al. 2017, "Enhanced deep residual networks for single image super-resolution".
 RDN: Zhang et al. 2018, "Residual dense network for image super-resolution".
 """
@@ -361,6 +362,43 @@ class _Memory(nn.Module):  # type: ignore[misc]
 
 def _normalised_first(inputs: int, outputs: int, gain: float = 1.0) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), conv3x3(inputs, outputs, gain))
+
+
+class LapSRN(_OneImage):
+    """A pyramid: each level doubles features and image, and adds to the image what it lacks.
+
+    The paper's loss on every level is left out: a pair has one truth. The transposed convolutions
+    of features are 3x3, which gives the 812 thousand parameters of the paper.
+    """
+
+    scales = (2, 4)
+
+    def __init__(self, scale: int = 4, depth: int = 10, width: int = 64) -> None:
+        super().__init__(scale)
+        levels = len(_FACTORS[scale])
+        self.halo = 3 + sum(-(-(depth + 1) // 2**level) for level in range(levels))
+        self.head = nn.Sequential(conv3x3(1, width), nn.LeakyReLU(0.2))
+        self.levels = nn.ModuleList(_PyramidLevel(width, depth) for _ in range(levels))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the enlarged image."""
+        features = self.head(image)
+        for level in self.levels:
+            features = level.features(features)
+            image = level.image(image) + level.lacking(features)
+        return image.float()
+
+
+class _PyramidLevel(nn.Module):  # type: ignore[misc]
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        double = nn.ConvTranspose2d(width, width, 3, stride=2, padding=1, output_padding=1)
+        layers = (m for _ in range(depth) for m in (conv3x3(width, width), nn.LeakyReLU(0.2)))
+        self.features = nn.Sequential(*layers, double, nn.LeakyReLU(0.2))
+        self.lacking = conv3x3(width, 1, _QUIET)
+        self.image = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1, bias=False)
+        linear = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        self.image.weight = nn.Parameter(torch.outer(linear, linear)[None, None])
 
 
 class MDSR(_OneImage):

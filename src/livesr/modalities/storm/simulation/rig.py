@@ -69,13 +69,16 @@ class VirtualSTORMCamera(VirtualBlinkingCamera):
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
         """Return the next frame of the bank, or what the laser makes of the fluorophores."""
         laser = _LASERS.get(str(self.get_property_value("ActivatedBy")))
-        if laser is None or (laser.power == _REFERENCE_MW and self._activated is None):
+        if self.all_lit or laser is None or self._as_simulated(laser):
             return super().next_frame(i)
         if self._activated is None:
             self._activated = ActivatedFluorophores(self.bank)
         frame, lit = self._activated.expose(laser.power / _REFERENCE_MW)
         self.lit.append(lit)
         return frame, {"Blinking-Lit": str(lit)}
+
+    def _as_simulated(self, laser: VirtualActivationLaser) -> bool:
+        return laser.power == _REFERENCE_MW and self._activated is None
 
 
 def find_storm_camera(core: CMMCorePlus) -> VirtualSTORMCamera | None:
