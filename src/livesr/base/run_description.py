@@ -31,7 +31,8 @@ class ChannelDescription:
     frames of channels `parts`, made equally bright and multiplied by `weights`. `error_map` says
     that pictures are compared with widefield ("numbers"), and that the maps are stored ("planes").
     `error_bars` are those of its predictions, `limits_stored` whether lower and upper images are
-    kept. `power_mw` is that of the light at the specimen, None where nobody said.
+    kept. `depth_range_nm` is the lowest and the highest z that a running image's localisations can
+    have, None where z is not measured. `power_mw` is that of the light at the specimen, None where nobody said.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ChannelDescription:
     limits_stored: bool = False
     power_mw: float | None = None
     raw_dark_adu: float = 0.0
+    depth_range_nm: tuple[float, float] | None = None
 
     @property
     def compared(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from livesr.base.frames import Stream
 FRAMES_LOG_VERSION = 1
 Event: TypeAlias = dict[str, Any]
 """A line that is understood: `Line`, with keys of later versions."""
-SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty", "limits", "error"]
+SeriesName: TypeAlias = Literal["raw", "recon", "depth", "sr", "uncertainty", "limits", "error"]
 _MAX_LINE_BYTES = 1 << 20
 _MAX_RAW = 100_000  # exposures of a time point, as of `storm.frames`
 _LONGEST_PATH = 1 << 15

@@ -32,6 +32,7 @@ from livesr.formats.frames_log import (
 KINDS: dict[str, SeriesName] = {
     "raw": "raw",
     "reconstruction": "recon",
+    "depth": "depth",
     "prediction": "sr",
     "uncertainty": "uncertainty",
     "limits": "limits",

@@ -159,7 +159,10 @@ class _Inferred:
         planes, exposures = self._planes(kind, channel)
         z_planes = self._z_planes(position, channel, other)
         # Axes of the array, not of the other.
-        counts = {"t": 0, **({"c": planes} if kind != "recon" and exposures == 1 else {})}
+        counts = {
+            "t": 0,
+            **({"c": planes} if kind not in ("recon", "depth") and exposures == 1 else {}),
+        }
         counts |= {**({"z": z_planes} if z_planes > 1 else {}), "y": y, "x": x}
         return self._with_shards(about, counts, file, told[1], exposures)
 
@@ -252,6 +255,7 @@ class _Inferred:
         kinds: tuple[SeriesName, ...] = (
             "raw",
             "recon",
+            "depth",
             "sr",
             "uncertainty",
             "limits",
@@ -309,7 +313,7 @@ class _Inferred:
             return (2 if self._manifests else 1), 1
         if kind == "limits":
             return 2 * len(self._predicted().channels), 1
-        return (1 if kind == "recon" else len(self._predicted().channels)), 1
+        return (1 if kind in ("recon", "depth") else len(self._predicted().channels)), 1
 
     def _predicted(self) -> Manifest:
         """Return the engine whose output the predictions are."""

@@ -42,6 +42,7 @@ _STILL_GROWING_S = 2.0
 _STATES: dict[SeriesName, State] = {
     "raw": "raw",
     "recon": "recon",
+    "depth": "estimated",
     "sr": "separated",
     "uncertainty": "estimated",
     "limits": "estimated",

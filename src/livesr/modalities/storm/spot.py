@@ -116,16 +116,10 @@ class AstigmaticSpot:
         self.z_range_px = float(z_px[0]), float(z_px[-1])
         self._starts_px = np.linspace(*self.z_range_px, _Z_STEPS, dtype=np.float32)
         self._widths = _Curves(z_px, both)
-        parts = [
-            (
-                np.array(p.width_y_nm) / pixel_size_nm,
-                np.array(p.width_x_nm) / pixel_size_nm,
-                p.share,
-            )
-            for p in config.parts
-        ]
-        whole = [(*both, np.ones(len(z_px)))]
-        self._parts = [_Curves(z_px, np.array(part)) for part in parts or whole]
+        unit = np.array([[pixel_size_nm], [pixel_size_nm], [1.0]])
+        parts = [np.array([p.width_y_nm, p.width_x_nm, p.share]) / unit for p in config.parts]
+        whole = np.vstack([both, np.ones(len(z_px))])
+        self._parts = [_Curves(z_px, part) for part in parts or [whole]]
         self.sigma_px = float(np.sqrt(both.prod(axis=0)).min())
         self.widest_px = float(np.quantile(both.max(axis=0), _BOX_HOLDS))
 

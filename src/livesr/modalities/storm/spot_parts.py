@@ -95,9 +95,7 @@ class _Fit:
     def solve(self, log_widths: Floats) -> Floats:
         """Return the coefficients of every curve, (splines, 3 * parts - 1)."""
         start = [log_widths + np.log(part[:2]) for part in _STARTS]
-        shares = np.broadcast_to(
-            [part[2] for part in _STARTS[1:]], (len(log_widths), len(_STARTS) - 1)
-        )
+        shares = np.tile([part[2] for part in _STARTS[1:]], (len(log_widths), 1))
         curves = np.linalg.lstsq(self._at, np.hstack([*start, shares]), rcond=None)[0]
         damping, (cost, matrix, slope) = 1e-2, self._normal(curves)
         for _ in range(_ITERATIONS):
@@ -112,7 +110,7 @@ class _Fit:
                     break
             else:
                 damping *= _FEWER
-        return curves
+        return np.asarray(curves)
 
     def _normal(self, curves: Floats) -> tuple[float, Floats, Floats]:
         """Return what is to be least, the matrix of its normal equations and their right side."""
@@ -136,7 +134,9 @@ class _Fit:
         return cost, matrix.reshape(curves.size, -1), slope.ravel()
 
     def _shapes(self, values: Floats) -> tuple[Floats, Floats]:
-        """Return the light of each spot, (n, pixels), and its slopes by `values`, (n, p, pixels)."""
+        """Return the light of each spot, (n, pixels), and its slopes, (n, p, pixels), by
+        `values`.
+        """
         widths, shares = _parts_of(np.clip(values, np.log(1e-3), np.log(1e3)))
         widths = np.clip(widths, *_WIDTHS_PX)
         shapes, by_width = [], []

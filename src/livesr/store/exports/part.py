@@ -24,6 +24,7 @@ Progress = Callable[[int, int], None]
 _SAID: Mapping[SeriesName, str] = {
     "raw": "raw exposure",
     "recon": "measurement",
+    "depth": "measurement",
     "sr": "prediction",
     "uncertainty": "estimate",
 }
@@ -44,7 +45,7 @@ class Part:
 
     Attributes
     ----------
-    images : kinds of images: raw, recon, sr, uncertainty
+    images : kinds of images: raw, recon, depth, sr, uncertainty
     channels : names of acquisition channels, or of structures
     positions : names of positions
     first, last : time points, both taken
