@@ -32,7 +32,8 @@ class ChannelDescription:
     that pictures are compared with widefield ("numbers"), and that the maps are stored ("planes").
     `error_bars` are those of its predictions, `limits_stored` whether lower and upper images are
     kept. `depth_range_nm` is the lowest and the highest z that a running image's localisations can
-    have, None where z is not measured. `power_mw` is that of the light at the specimen, None where nobody said.
+    have, None where z is not measured. `power_mw` is that of the light at the specimen, None where
+    nobody said.
     """
 
     name: str

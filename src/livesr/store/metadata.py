@@ -159,10 +159,8 @@ class _Inferred:
         planes, exposures = self._planes(kind, channel)
         z_planes = self._z_planes(position, channel, other)
         # Axes of the array, not of the other.
-        counts = {
-            "t": 0,
-            **({"c": planes} if kind not in ("recon", "depth") and exposures == 1 else {}),
-        }
+        alone = kind in ("recon", "depth") or exposures > 1
+        counts = {"t": 0, **({} if alone else {"c": planes})}
         counts |= {**({"z": z_planes} if z_planes > 1 else {}), "y": y, "x": x}
         return self._with_shards(about, counts, file, told[1], exposures)
 

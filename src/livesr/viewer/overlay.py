@@ -143,7 +143,7 @@ def paint_depth(
     low, high = range_nm
     level = np.nan_to_num((depth_nm - low) / max(high - low, 1e-3) * 255).clip(0, 255)
     color = ramp(DEPTH_COLORS)[level.astype(np.uint8)]
-    return (color * (grey[..., None] / np.float32(255))).astype(np.uint8)
+    return np.asarray(color * (grey[..., None] / np.float32(255)), np.uint8)
 
 
 def _opacity(light: NDArray[np.float32], span: float) -> NDArray[np.float32]:

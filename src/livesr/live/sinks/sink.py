@@ -321,7 +321,7 @@ def depth_to_uint16(depth_nm: NDArray[np.float32]) -> NDArray[np.uint16]:
     none.
     """
     raised = np.clip(np.rint(depth_nm) + DEPTH_OFFSET_NM, 1, np.iinfo(np.uint16).max)
-    return np.nan_to_num(raised, nan=0.0).astype(np.uint16)
+    return np.asarray(np.nan_to_num(raised, nan=0.0), np.uint16)
 
 
 def to_uint16(

@@ -215,7 +215,8 @@ def _mean_depth(count: Image, times_z: Image) -> Image:
     drawn, which the store rounds to none.
     """
     shown = count >= 0.5
-    return np.divide(times_z, count, out=np.full_like(count, np.nan), where=shown)
+    mean: Image = np.divide(times_z, count, out=np.full_like(count, np.nan), where=shown)
+    return mean
 
 
 class RunningImage:
