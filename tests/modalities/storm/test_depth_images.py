@@ -76,7 +76,8 @@ def test_it_is_the_mean_z_of_what_is_drawn(reconstructor: STORMReconstructor) ->
         assert depth is not None
         np.testing.assert_array_equal(np.isfinite(depth), image >= 0.5)
         middle = len(depth) // 2
-        for part, z in zip((depth[:middle, :middle], depth[middle:, middle:]), heights, strict=True):
+        first, second = depth[:middle, :middle], depth[middle:, middle:]
+        for part, z in zip((first, second), heights, strict=True):
             assert np.nanmean(part) == pytest.approx(z, abs=30)
         assert np.isnan(depth[:middle, middle:]).all()
     assert depth is running.depth_nm  # a new one for each group

@@ -109,7 +109,7 @@ class Localiser:
             if astigmatism
             else RoundSpot(sigma_nm / pixel_size_nm)
         )
-        self._radius = max(int(np.ceil(2.7 * self._spot.widest_px)), 2)
+        self._radius = self._spot.radius_px
         side = 2 * self._radius + 1
         if min(shape) < side:
             raise ValueError(
@@ -201,10 +201,10 @@ class Localiser:
         places = self._places(spots, self._radius)
         boxes = self._boxes(photons, places)
         fit = fit_gaussians(boxes, self._spot, self._noise, arrays=self._arrays)
-        reached = _reached(spots, 2 * self._radius + self._spot.room_px)
+        reached = _reached(spots, self._radius + self._spot.lone_radius_px)
         if reached.any():
             self._fit_together(photons, fit, places, boxes, np.flatnonzero(reached))
-        if self._spot.room_px:
+        if self._spot.lone_radius_px > self._radius:
             self._fit_with_room(photons, fit, spots, ~reached)
         return fit
 
@@ -212,7 +212,7 @@ class Localiser:
         self, photons: Array, fit: Fit, spots: Spots, alone: NDArray[np.bool_]
     ) -> None:
         """Fit those again that are alone and whose larger box is in the frame."""
-        radius = self._radius + self._spot.room_px
+        radius = self._spot.lone_radius_px
         inside = (spots[:, 1:] >= radius) & (spots[:, 1:] < np.array(self.shape) - radius)
         some = np.flatnonzero(alone & inside.all(axis=1))
         if not len(some):

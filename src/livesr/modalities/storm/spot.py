@@ -25,7 +25,11 @@ Width = Array | float
 
 SMALLEST_BACKGROUND = 0.05
 _Z_STEPS = 13  # of the range, that a fit may begin at
-_BOX_HOLDS = 0.75  # share of the table's wider widths that a box has room for
+_REACH = 2.7  # half of a box, in widths
+# Behind a cylindrical lens: a small box for the first fit, with few neighbours in it; for a spot that
+# stands alone one in which z is 6 % less certain than without end. Shares of the table's wider
+# widths that they are made for.
+_BOX_HOLDS, _LONE_BOX_HOLDS, _LONE_REACH = 0.25, 0.75, 4.0
 
 
 class Part(NamedTuple):
@@ -53,15 +57,15 @@ class Spot(Protocol):
     ----------
     parameters : how many are fitted
     sigma_px : width that spots are looked for with
-    widest_px : width that the box of a fit has room for
-    room_px : by how much the box of one that stands alone is larger to every side
+    radius_px, lone_radius_px : pixels from the middle of a fit's box to its edge; of one that
+        stands alone
     z_range_px : that z is kept within, where it is fitted
     """
 
     parameters: int
     sigma_px: float
-    widest_px: float
-    room_px: int
+    radius_px: int
+    lone_radius_px: int
     z_range_px: tuple[float, float]
 
     def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
@@ -78,11 +82,11 @@ class RoundSpot:
     """A spot as wide as the optics make it in focus; see `Spot`."""
 
     parameters = 4
-    room_px = 0
     z_range_px = (0.0, 0.0)
 
     def __init__(self, sigma_px: float) -> None:
-        self.sigma_px = self.widest_px = float(sigma_px)
+        self.sigma_px = float(sigma_px)
+        self.radius_px = self.lone_radius_px = _radius(_REACH * self.sigma_px)
         self._parts = (Part(self.sigma_px, self.sigma_px),)
 
     def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
@@ -107,8 +111,6 @@ class AstigmaticSpot:
     """
 
     parameters = 5
-    # The rings, which tell z, reach far: in 11 x 11 pixels z is 11 % less certain than without end.
-    room_px = 2
 
     def __init__(self, config: AstigmatismConfig, pixel_size_nm: float) -> None:
         z_px, both = np.array(config.z_nm), np.array([config.width_y_nm, config.width_x_nm])
@@ -121,7 +123,8 @@ class AstigmaticSpot:
         whole = np.vstack([both, np.ones(len(z_px))])
         self._parts = [_Curves(z_px, part) for part in parts or [whole]]
         self.sigma_px = float(np.sqrt(both.prod(axis=0)).min())
-        self.widest_px = float(np.quantile(both.max(axis=0), _BOX_HOLDS))
+        held, lone = np.quantile(both.max(axis=0), (_BOX_HOLDS, _LONE_BOX_HOLDS))
+        self.radius_px, self.lone_radius_px = _radius(_REACH * held), _radius(_LONE_REACH * lone)
 
     def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
         """Return Gaussians as wide, and as bright, as each z makes them."""
@@ -149,6 +152,10 @@ class AstigmaticSpot:
         z = xp.take(arrays.array(self._starts_px), xp.argmax(like, axis=0))
         zero = xp.zeros_like(light)
         return xp.stack([zero, zero, light, background, z])
+
+
+def _radius(reach_px: float) -> int:
+    return max(math.ceil(reach_px), 2)
 
 
 class _Curves:
