@@ -26,8 +26,8 @@ Width = Array | float
 SMALLEST_BACKGROUND = 0.05
 _Z_STEPS = 13  # of the range, that a fit may begin at
 _REACH = 2.7  # half of a box, in widths
-# Behind a cylindrical lens: a small box for the first fit, with few neighbours in it; for a spot that
-# stands alone one in which z is 6 % less certain than without end. Shares of the table's wider
+# Behind a cylindrical lens: a small box for the first fit, with few neighbours in it; for a spot
+# that stands alone one in which z is 6 % less certain than without end. Shares of the table's wider
 # widths that they are made for.
 _BOX_HOLDS, _LONE_BOX_HOLDS, _LONE_REACH = 0.25, 0.75, 4.0
 

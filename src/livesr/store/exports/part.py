@@ -27,6 +27,8 @@ _SAID: Mapping[SeriesName, str] = {
     "depth": "measurement",
     "sr": "prediction",
     "uncertainty": "estimate",
+    "limits": "error bars",
+    "error": "estimate",
 }
 
 
