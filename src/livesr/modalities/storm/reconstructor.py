@@ -214,9 +214,8 @@ def _mean_depth(count: Image, times_z: Image) -> Image:
     """Return the mean z of a pixel; NaN where less than half a hundredth of a localisation is
     drawn, which the store rounds to none.
     """
-    shown = count >= 0.5
-    mean: Image = np.divide(times_z, count, out=np.full_like(count, np.nan), where=shown)
-    return mean
+    mean = np.full_like(count, np.nan)
+    return np.asarray(np.divide(times_z, count, out=mean, where=count >= 0.5), np.float32)
 
 
 class RunningImage:
@@ -271,7 +270,7 @@ class RunningImage:
         image = self._with(stack.t, self._drawn(self._where_they_were(self.localisations)))
         if len(image) > 1:
             self.depth_nm = _mean_depth(*image)
-        return image[0].copy()
+        return np.array(image[0])
 
     def _with(self, t: int, drawn: Image) -> Image:
         """Return what is shown with a group."""

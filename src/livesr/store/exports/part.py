@@ -21,7 +21,7 @@ from livesr.formats.store import ArrayShape, Image, RecordedStore, array_shape
 from livesr.formats.zarr_files import open_array
 
 Progress = Callable[[int, int], None]
-_SAID: Mapping[SeriesName, str] = {
+SAID: Mapping[SeriesName, str] = {
     "raw": "raw exposure",
     "recon": "measurement",
     "depth": "measurement",
@@ -30,6 +30,7 @@ _SAID: Mapping[SeriesName, str] = {
     "limits": "error bars",
     "error": "estimate",
 }
+"""What kind of picture an image has."""
 
 
 class Region(NamedTuple):
@@ -113,7 +114,7 @@ class Chosen:
     @property
     def said(self) -> str:
         """What kind of picture it is: "measurement", "prediction"."""
-        return _SAID[self.image.kind]
+        return SAID[self.image.kind]
 
     @property
     def title(self) -> str:
