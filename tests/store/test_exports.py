@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ import zarr
 from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
 from livesr.base.errors import ConfigError, RunError, StoreError
 from livesr.base.frames import LOCALISATION, LOCALISATION_3D, Stream
+from livesr.formats.frames_log import SeriesName
 from livesr.formats.localisations import HEADER, header, read_localisations, rows
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.exports.export import export
-from livesr.store.exports.part import Part, Region
+from livesr.store.exports.part import SAID, Part, Region
 
 STREAM = Stream(0, "488")
 
@@ -39,6 +41,10 @@ def store(tmp_path: Path) -> Path:
             sink.separated(multicolor_frame(t))
     sink.close({})
     return sink.path
+
+
+def test_every_kind_of_image_has_a_word() -> None:
+    assert set(SAID) == set(get_args(SeriesName))
 
 
 def pixels(store: Path, name: str) -> np.ndarray:

@@ -267,6 +267,8 @@ class SRFrame:
     jump_nm : (y, x) by which the specimen jumped between the group before and this one; else None
     emitters_per_um2 : localised in a frame of this group, per square micrometre of the field; None
         where no emitters are looked for
+    depth_nm : mean z of what is drawn in each pixel, float32 (y, x), NaN where nothing is; None
+        where z is not measured
     quality : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there
         too; None elsewhere
@@ -300,6 +302,7 @@ class SRFrame:
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
     emitters_per_um2: float | None = None
+    depth_nm: NDArray[np.float32] | None = field(default=None, compare=False)
     group: NDArray[np.float32] | None = field(default=None, compare=False)
     beside: SRFrame | None = field(default=None, compare=False)
     newest: int = 0

@@ -31,9 +31,10 @@ class ChannelDescription:
     frames of channels `parts`, made equally bright and multiplied by `weights`. `error_map` says
     that pictures are compared with widefield ("numbers"), and that the maps are stored ("planes").
     `error_bars` are those of its predictions, `limits_stored` whether lower and upper images are
-    kept. `power_mw` is that of the light at the specimen, None where nobody said. `kept_updates`
-    are the numbers of exposures after which a picture of a group under way is made, where those are
-    to be stored.
+    kept. `depth_range_nm` is the lowest and the highest z that a running image's localisations can
+    have, None where z is not measured. `power_mw` is that of the light at the specimen, None where
+    nobody said. `kept_updates` are the numbers of exposures after which a picture of a group under
+    way is made, where those are to be stored.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ChannelDescription:
     power_mw: float | None = None
     raw_dark_adu: float = 0.0
     kept_updates: tuple[int, ...] = ()
+    depth_range_nm: tuple[float, float] | None = None
 
     @property
     def compared(self) -> tuple[str, ...]:

@@ -53,7 +53,9 @@ def export(
     ] = None,
     series: Annotated[
         str | None,
-        typer.Option(help="Images: raw,recon,sr,uncertainty; all without.", rich_help_panel=_STORE),
+        typer.Option(
+            help="Images: raw,recon,depth,sr,uncertainty; all without.", rich_help_panel=_STORE
+        ),
     ] = None,
     channels: Annotated[
         str | None,

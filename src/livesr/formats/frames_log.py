@@ -36,7 +36,9 @@ from livesr.base.frames import Stream
 FRAMES_LOG_VERSION = 1
 Event: TypeAlias = dict[str, Any]
 """A line that is understood: `Line`, with keys of later versions."""
-SeriesName: TypeAlias = Literal["raw", "recon", "rolling", "sr", "uncertainty", "limits", "error"]
+SeriesName: TypeAlias = Literal[
+    "raw", "recon", "rolling", "depth", "sr", "uncertainty", "limits", "error"
+]
 _MAX_LINE_BYTES = 1 << 20
 _MAX_RAW = 100_000  # exposures of a time point, as of `storm.frames`
 _LONGEST_PATH = 1 << 15
@@ -53,6 +55,7 @@ STORED_STATES: Mapping[SeriesName, State] = {
     "raw": "raw",
     "recon": "recon",
     "rolling": "rolling",
+    "depth": "estimated",
     "sr": "separated",
     "uncertainty": "estimated",
     "limits": "estimated",

@@ -69,6 +69,11 @@ ERROR_WARNING = (
 ERROR_SCALE = 0.1
 """ADU of the exposures for each number of an error map."""
 
+DEPTH_OFFSET_NM = 10_000
+"""What a depth image adds to z in nm; its zeros are pixels without a localisation."""
+DEPTH_COLORS = ("3C50FF", "00C8FF", "30E070", "FFE030", "FF4030")
+"""From the lowest z to the highest."""
+
 
 def series_name(kind: SeriesName, run: RunDescription, position: int, channel: str) -> str:
     """Return an image's folder.
@@ -98,6 +103,8 @@ def series_specs(
         specs["recon"] = _recon(run, position, channel)
         if channel.kept_updates and run.stack(position, channel.name).z_planes == 1:
             specs["rolling"] = _rolling(run, position, channel)
+    if run.record_recon and channel.depth_range_nm:
+        specs["depth"] = _depth(run, position, channel)
     if channel.labels:
         specs["sr"] = _sr(run, position, channel)
     if channel.uncertainty:
@@ -234,6 +241,25 @@ def _rolling(run: RunDescription, position: int, channel: ChannelDescription) ->
         title=f"rolling {whole.title}",
         exposures=len(exposures),
         provenance={**whole.provenance, **about},
+    )
+
+
+def _depth(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    provenance = {
+        "kind": "depth",
+        "prediction": False,
+        "method": channel.recon_method,
+        "note": "Mean z of the localisations that the running image draws in a pixel; 0: none.",
+        "range_nm": channel.depth_range_nm,
+        "colors": DEPTH_COLORS,
+        "intensity": {"unit": "nm", "scale": 1.0, "offset": DEPTH_OFFSET_NM},
+    }
+    return replace(
+        _recon(run, position, channel),
+        name=series_name("depth", run, position, channel.name),
+        title="depth (mean z of localisations)",
+        labels=("depth",),
+        provenance={**_about(run, position, channel), **provenance},
     )
 
 

@@ -33,6 +33,7 @@ KINDS: dict[str, SeriesName] = {
     "raw": "raw",
     "reconstruction": "recon",
     "rolling": "rolling",
+    "depth": "depth",
     "prediction": "sr",
     "uncertainty": "uncertainty",
     "limits": "limits",

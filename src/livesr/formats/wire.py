@@ -26,11 +26,12 @@ INPUT: Final = b"sr/input"
 UNCERTAINTY: Final = b"sr/uncertainty"
 LIMITS: Final = b"sr/limits"
 ERROR: Final = b"sr/error"
+DEPTH: Final = b"sr/depth"
 WIDEFIELD: Final = b"sr/widefield"
 RAW: Final = b"raw/frame"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR, WIDEFIELD, RAW)
+PICTURES: Final = (FRAME, INPUT, DEPTH, UNCERTAINTY, LIMITS, ERROR, WIDEFIELD, RAW)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0

@@ -51,6 +51,7 @@ from livesr.live.reconstruct.reconstructor import (
     Fades,
     Reconstructor,
     RunningImage,
+    TellsDepth,
     Updates,
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
@@ -389,6 +390,9 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_unit_scale=way.unit_scale if measured == way.method else 1.0,
         power_mw=raw.rig.channel(raw.channel).power_mw,
         raw_dark_adu=_dark_adu(raw.rig),
+        depth_range_nm=reconstructor.depth_range_nm
+        if isinstance(reconstructor, TellsDepth)
+        else None,
     )
 
 

@@ -7,7 +7,7 @@ shows them; nothing is written.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +30,7 @@ _ORDER: tuple[SeriesName, ...] = (  # the last lies on top
     "raw",
     "rolling",
     "recon",
+    "depth",
     "error",
     "limits",
     "uncertainty",
@@ -136,6 +137,8 @@ def _pixels(store: RecordedStore, image: Image) -> Array:
     if image.kind == "raw":
         return da.moveaxis(data, 1, 0) if "c" in image.scale else data
     values = data.astype(np.float32) - np.float32(_offset(image))
+    if image.kind == "depth":
+        values = da.where(data > 0, values, np.nan)
     return da.where(_held(store, image).reshape(_beside(image, stored.shape)), values, np.nan)
 
 
@@ -163,7 +166,7 @@ def _held(store: RecordedStore, image: Image) -> NDArray[np.bool_]:
 
 def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:
     """Return name, colour and contrast of a measurement, a prediction or an estimate."""
-    measured = {"recon": "", "rolling": "rolling "}
+    measured = {"recon": "", "rolling": "rolling ", "depth": "depth "}
     kind = {**dict.fromkeys(measured, MEASUREMENT), "sr": PREDICTION}.get(image.kind, ESTIMATE)
     method = image.attributes["livesr"].get("method", "reconstruction")
     what = channel["label"].removeprefix("SR ")
@@ -171,6 +174,15 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
         what = f"{measured[image.kind]}{method}"
     window, offset = channel["window"], _offset(image)
     predicted = ("sr", image.position, image.channel) in store.images
+    if image.kind == "depth":  # multiplied with the running image below it: its z in colour
+        stops = [[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in _depth_colors(image)]
+        return {
+            "name": layer_name("depth, nm", kind, *_places(store, image)),
+            "colormap": {"name": "depth", "colors": stops},
+            "contrast_limits": tuple(image.attributes["livesr"]["range_nm"]),
+            "blending": "multiplicative",
+            "visible": not predicted,
+        }
     return {
         "name": layer_name(what, kind, *_places(store, image)),
         "colormap": f"#{channel['color']}",
@@ -178,6 +190,10 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
         "blending": "translucent" if image.kind in measured else "additive",
         "visible": image.kind == "sr" or (image.kind == "recon" and not predicted),
     }
+
+
+def _depth_colors(image: Image) -> Sequence[str]:
+    return tuple(image.attributes["livesr"]["colors"])
 
 
 def _raw_look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:

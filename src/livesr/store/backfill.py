@@ -44,7 +44,14 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import Sink, mixing_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    Sink,
+    depth_to_uint16,
+    mixing_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 from livesr.live.sources.replay import feed
 from livesr.store.levels import drop_levels
 from livesr.store.process import Progress, build_paths, refuse_residual_plane
@@ -521,6 +528,7 @@ class _FillSink(Sink):
         place = todo.position, todo.channel
         self._images: dict[SeriesName, Image | None] = {
             "recon": store.images.get(("recon", *place)),
+            "depth": store.images.get(("depth", *place)),
             "sr": store.images.get(("sr", *place)),
             **{kind: store.images.get((kind, *place)) for kind in ESTIMATES},
         }
@@ -530,6 +538,7 @@ class _FillSink(Sink):
         self._shards: dict[tuple[SeriesName, tuple[int, int]], _Shard] = {}
         wanted: dict[SeriesName, frozenset[Key]] = {
             "recon": todo.measure,
+            "depth": todo.measure,
             "sr": todo.predict,
             **dict.fromkeys(ESTIMATES, todo.predict),
         }
@@ -555,6 +564,8 @@ class _FillSink(Sink):
             facts["localisations"] = len(frame.localisations)
             facts["emitters_per_um2"] = frame.emitters_per_um2
         self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
+        if self._images["depth"] and frame.depth_nm is not None:
+            self._put("depth", "estimated", frame, depth_to_uint16(frame.depth_nm), {})
 
     def _keep_localisations(self, frame: SRFrame) -> None:
         """Put what was localised among the others; before the journal says that it is done."""

@@ -159,7 +159,8 @@ class _Inferred:
         planes, exposures = self._planes(kind, channel)
         z_planes = self._z_planes(position, channel, other)
         # Axes of the array, not of the other.
-        counts = {"t": 0, **({"c": planes} if kind != "recon" and exposures == 1 else {})}
+        alone = kind in ("recon", "depth") or exposures > 1
+        counts = {"t": 0, **({} if alone else {"c": planes})}
         counts |= {**({"z": z_planes} if z_planes > 1 else {}), "y": y, "x": x}
         return self._with_shards(about, counts, file, told[1], exposures)
 
@@ -253,6 +254,7 @@ class _Inferred:
             "raw",
             "recon",
             "rolling",
+            "depth",
             "sr",
             "uncertainty",
             "limits",
@@ -312,7 +314,7 @@ class _Inferred:
             return (2 if self._manifests else 1), 1
         if kind == "limits":
             return 2 * len(self._predicted().channels), 1
-        return (1 if kind == "recon" else len(self._predicted().channels)), 1
+        return (1 if kind in ("recon", "depth") else len(self._predicted().channels)), 1
 
     def _predicted(self) -> Manifest:
         """Return the engine whose output the predictions are."""

@@ -244,15 +244,20 @@ def grayscale(
     return np.take(_levels(*window, gamma), image, out=picture, mode="wrap")
 
 
-@lru_cache
 def palette(lut: Lut) -> Picture:
     """Red, green and blue of every level, uint8 (256, 3); shared, so read-only."""
-    anchors = np.array([rgb_of(color) for color in _ANCHORS[lut].split()], float)
+    return ramp(tuple(_ANCHORS[lut].split()))
+
+
+@lru_cache
+def ramp(colors: tuple[str, ...]) -> Picture:
+    """Return 256 colours that run straight between some, uint8 (256, 3); shared, so read-only."""
+    anchors = np.array([rgb_of(color) for color in colors], float)
     at, levels = np.linspace(0, 255, len(anchors)), np.arange(256)
     table = np.stack([np.interp(levels, at, part) for part in anchors.T], axis=1)
-    colors: Picture = np.rint(table).astype(np.uint8)
-    colors.setflags(write=False)
-    return colors
+    levelled: Picture = np.rint(table).astype(np.uint8)
+    levelled.setflags(write=False)
+    return levelled
 
 
 def colored(grey: Picture, lut: Lut) -> Picture:

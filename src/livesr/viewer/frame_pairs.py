@@ -40,7 +40,7 @@ class FramePair:
     prediction, where it was estimated. `separated` says of a measurement that is asked for by
     itself that there are predictions of its stream. `error` is the comparison with widefield: of a
     running stream the newest, which may be of an earlier moment. `widefield` is the mean of the
-    exposures, where it was asked for.
+    exposures, where it was asked for. `depth` is how high lies what the measurement draws, nm.
     """
 
     prediction: Message | None
@@ -50,6 +50,7 @@ class FramePair:
     separated: bool = False
     error: Message | None = None
     widefield: Message | None = None
+    depth: Message | None = None
 
     @property
     def shown(self) -> Message:
@@ -198,11 +199,13 @@ class LiveFramePairs:
         prediction = self._subscriber.newest("sr/frame", channel=channel, position=position, z=z)
         if prediction is not None and not (measured and measurement is not None):
             subscriber = self._subscriber
+            measured_of_it = subscriber.measurement_of(prediction)
             return FramePair(
                 prediction,
-                subscriber.measurement_of(prediction),
+                measured_of_it,
                 uncertainty=subscriber.uncertainty_of(prediction),
                 error=self._error_of(prediction),
+                depth=subscriber.depth_of(measured_of_it) if measured_of_it else None,
             )
         if measurement is None:
             return None
@@ -211,6 +214,7 @@ class LiveFramePairs:
             measurement,
             separated=prediction is not None,
             error=self._error_of(measurement),
+            depth=self._subscriber.depth_of(measurement),
         )
 
     def _error_of(self, message: Message) -> Message | None:

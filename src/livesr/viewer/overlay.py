@@ -1,4 +1,5 @@
-"""Where a prediction does not add up, and where it is uncertain: painted over the measurement.
+"""Where a prediction does not add up, where it is uncertain, and how high what is measured lies:
+painted over the measurement.
 
 Owns the colours and the scale. Knows no stream.
 """
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.viewer.composite import Picture
+from livesr.formats.layout import DEPTH_COLORS
+from livesr.viewer.composite import Picture, ramp
 
 # Okabe and Ito: apart for every common colour blindness, and from the channels, which are not shown
 # under them.
@@ -113,6 +115,35 @@ def paint_error(grey: Picture, error: NDArray[np.float32], span: float) -> Pictu
     if grey.shape != error.shape:
         raise ValueError(f"the error map is {error.shape}, the measurement {grey.shape}")
     return _painted(grey, [np.float32(value) for value in WRONG], _opacity(error, span))
+
+
+def paint_depth(
+    grey: Picture, depth_nm: NDArray[np.float32], range_nm: tuple[float, float]
+) -> Picture:
+    """Give every pixel of `grey` the colour of its z, as bright as it is.
+
+    Parameters
+    ----------
+    grey : running image, uint8 (y, x)
+    depth_nm : mean z, float32 (y, x), NaN where nothing is
+    range_nm : z of the first and of the last of `DEPTH_COLORS`
+
+    Returns
+    -------
+    Picture
+        uint8 (y, x, 3), newly allocated.
+
+    Raises
+    ------
+    ValueError
+        If the sizes differ.
+    """
+    if grey.shape != depth_nm.shape:
+        raise ValueError(f"the depth is {depth_nm.shape}, the measurement {grey.shape}")
+    low, high = range_nm
+    level = np.nan_to_num((depth_nm - low) / max(high - low, 1e-3) * 255).clip(0, 255)
+    color = ramp(DEPTH_COLORS)[level.astype(np.uint8)]
+    return np.asarray(color * (grey[..., None] / np.float32(255)), np.uint8)
 
 
 def _opacity(light: NDArray[np.float32], span: float) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ _TOPICS: dict[SeriesName, str] = {
     "rolling": "sr/input",
     "uncertainty": "sr/uncertainty",
     "error": "sr/error",
+    "depth": "sr/depth",
 }
 _SCENES_KEPT = 8  # a paused pair is drawn anew for every change of contrast
 
@@ -197,6 +198,7 @@ class StoreSource:
             index,
             self._message("uncertainty", stream, t),
             error=self._message("error", stream, t),
+            depth=self._message("depth", stream, t),
         )
 
     def _widefield(self, stream: Stream, t: int) -> Message | None:
@@ -234,6 +236,13 @@ class StoreSource:
             scale = self._images[key].attributes["livesr"]["intensity"]["scale"]
             pixels = pixels * np.float32(scale)
         header = self._header(self._images[key], stream, t, line, pixels.shape)
+        if kind == "depth":
+            above = pixels.astype(np.float32) - np.float32(header.offset_adu)
+            pixels = np.where(pixels > 0, above, np.float32(np.nan))
+            low_high = self._images[key].attributes["livesr"]["range_nm"]
+            channels = (WireChannel(label="depth", window=tuple(low_high)),)
+            about = {"offset_adu": 0, "unit": "nm", "channels": channels}
+            header = header.model_copy(update=about)
         return Message(_TOPICS[kind], header, pixels)
 
     def _under_way(self, stream: Stream, t: int, picture: int) -> Message:
@@ -282,7 +291,7 @@ class StoreSource:
             z=stream.z,
             t=t,
             shape=shape,
-            axes="yx" if image.kind in ("recon", "rolling") else "cyx",
+            axes="yx" if image.kind in ("recon", "rolling", "depth") else "cyx",
             offset_adu=intensity.get("offset", 0),
             unit=unit.get("unit", "ADU"),
             unit_scale=unit.get("scale", 1.0),

@@ -19,6 +19,7 @@ import zmq
 from livesr.base.errors import ConfigError
 from livesr.formats.keys import ViewerKeys
 from livesr.formats.wire import (
+    DEPTH,
     END,
     ERROR,
     FRAME,
@@ -47,6 +48,7 @@ _BESIDE = {
     INPUT.decode(): _MEASUREMENTS_KEPT,
     WIDEFIELD.decode(): _MEASUREMENTS_KEPT,
     UNCERTAINTY.decode(): _UNCERTAINTIES_KEPT,
+    DEPTH.decode(): _MEASUREMENTS_KEPT,
 }
 _WANTED_S = 3.0  # after which what is sent on demand is asked for no longer
 
@@ -91,7 +93,7 @@ class Subscriber:
     def __init__(
         self,
         endpoint: str,
-        topics: tuple[bytes, ...] = (FRAME, INPUT, UNCERTAINTY, ERROR, STATUS),
+        topics: tuple[bytes, ...] = (FRAME, INPUT, DEPTH, UNCERTAINTY, ERROR, STATUS),
         keys: Path | None = None,
     ) -> None:
         self._keys = ViewerKeys.read(keys) if keys else None
@@ -243,6 +245,12 @@ class Subscriber:
                 self._listeners = tuple(one for one in self._listeners if one is not call)
 
         return end
+
+    def depth_of(self, measurement: Message) -> Message | None:
+        """Return how high what a running image draws lies, None where there is none."""
+        with self._changed:
+            kept = self._beside.get((DEPTH.decode(), *measurement.key[1:]), ())
+            return _of_moment(kept, measurement.header.t)
 
     def next_frame(self, topic: str = "sr/frame", timeout_s: float | None = None) -> Message | None:
         """Wait for a message of a topic that was not returned here before.

@@ -172,6 +172,8 @@ class RunningImage(Protocol):
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     emitters_per_um2 : localised in a frame of the last group, per square micrometre; None where no
         emitters are looked for
+    depth_nm : mean z of what is drawn in each pixel of the last picture, float32 (y, x), NaN where
+        nothing is; a new array for each; None where z is not measured
     given_drift_nm : drift of every exposure, (exposures, axes), where it is known beforehand and
         not to be followed; set before the first group
     """
@@ -180,6 +182,7 @@ class RunningImage(Protocol):
     drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
     emitters_per_um2: float | None = None
+    depth_nm: NDArray[np.float32] | None = None
     given_drift_nm: NDArray[np.float64] | None = None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:
@@ -204,6 +207,15 @@ class Accumulates(Protocol):
         self, correct: Callable[[list[Pixels]], NDArray[np.float32]] | None = None
     ) -> RunningImage:
         """Return what one stream of one run accumulates; `correct` is applied to its frames."""
+
+
+@runtime_checkable
+class TellsDepth(Protocol):
+    """A reconstruction that may know how high what it draws lies."""
+
+    @property
+    def depth_range_nm(self) -> tuple[float, float] | None:
+        """Lowest and highest z in nm; None where z is not measured."""
 
 
 @runtime_checkable

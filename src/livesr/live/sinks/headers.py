@@ -167,6 +167,19 @@ class PictureHeaders:
             localised=_localised(frame, len(channel.raw_labels)),
         )
 
+    def depth(self, frame: SRFrame, seq: int) -> WireHeader:
+        """Describe `frame.depth_nm`."""
+        channel = self._run.channel(frame.stream.channel)
+        return WireHeader(
+            **{**self._common(frame, seq), "dtype": "<f4"},
+            shape=frame.image.shape,
+            axes="yx",
+            pixel_size_um=channel.recon_pixel_size_um,
+            channels=(WireChannel(label="depth", window=channel.depth_range_nm),),
+            unit="nm",
+            ai={"prediction": False},
+        )
+
     def widefield(self, frame: Widefield, seq: int, pixels: Pixels) -> WireHeader:
         """Describe `pixels`, which are `frame.image` as uint16."""
         channel = self._run.channel(frame.stream.channel)

@@ -54,6 +54,7 @@ from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import (
     Sink,
     beside_facts,
+    depth_to_uint16,
     error_facts,
     mixing_facts,
     quality_facts,
@@ -130,6 +131,7 @@ class OMEZarrSink(Sink):
             "raw": 0,
             "recon": 0,
             "rolling": 0,
+            "depth": 0,
             "sr": 0,
             "uncertainty": 0,
             "limits": 0,
@@ -199,6 +201,9 @@ class OMEZarrSink(Sink):
             for kind, spec in layout.series_specs(run, position, channel).items():
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
+            if channel.depth_range_nm and "depth" in place.series:
+                low, high = (layout.DEPTH_OFFSET_NM + z for z in channel.depth_range_nm)
+                place.series["depth"].windows = ((low, high),)
             place.allocate(channel.recon_shape)
             if "rolling" in place.series:
                 place.film = GroupFilm(channel.kept_updates)
@@ -321,6 +326,9 @@ class OMEZarrSink(Sink):
             time_shift_ms=time_shift_ms(frame.parts),
             span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
+        if frame.depth_nm is not None and "depth" in place.series:
+            planes = (depth_to_uint16(frame.depth_nm),)
+            self._take("depth", "estimated", frame.stream, frame.t, planes)
         self._roll(frame)
 
     def updated(self, frame: SRFrame) -> None:
@@ -766,7 +774,7 @@ class OMEZarrSink(Sink):
 
         Write it down once early, so that a running store can be viewed.
         """
-        if kind != "sr":
+        if kind not in ("sr", "depth"):  # theirs are given
             series.windows = place.follow(kind, planes) * len(planes)
         if not series.windows_written and series.next >= _EARLY_TIME_POINTS * series.spec.z_planes:
             series.windows_written = True

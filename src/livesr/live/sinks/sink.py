@@ -16,6 +16,7 @@ from livesr.base.errors import ConfigError
 from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.registry import Registry
 from livesr.base.run_description import RunDescription
+from livesr.formats.layout import DEPTH_OFFSET_NM
 
 SINKS = Registry(
     "sink",
@@ -320,6 +321,14 @@ def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:
     """
     times = [part.t_acq_ns for part in parts]
     return (max(times) - min(times)) / 1e6 if times else None
+
+
+def depth_to_uint16(depth_nm: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return z as a store has it: whole nm above `DEPTH_OFFSET_NM` below focus, 0 where there is
+    none.
+    """
+    raised = np.clip(np.rint(depth_nm) + DEPTH_OFFSET_NM, 1, np.iinfo(np.uint16).max)
+    return np.asarray(np.nan_to_num(raised, nan=0.0), np.uint16)
 
 
 def to_uint16(

@@ -34,6 +34,7 @@ from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.keys import PublisherKeys
 from livesr.formats.wire import (
+    DEPTH,
     END,
     ERROR,
     FRAME,
@@ -129,6 +130,7 @@ class ZeroMQSink(Sink):
             + bool(channel.uncertainty)
             + bool(channel.error_map)
             + bool(channel.error_bars)
+            + bool(channel.depth_range_nm)
             for channel in run.channels
         )
         _configure(xpub, self._address, messages, with_keys=self._keys is not None)
@@ -145,7 +147,9 @@ class ZeroMQSink(Sink):
         self._publisher.start()
 
     def recon(self, frame: SRFrame) -> None:
-        """Publish a measurement on `sr/input`."""
+        """Publish a measurement on `sr/input`, right after its depth on `sr/depth`."""
+        if frame.depth_nm is not None:
+            self._offer(DEPTH, frame)
         self._offer(INPUT, frame)
 
     def updated(self, frame: SRFrame) -> None:
@@ -339,6 +343,8 @@ class _Publisher:
         elif topic == LIMITS and isinstance(content, MulticolorFrame):
             if limits := content.limits:
                 self._send(topic, self._headers.limits(content, seq), np.concatenate(limits))
+        elif topic == DEPTH and isinstance(content, SRFrame):
+            self._send(topic, self._headers.depth(content, seq), content.depth_nm)
         elif isinstance(content, FrameErrors):
             self._send(topic, self._headers.errors(content, seq), content.planes)
         elif isinstance(content, MulticolorFrame):

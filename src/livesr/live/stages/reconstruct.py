@@ -172,6 +172,7 @@ class Reconstruct:
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
             emitters_per_um2=stream.running.emitters_per_um2 if stream.running else None,
+            depth_nm=stream.running.depth_nm if stream.running else None,
             group=measured.group,
             span_ms=stack.span_ms
             if self._run.channels[stack.stream.channel].path.updates

@@ -4,9 +4,9 @@ Owns the search for beads, the curves, their report and picture. Writes rig.yaml
 `livesr.base.rig_file`.
 
 Huang et al. 2008, Science 319, 810: beads on a coverslip are seen at known steps of the stage, and
-their widths along y and x are measured at each. Here a second, wider Gaussian, the same for all,
-takes the light of the objective's rings, without which z is a quarter less certain than the light
-allows.
+their widths along y and x are measured at each. A second, wider Gaussian, the same for all, takes
+the light of the objective's rings, so that the widths tell z. What is fitted to emitters later has
+more of the spot's shape: `spot_parts.py`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
 from livesr.evaluation.contact_sheet import TILE_PX, sheet, tile
 from livesr.modalities.calibrator import CalibrationSettings, CalibrationTable
-from livesr.modalities.storm.config import AstigmatismConfig, STORMConfig
+from livesr.modalities.storm.config import AstigmaticPart, AstigmatismConfig, STORMConfig
 from livesr.modalities.storm.localise import PhotonScale
 from livesr.modalities.storm.modality import sigma_nm
+from livesr.modalities.storm.spot_parts import Parts, fit_parts
 from livesr.modalities.storm.spot_shape import fit_widths
 
 Floats = NDArray[np.floating[Any]]
@@ -119,8 +120,8 @@ class BeadStack:
             If it cannot be changed; it stays as it was.
         """
         values = {
-            f"storm.astigmatism.{name}": list(value) if isinstance(value, tuple) else value
-            for name, value in self.fitted.model_dump().items()
+            f"storm.astigmatism.{name}": value
+            for name, value in self.fitted.model_dump(mode="json").items()
             if name != "z_factor"  # of the specimen, not of the lens
         }
         write_values(rig_file, values)
@@ -262,8 +263,7 @@ def _measured(
 ) -> BeadStack:
     n, planes = boxes.shape[:2]
     every = boxes.reshape(n * planes, *boxes.shape[2:])
-    halo = _halo(every, sigma_px, excess)
-    fitted = fit_widths(every, sigma_px, excess, halo)
+    fitted = fit_widths(every, sigma_px, excess, _halo(every, sigma_px, excess))
     widths = (fitted.widths_px * pixel_nm).reshape(n, planes, 2)
     known = (fitted.error < _MAX_ERROR).reshape(n, planes)
     stage_nm = (np.arange(planes) - (planes - 1) / 2) * step_nm
@@ -272,7 +272,11 @@ def _measured(
     for _ in range(_ALIGNED_AGAIN):
         z_nm += _beside(curves, z_nm, widths, good)[:, None]
         curves = _curves(z_nm[good], widths[good])
-    table = _table(curves, z_nm[good], halo)
+    table = _table(curves, z_nm[good])
+    used = good & (z_nm >= table.z_nm[0] - _ROW_NM) & (z_nm <= table.z_nm[-1] + _ROW_NM)
+    its = used.ravel()
+    beads_there = every[its], fitted.places_px[its], z_nm[used], fitted.widths_px[its]
+    table = _with_parts(table, fit_parts(*beads_there, np.array(table.z_nm), excess), pixel_nm)
     sharpest = int(np.argmin(np.abs(np.median(z_nm[good.any(axis=1)], axis=0))))
     beads = int(good.any(axis=1).sum())
     off_nm = _off(table, z_nm[good], widths[good])
@@ -359,7 +363,7 @@ def _beside(curves: BSpline, z_nm: Floats, widths: Floats, good: NDArray[np.bool
     return np.asarray(found - np.median(found[good.any(axis=1)]))
 
 
-def _table(curves: BSpline, z_nm: Floats, halo: tuple[float, float]) -> AstigmatismConfig:
+def _table(curves: BSpline, z_nm: Floats) -> AstigmatismConfig:
     """Return the widths between which z both tell z one way and are not too large."""
     low, high = np.quantile(z_nm, (0.02, 0.98))
     z = np.arange(np.ceil(low / _ROW_NM), np.floor(high / _ROW_NM) + 1) * _ROW_NM
@@ -378,10 +382,20 @@ def _table(curves: BSpline, z_nm: Floats, halo: tuple[float, float]) -> Astigmat
         raise CalibrationError(_NO_LENS)
     kept = slice(first, last + 1)
     y, x = (tuple(np.round(column, 1).tolist()) for column in widths[kept].T)
-    share, factor = halo
-    return AstigmatismConfig(
-        z_nm=tuple(z[kept].tolist()), width_y_nm=y, width_x_nm=x, halo=share, halo_factor=factor
+    return AstigmatismConfig(z_nm=tuple(z[kept].tolist()), width_y_nm=y, width_x_nm=x)
+
+
+def _with_parts(table: AstigmatismConfig, parts: Parts, pixel_nm: float) -> AstigmatismConfig:
+    """Return the table with the Gaussians that are fitted."""
+    named = tuple(
+        AstigmaticPart(
+            share=tuple(np.round(share, 4).tolist()),
+            width_y_nm=tuple(np.round(y * pixel_nm, 1).tolist()),
+            width_x_nm=tuple(np.round(x * pixel_nm, 1).tolist()),
+        )
+        for (y, x), share in zip(parts.widths_px, parts.shares, strict=True)
     )
+    return table.model_copy(update={"parts": named})
 
 
 def _off(table: AstigmatismConfig, z_nm: Floats, widths_nm: Floats) -> float:

@@ -6,17 +6,28 @@ Owns the model and its defaults. Reads no file.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from livesr.base.config import Model, Number, PixelSizeNm, Positive, Section
 
 
+class AstigmaticPart(Model):
+    """A Gaussian that is a part of a single emitter's image, at every z of the table."""
+
+    share: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    """Of the light; all parts together have 1."""
+    width_y_nm: tuple[Positive, ...]
+    """Standard deviation along y, nm."""
+    width_x_nm: tuple[Positive, ...]
+    """Standard deviation along x, nm."""
+
+
 class AstigmatismConfig(Model):
     """A cylindrical lens: the widths of a single emitter's image along y and x, which say its z.
 
-    Between the z of the table the widths are cubic splines; nothing is localised beyond.
+    Between the z of the table all curves are cubic splines; nothing is localised beyond.
     """
 
     z_nm: Annotated[tuple[Number, ...], Field(min_length=4, max_length=1000)]
@@ -25,22 +36,37 @@ class AstigmatismConfig(Model):
     """Standard deviation along y, from image top to bottom, at each z, nm."""
     width_x_nm: tuple[Positive, ...]
     """Standard deviation along x at each z, nm."""
-    halo: Annotated[float, Field(ge=0, le=0.8)] = 0.0
-    """Share of the light in a wider Gaussian around the first: an objective's rings."""
-    halo_factor: Annotated[float, Field(ge=1.2, le=6)] = 2.5
-    """How many times as wide that is."""
+    parts: Annotated[tuple[AstigmaticPart, ...], Field(max_length=8)] = ()
+    """Gaussians that the image is the sum of, which is what is fitted: an objective's rings, and
+    the cross in focus. Without, one with these widths.
+    """
     z_factor: Annotated[float, Field(gt=0, le=2)] = 1.0
     """What a step of the stage is in the specimen: below 1 where an oil objective looks into
     water (Huang et al. 2008, Science 319, 810, have 0.79).
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_now(cls, values: Any) -> Any:
+        if isinstance(values, dict) and {"halo", "halo_factor"} & set(values):
+            raise ValueError(
+                "halo and halo_factor are no longer known, 'parts' are what is fitted: measure the"
+                " lens again, livesr calibrate RIG --beads STACK.tif --z-step 25"
+            )
+        return values
+
     @model_validator(mode="after")
     def _is_table(self) -> Self:
         lengths = [len(c) for c in (self.z_nm, self.width_y_nm, self.width_x_nm)]
+        lengths += [len(c) for p in self.parts for c in (p.share, p.width_y_nm, p.width_x_nm)]
         if len(set(lengths)) > 1:
             raise ValueError(
-                f"z_nm, width_y_nm and width_x_nm have {lengths} numbers, expected as many of each"
+                "z_nm, width_y_nm, width_x_nm and those of the parts have"
+                f" {lengths} numbers, expected as many of each"
             )
+        shares = [sum(at) for at in zip(*(p.share for p in self.parts), strict=True)]
+        if any(abs(share - 1) > 0.01 for share in shares):
+            raise ValueError("the shares of the parts do not add up to 1 at every z")
         if any(b <= a for a, b in pairwise(self.z_nm)):
             raise ValueError("the numbers of z_nm do not increase from one to the next")
         return self

@@ -23,7 +23,7 @@ from livesr.modalities.storm.spot import (
 )
 
 _ITERATIONS, _ITERATIONS_AGAIN = 6, 2
-_ITERATIONS_3D = 10
+_ITERATIONS_3D = 6
 _LARGEST_STEP_PX, _LARGEST_STEP_Z_PX = 0.5, 1.5
 _SPOTS = 512  # of a block
 
@@ -233,8 +233,9 @@ def _in_focus(theta: Array, part: Part, side: int, arrays: Arrays) -> list[Array
 def _with_depth(theta: Array, part: Part, side: int, arrays: Arrays) -> list[Array]:
     in_y, dy, wy = profile_and_slopes(side, theta[Y, :], part.y, arrays)
     in_x, dx, wx = profile_and_slopes(side, theta[X, :], part.x, arrays)
-    in_y, dy, wy = (part.share * values for values in (in_y, dy, wy))
-    by_z = _outer(wy * part.y_slope, in_x) + _outer(in_y, wx * part.x_slope)
+    by_z_of_y = part.share * part.y_slope * wy + part.share_slope * in_y
+    in_y, dy = part.share * in_y, part.share * dy
+    by_z = _outer(by_z_of_y, in_x) + _outer(in_y, wx * part.x_slope)
     return [*(_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))), by_z]
 
 

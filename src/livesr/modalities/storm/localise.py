@@ -109,7 +109,7 @@ class Localiser:
             if astigmatism
             else RoundSpot(sigma_nm / pixel_size_nm)
         )
-        self._radius = max(int(np.ceil(2.7 * self._spot.widest_px)), 2)
+        self._radius = self._spot.radius_px
         side = 2 * self._radius + 1
         if min(shape) < side:
             raise ValueError(
@@ -195,16 +195,40 @@ class Localiser:
         return at[highest]
 
     def _fit(self, photons: Array, spots: Spots) -> Fit:
-        """Fit every spot, then those that others reach again, beside what these are found to
-        give.
+        """Fit every spot; then those that others reach again, beside what these are found to give,
+        and those that stand alone, if that helps, with more around them.
         """
-        arrays, spot, noise = self._arrays, self._spot, self._noise
-        places = self._places(spots)
+        places = self._places(spots, self._radius)
         boxes = self._boxes(photons, places)
-        fit = fit_gaussians(boxes, spot, noise, arrays=arrays)
-        crowded = np.flatnonzero(_reached(spots, 2 * self._radius))
-        if not (len(crowded) and _ROUNDS):
-            return fit
+        fit = fit_gaussians(boxes, self._spot, self._noise, arrays=self._arrays)
+        reached = _reached(spots, self._radius + self._spot.lone_radius_px)
+        if reached.any():
+            self._fit_together(photons, fit, places, boxes, np.flatnonzero(reached))
+        if self._spot.lone_radius_px > self._radius:
+            self._fit_with_room(photons, fit, spots, ~reached)
+        return fit
+
+    def _fit_with_room(
+        self, photons: Array, fit: Fit, spots: Spots, alone: NDArray[np.bool_]
+    ) -> None:
+        """Fit those again that are alone and whose larger box is in the frame."""
+        radius = self._spot.lone_radius_px
+        inside = (spots[:, 1:] >= radius) & (spots[:, 1:] < np.array(self.shape) - radius)
+        some = np.flatnonzero(alone & inside.all(axis=1))
+        if not len(some):
+            return
+        arrays = self._arrays
+        where, boxes = arrays.array(some), self._boxes(photons, self._places(spots[some], radius))
+        start = arrays.xp.take(fit.theta, where, axis=1)
+        again = fit_gaussians(boxes, self._spot, self._noise, start=start, arrays=arrays)
+        for kept, refitted in zip(fit, again, strict=True):
+            arrays.put(kept, where, refitted)
+
+    def _fit_together(
+        self, photons: Array, fit: Fit, places: Array, boxes: Array, crowded: NDArray[np.intp]
+    ) -> None:
+        """Fit those again that others reach, beside what these are found to give."""
+        arrays, spot, noise = self._arrays, self._spot, self._noise
         where, xp = arrays.array(crowded), arrays.xp
         theta, its_places = xp.take(fit.theta, where, axis=1), xp.take(places, where, axis=2)
         its_boxes, again = xp.take(boxes, where, axis=2), Fit(theta)
@@ -217,13 +241,12 @@ class Localiser:
             )
         for kept, refitted in zip(fit, again, strict=True):
             arrays.put(kept, where, refitted)
-        return fit
 
-    def _places(self, spots: Spots) -> Array:
+    def _places(self, spots: Spots, radius: int) -> Array:
         """Return the pixels of the box of each spot, through all frames, (side, side, n)."""
         frame, y, x = spots.T
         height, width = self.shape
-        around = np.arange(-self._radius, self._radius + 1)
+        around = np.arange(-radius, radius + 1)
         middle = (frame * height + y) * width + x
         return self._arrays.array((around[:, None] * width + around)[:, :, None] + middle)
 
@@ -260,11 +283,11 @@ class Localiser:
         found["y_nm"] = (theta[Y] + row + 0.5) * self._pixel_size_nm
         found["x_nm"] = (theta[X] + column + 0.5) * self._pixel_size_nm
         found["photons"], found["background"] = theta[PHOTONS], theta[BACKGROUND]
-        core = self._spot.parts(theta)[0]
-        found["sigma_nm"] = core.x * self._pixel_size_nm
+        width_y, width_x = self._spot.widths(theta)
+        found["sigma_nm"] = width_x * self._pixel_size_nm
         found["uncertainty_nm"] = error_px[good] * self._pixel_size_nm
         if self.astigmatism:
-            found["sigma_y_nm"] = core.y * self._pixel_size_nm
+            found["sigma_y_nm"] = width_y * self._pixel_size_nm
             in_specimen = self._pixel_size_nm * self.astigmatism.z_factor
             found["z_nm"] = theta[Z] * in_specimen
             found["z_uncertainty_nm"] = errors[Z] * in_specimen

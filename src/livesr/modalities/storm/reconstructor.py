@@ -89,11 +89,19 @@ class STORMReconstructor:
         return localiser.predicted_by if isinstance(localiser, NetworkLocaliser) else ""
 
     @property
+    def depth_range_nm(self) -> tuple[float, float] | None:
+        """Lowest and highest z that is measured; None without a cylindrical lens."""
+        lens = self.localiser.astigmatism
+        return (lens.z_nm[0] * lens.z_factor, lens.z_nm[-1] * lens.z_factor) if lens else None
+
+    @property
     def memory_bytes(self) -> int:
         """The running image and what a group needs while it is localised."""
         block = 4 * min(self.frames, FRAMES_AT_ONCE) * math.prod(self.localiser.shape) * 4
         drift = self._trackers_bytes() if self.drift_correction else 0
-        return block + drift + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
+        planes = 1 if self.depth_range_nm is None else 2
+        drawn = 4 * math.prod(self.shape) * planes
+        return block + drift + drawn * (3 + (self.sliding_groups or 0))
 
     def _trackers_bytes(self) -> int:
         deep = DepthTracker(self.field_nm).memory_bytes if self.localiser.astigmatism else 0
@@ -135,20 +143,27 @@ class STORMReconstructor:
             )
         return self.localiser.localise(frames, numbers)
 
-    def draw(self, localisations: NDArray[np.void]) -> Image:
-        """Draw `localisations`, float32 of `shape`, hundredths of a localisation."""
+    def draw(self, localisations: NDArray[np.void], times: str | None = None) -> Image:
+        """Draw `localisations`, float32 of `shape`, hundredths of a localisation.
+
+        Parameters
+        ----------
+        times : name of what each of them is multiplied by
+        """
         seen = localisations[localisations["uncertainty_nm"] <= self._max_uncertainty_nm]
+        light = seen[times] if times else np.ones(len(seen), np.float32)
         nm: dict[str, Floats] = {name: seen[name] for name in ("y_nm", "x_nm", "uncertainty_nm")}
         y, x, sigma = (values / np.float32(self._pixel_size_nm) for values in nm.values())
         picture = np.zeros(self.shape, np.float32)
         if self._render == "histogram":
-            _add_squares(picture, y, x, np.full_like(sigma, _NARROWEST_PX), 0)
+            _add_squares(picture, y, x, np.full_like(sigma, _NARROWEST_PX), light, 0)
             return picture
         # Squares of few sizes, so that an emitter that is known well costs little.
         reach = np.searchsorted(_REACHES_PX[:-1], 3 * sigma)
         for i, radius in enumerate(_REACHES_PX):
             this = reach == i
-            _add_squares(picture, y[this], x[this], np.maximum(sigma[this], _NARROWEST_PX), radius)
+            width = np.maximum(sigma[this], _NARROWEST_PX)
+            _add_squares(picture, y[this], x[this], width, light[this], radius)
         return picture
 
     def drift_of(self, localisations: NDArray[np.void], exposures: int) -> NDArray[np.float64]:
@@ -165,14 +180,17 @@ class STORMReconstructor:
         return RunningImage(self, correct)
 
 
-def _add_squares(picture: Image, y: Floats, x: Floats, sigma: Floats, radius: int) -> None:
-    """Add a Gaussian of one localisation at every (y, x), integrated over the pixels up to `radius`
-    from it.
+def _add_squares(
+    picture: Image, y: Floats, x: Floats, sigma: Floats, light: Floats, radius: int
+) -> None:
+    """Add a Gaussian of `light` localisations at every (y, x), integrated over the pixels up to
+    `radius` from it.
     """
     row, column = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
     around = np.arange(-radius, radius + 1)
     rows, columns = row[:, None] + around, column[:, None] + around
     weights = _shares(rows, y, sigma)[:, :, None] * _shares(columns, x, sigma)[:, None, :]
+    weights *= light[:, None, None]
     inside = ((rows >= 0) & (rows < picture.shape[0]))[:, :, None] & (
         (columns >= 0) & (columns < picture.shape[1])
     )[:, None]
@@ -192,6 +210,14 @@ def _shares(pixels: NDArray[np.intp], centre: Floats, sigma: Floats) -> Floats:
     )
 
 
+def _mean_depth(count: Image, times_z: Image) -> Image:
+    """Return the mean z of a pixel; NaN where less than half a hundredth of a localisation is
+    drawn, which the store rounds to none.
+    """
+    mean = np.full_like(count, np.nan)
+    return np.asarray(np.divide(times_z, count, out=mean, where=count >= 0.5), np.float32)
+
+
 class RunningImage:
     """What one stream has localised so far.
 
@@ -202,11 +228,15 @@ class RunningImage:
         correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     emitters_per_um2 : found in a frame of the last group
+    depth_nm : mean z of what is drawn in each pixel, float32 (y, x), NaN where nothing is; None
+        where z is not measured
     """
 
     def __init__(self, reconstructor: STORMReconstructor, correct: Correct | None = None) -> None:
         self._reconstructor, self._correct = reconstructor, correct
-        self._image = np.zeros(reconstructor.shape, np.float32)
+        # What is drawn, and where z is measured the same times z: (planes, y, x).
+        planes = 1 if reconstructor.depth_range_nm is None else 2
+        self._image = np.zeros((planes, *reconstructor.shape), np.float32)
         self._groups: deque[tuple[int, Image]] = deque()
         self._tracker = (
             DriftTracker(reconstructor.field_nm) if reconstructor.drift_correction else None
@@ -217,6 +247,7 @@ class RunningImage:
         self.jump_nm: tuple[float, float] | None = None
         self.given_drift_nm: NDArray[np.float64] | None = None
         self.emitters_per_um2: float | None = None
+        self.depth_nm: Image | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
         self._density: Image | None = None
 
@@ -236,19 +267,26 @@ class RunningImage:
         self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
         field_um2 = math.prod(this.field_nm) / 1e6
         self.emitters_per_um2 = round(len(self.localisations) / (len(came) * field_um2), 4)
-        drawn = self._drawn(self._where_they_were(self.localisations))
-        if this.sliding_groups is None:
+        image = self._with(stack.t, self._drawn(self._where_they_were(self.localisations)))
+        if len(image) > 1:
+            self.depth_nm = _mean_depth(*image)
+        return np.array(image[0])
+
+    def _with(self, t: int, drawn: Image) -> Image:
+        """Return what is shown with a group."""
+        sliding = self._reconstructor.sliding_groups
+        if sliding is None:
             self._image += drawn
-            return self._image.copy()
-        self._groups.append((stack.t, drawn))
-        while self._groups[0][0] <= stack.t - this.sliding_groups:
+            return self._image
+        self._groups.append((t, drawn))
+        while self._groups[0][0] <= t - sliding:
             self._groups.popleft()
         # Summed anew: adding and subtracting would leave the rounding of everything that ever was
         # in it.
-        image = self._groups[0][1].copy()
-        for _, later in list(self._groups)[1:]:
-            image += later
-        return image
+        self._image[:] = 0
+        for _, group in self._groups:
+            self._image += group
+        return self._image
 
     def _localise(self, stack: RawStack, block: list[int]) -> NDArray[np.void]:
         frames = [frame for raw in block if (frame := stack.frames[raw]) is not None]
@@ -261,9 +299,13 @@ class RunningImage:
         return found
 
     def _drawn(self, localisations: NDArray[np.void]) -> Image:
-        if self._density is None:
-            return self._reconstructor.draw(localisations)
-        return self._reconstructor.summed(self._density, self.drift_nm or (0.0, 0.0))
+        this = self._reconstructor
+        if self._density is not None:
+            return this.summed(self._density, self.drift_nm or (0.0, 0.0))[None]
+        planes = [this.draw(localisations)]
+        if this.depth_range_nm is not None:
+            planes.append(this.draw(localisations, "z_nm"))
+        return np.stack(planes)
 
     def _where_they_were(self, localisations: NDArray[np.void]) -> NDArray[np.void]:
         """Return the localisations without the drift since the first group."""

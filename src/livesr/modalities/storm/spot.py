@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from livesr.live.arrays import HOST, Array, Arrays
@@ -24,7 +25,11 @@ Width = Array | float
 
 SMALLEST_BACKGROUND = 0.05
 _Z_STEPS = 13  # of the range, that a fit may begin at
-_BOX_HOLDS = 0.75  # share of the table's wider widths that a box has room for
+_REACH = 2.7  # half of a box, in widths
+# Behind a cylindrical lens: a small box for the first fit, with few neighbours in it; for a spot
+# that stands alone one in which z is 6 % less certain than without end. Shares of the table's wider
+# widths that they are made for.
+_BOX_HOLDS, _LONE_BOX_HOLDS, _LONE_REACH = 0.25, 0.75, 4.0
 
 
 class Part(NamedTuple):
@@ -32,16 +37,17 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    share : of the spot's light
     y, x : widths, pixels, one value or (n,)
-    y_slope, x_slope : their derivatives by z
+    share : of the spot's light
+    y_slope, x_slope, share_slope : their derivatives by z
     """
 
-    share: float
     y: Width
     x: Width
+    share: Width = 1.0
     y_slope: Width = 0.0
     x_slope: Width = 0.0
+    share_slope: Width = 0.0
 
 
 class Spot(Protocol):
@@ -51,19 +57,22 @@ class Spot(Protocol):
     ----------
     parameters : how many are fitted
     sigma_px : width that spots are looked for with
-    widest_px : width that the box of a fit has room for
+    radius_px, lone_radius_px : pixels from the middle of a fit's box to its edge; of one that
+        stands alone
     z_range_px : that z is kept within, where it is fitted
     """
 
     parameters: int
     sigma_px: float
-    widest_px: float
+    radius_px: int
+    lone_radius_px: int
     z_range_px: tuple[float, float]
 
     def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
-        """Return the Gaussians that fitted spots, (`parameters`, n), are the sum of; the narrowest
-        first.
-        """
+        """Return the Gaussians that fitted spots, (`parameters`, n), are the sum of."""
+
+    def widths(self, theta: Array, arrays: Arrays = HOST) -> tuple[Width, Width]:
+        """Return the widths along y and x of the one Gaussian that is most like each spot."""
 
     def start(self, boxes: Array, arrays: Arrays = HOST) -> Array:
         """Return where the fits of boxes (side, side, n), photo-electrons, begin."""
@@ -76,12 +85,17 @@ class RoundSpot:
     z_range_px = (0.0, 0.0)
 
     def __init__(self, sigma_px: float) -> None:
-        self.sigma_px = self.widest_px = float(sigma_px)
-        self._parts = (Part(1.0, self.sigma_px, self.sigma_px),)
+        self.sigma_px = float(sigma_px)
+        self.radius_px = self.lone_radius_px = _radius(_REACH * self.sigma_px)
+        self._parts = (Part(self.sigma_px, self.sigma_px),)
 
     def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
         """Return one Gaussian, the same for all."""
         return self._parts
+
+    def widths(self, theta: Array, arrays: Arrays = HOST) -> tuple[Width, Width]:
+        """Return its width."""
+        return self.sigma_px, self.sigma_px
 
     def start(self, boxes: Array, arrays: Arrays = HOST) -> Array:
         """Return the middle, and what exceeds the border."""
@@ -99,40 +113,31 @@ class AstigmaticSpot:
     parameters = 5
 
     def __init__(self, config: AstigmatismConfig, pixel_size_nm: float) -> None:
-        self._config = config
         z_px, both = np.array(config.z_nm), np.array([config.width_y_nm, config.width_x_nm])
         z_px, both = z_px / pixel_size_nm, both / pixel_size_nm
         self.z_range_px = float(z_px[0]), float(z_px[-1])
         self._starts_px = np.linspace(*self.z_range_px, _Z_STEPS, dtype=np.float32)
-        curves = CubicSpline(z_px, both, axis=1, bc_type="natural")
-        self._knots_px = z_px.astype(np.float32)
-        self._pieces = curves.c.astype(np.float32)  # (power, between two knots, axis)
+        self._widths = _Curves(z_px, both)
+        unit = np.array([[pixel_size_nm], [pixel_size_nm], [1.0]])
+        parts = [np.array([p.width_y_nm, p.width_x_nm, p.share]) / unit for p in config.parts]
+        whole = np.vstack([both, np.ones(len(z_px))])
+        self._parts = [_Curves(z_px, part) for part in parts or [whole]]
         self.sigma_px = float(np.sqrt(both.prod(axis=0)).min())
-        self.widest_px = float(np.quantile(both.max(axis=0), _BOX_HOLDS))
+        held, lone = np.quantile(both.max(axis=0), (_BOX_HOLDS, _LONE_BOX_HOLDS))
+        self.radius_px, self.lone_radius_px = _radius(_REACH * held), _radius(_LONE_REACH * lone)
 
     def parts(self, theta: Array, arrays: Arrays = HOST) -> Sequence[Part]:
-        """Return a Gaussian as wide as each z makes it, and the halo."""
-        (y, y_slope), (x, x_slope) = self._widths(theta[4, :], arrays)
-        halo, wider = self._config.halo, self._config.halo_factor
-        core = Part(1 - halo, y, x, y_slope, x_slope)
-        if not halo:
-            return (core,)
-        return core, Part(halo, *(values * wider for values in core[1:]))
-
-    def _widths(self, z_px: Array, arrays: Arrays) -> list[tuple[Array, Array]]:
-        """Return the widths along y and x, and their derivatives."""
-        xp, knots = arrays.xp, arrays.array(self._knots_px)
-        z = xp.clip(z_px, *self.z_range_px)
-        last = len(self._knots_px) - 2
-        piece = xp.clip(xp.searchsorted(knots, z, side="right") - 1, 0, last)
-        dz, made = z - xp.take(knots, piece), []
-        for axis in (0, 1):
-            a, b, c, d = (
-                xp.take(arrays.array(np.ascontiguousarray(power[:, axis])), piece)
-                for power in self._pieces
-            )
-            made.append((((a * dz + b) * dz + c) * dz + d, (3.0 * a * dz + 2.0 * b) * dz + c))
+        """Return Gaussians as wide, and as bright, as each z makes them."""
+        made = []
+        for curves in self._parts:
+            values, slopes = curves(theta[4, :], arrays)
+            made.append(Part(*values, *slopes))
         return made
+
+    def widths(self, theta: Array, arrays: Arrays = HOST) -> tuple[Width, Width]:
+        """Return the table's."""
+        (y, x), _ = self._widths(theta[4, :], arrays)
+        return y, x
 
     def start(self, boxes: Array, arrays: Arrays = HOST) -> Array:
         """Return the middle, what exceeds the border, and the z whose spot is most like each."""
@@ -147,6 +152,39 @@ class AstigmaticSpot:
         z = xp.take(arrays.array(self._starts_px), xp.argmax(like, axis=0))
         zero = xp.zeros_like(light)
         return xp.stack([zero, zero, light, background, z])
+
+
+def _radius(reach_px: float) -> int:
+    return max(math.ceil(reach_px), 2)
+
+
+class _Curves:
+    """Cubic splines of z, constant beyond the table.
+
+    Parameters
+    ----------
+    z_px, values : the table, (n,) and (curves, n)
+    """
+
+    def __init__(self, z_px: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        self._range = float(z_px[0]), float(z_px[-1])
+        self._knots = z_px.astype(np.float32)
+        pieces = CubicSpline(z_px, values, axis=1, bc_type="natural").c
+        # (curve, power, between two knots)
+        self._pieces = np.ascontiguousarray(pieces.transpose(2, 0, 1).astype(np.float32))
+
+    def __call__(self, z_px: Array, arrays: Arrays) -> tuple[list[Array], list[Array]]:
+        """Return the value of each, (n,), and its derivative."""
+        xp, knots = arrays.xp, arrays.array(self._knots)
+        z = xp.clip(z_px, *self._range)
+        last = len(self._knots) - 2
+        piece = xp.clip(xp.searchsorted(knots, z, side="right") - 1, 0, last)
+        dz, values, slopes = z - xp.take(knots, piece), [], []
+        for powers in self._pieces:
+            a, b, c, d = (xp.take(arrays.array(power), piece) for power in powers)
+            values.append(((a * dz + b) * dz + c) * dz + d)
+            slopes.append((3.0 * a * dz + 2.0 * b) * dz + c)
+        return values, slopes
 
 
 def light_of(spot: Spot, theta: Array, side: int, arrays: Arrays = HOST) -> Array:

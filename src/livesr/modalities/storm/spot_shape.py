@@ -159,11 +159,13 @@ class Ellipses(NamedTuple):
 
     Attributes
     ----------
+    places_px : (y, x) from the middle of the box, (n, 2)
     widths_px : along y and x, (n, 2)
     error : of the logarithm of one over the other, (n,); infinite where the fit found no spot
     misfit : chi squared of each, (n,)
     """
 
+    places_px: Floats
     widths_px: Floats
     error: Floats
     misfit: Floats
@@ -208,7 +210,7 @@ def fit_widths(
     variance = np.linalg.inv(normal)[:, [4, 5], [4, 5]] * excess
     misfit = ((boxes.reshape(n, -1) - expected) ** 2 * weight).sum(axis=1)
     error = np.where(good, np.sqrt((variance / widths**2).sum(axis=1)), np.inf)
-    return Ellipses(widths, error, misfit)
+    return Ellipses(theta[:, :2], widths, error, misfit)
 
 
 def _model(theta: Floats, side: int, halo: tuple[float, float]) -> tuple[Floats, Floats]:

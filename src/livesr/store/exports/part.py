@@ -21,13 +21,17 @@ from livesr.formats.store import ArrayShape, Image, RecordedStore, array_shape
 from livesr.formats.zarr_files import open_array
 
 Progress = Callable[[int, int], None]
-_SAID: Mapping[SeriesName, str] = {
+SAID: Mapping[SeriesName, str] = {
     "raw": "raw exposure",
     "recon": "measurement",
     "rolling": "measurement",
+    "depth": "measurement",
     "sr": "prediction",
     "uncertainty": "estimate",
+    "limits": "error bars",
+    "error": "estimate",
 }
+"""What kind of picture an image has."""
 
 
 class Region(NamedTuple):
@@ -45,7 +49,7 @@ class Part:
 
     Attributes
     ----------
-    images : kinds of images: raw, recon, sr, uncertainty
+    images : kinds of images: raw, recon, depth, sr, uncertainty
     channels : names of acquisition channels, or of structures
     positions : names of positions
     first, last : time points, both taken
@@ -111,7 +115,7 @@ class Chosen:
     @property
     def said(self) -> str:
         """What kind of picture it is: "measurement", "prediction"."""
-        return _SAID[self.image.kind]
+        return SAID[self.image.kind]
 
     @property
     def title(self) -> str:

@@ -130,7 +130,7 @@ def _imagej(image: Chosen) -> dict[str, Any]:
         "min": min(label.window[0] for label in labels),
         "max": max(label.window[1] for label in labels),
         "Ranges": tuple(value for label in labels for value in label.window),
-        "LUTs": [_lut(label.color) for label in labels],
+        "LUTs": [_lut(label.color, image.image.attributes["livesr"]) for label in labels],
         "Info": _description(image),
     }
     if t * z * c <= _MAX_LABELLED:
@@ -180,8 +180,13 @@ def missing_times(image: Chosen) -> list[str]:
     ]
 
 
-def _lut(color: str) -> NDArray[np.uint8]:
-    """Ramp from black to a colour, (3, 256)."""
+def _lut(color: str, about: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Ramp from black to a colour, (3, 256); of depth through its own, black where nothing is."""
+    if colors := about.get("colors"):
+        stops = np.array([list(bytes.fromhex(each)) for each in colors])
+        at = np.linspace(0, len(stops) - 1, 256)
+        table = [np.interp(at, np.arange(len(stops)), part) for part in stops.T]
+        return np.where(np.arange(256) > 0, np.rint(table), 0).astype(np.uint8)
     rgb = np.frombuffer(bytes.fromhex(color), np.uint8).astype(np.uint16)
     ramp = np.arange(256, dtype=np.uint16)
     return (rgb[:, None] * ramp // 255).astype(np.uint8)

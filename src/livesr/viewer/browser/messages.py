@@ -55,6 +55,7 @@ class View(_Part):
     widefield : how the mean of the exposures is shown beside them; None shows none
     residual, uncertainty, error : paint it over the measurement, in the prediction's place; the
         first of them
+    depth : give the measurement the colours of its z, where that is known
     raw : 16-bit planes instead of JPEG
     safe : colours that a red-green blind eye tells apart, where the page has not chosen one
     histogram : send histograms now and then
@@ -68,6 +69,7 @@ class View(_Part):
     residual: bool = False
     uncertainty: bool = False
     error: bool = False
+    depth: bool = True
     raw: bool = False
     safe: bool = False
     histogram: bool = False

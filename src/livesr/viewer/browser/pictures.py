@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.timing import now_ns
+from livesr.formats.layout import DEPTH_COLORS
 from livesr.formats.wire import Message, WireChannel, WireLocalised
 from livesr.viewer.browser.messages import ChannelDisplay, View
 from livesr.viewer.composite import (
@@ -39,7 +40,14 @@ from livesr.viewer.frame_pairs import (
     residual_plane,
     uncertainty_plane,
 )
-from livesr.viewer.overlay import FAINTEST, FULL, paint_error, paint_residual, paint_uncertainty
+from livesr.viewer.overlay import (
+    FAINTEST,
+    FULL,
+    paint_depth,
+    paint_error,
+    paint_residual,
+    paint_uncertainty,
+)
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +110,7 @@ class PictureMaker:
         if pair is None:
             return None
         parts = pair.prediction, pair.measurement, pair.widefield, pair.uncertainty, pair.error
-        moments = map(_moment, parts)
+        moments = map(_moment, (*parts, pair.depth))
         key = (view, pair.index, pair.separated, *moments)
         if (frame := self._frames.get(key)) is None:
             try:
@@ -187,6 +195,7 @@ class PictureMaker:
             "unit": header.unit,
             "uncertainty": pair.uncertainty is not None,
             "error": _rsp(pair),
+            "depth": None if view.raw else _depth_scale(pair),
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
             "judgement": _judgement(pair.prediction),
@@ -231,6 +240,8 @@ class PictureMaker:
             painted = (
                 self._error_painted(pair, view) if not pair.prediction and view.error else None
             )
+            if painted is None and view.depth:
+                painted = self._depth_painted(pair, view)
             if painted is None:
                 painted = colored(self._measurement(pair, view), view.measurement.lut)
             yield "measurement", pair.measurement, painted
@@ -282,6 +293,13 @@ class PictureMaker:
         if found is None or found[0].shape != self._measurement(pair, view).shape:
             return None
         return paint_error(self._measurement(pair, view), *found)
+
+    def _depth_painted(self, pair: FramePair, view: View) -> Picture | None:
+        if (range_nm := depth_range_nm(pair)) is None:
+            return None
+        assert pair.depth is not None
+        assert pair.depth.pixels is not None
+        return paint_depth(self._measurement(pair, view), pair.depth.pixels, range_nm)
 
     def _measurement(self, pair: FramePair, view: View) -> Picture:
         assert pair.measurement is not None
@@ -346,6 +364,20 @@ def _rsp(pair: FramePair) -> dict[str, Any] | None:
     header = pair.error.header
     numbers = {label: finite(n.get("rsp")) for label, n in header.compared.items()}
     return {"t": header.t, "rsp": numbers}
+
+
+def depth_range_nm(pair: FramePair) -> tuple[float, float] | None:
+    """Return the z of the first and the last colour; None where z is not known."""
+    if pair.depth is None or pair.depth.pixels is None or not pair.depth.header.channels:
+        return None
+    return pair.depth.header.channels[0].window
+
+
+def _depth_scale(pair: FramePair) -> dict[str, Any] | None:
+    """Return what the page says of the colours of z, None without them."""
+    if (range_nm := depth_range_nm(pair)) is None:
+        return None
+    return {"range_nm": [finite(z) for z in range_nm], "colors": DEPTH_COLORS}
 
 
 def channel_views(pair: FramePair, view: View) -> list[ChannelView]:

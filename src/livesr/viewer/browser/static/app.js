@@ -13,7 +13,7 @@ import { Streams } from "./streams.js";
 const MODES = ["beside", "split", "prediction", "channels", "measurement"];
 const THEMES = ["system", "dark", "light"];
 
-const display = { mode: "beside", residual: false, uncertainty: false, error: false, raw: false, safe: false, widefield: false };
+const display = { mode: "beside", residual: false, uncertainty: false, error: false, depth: true, raw: false, safe: false, widefield: false };
 const readout = new Readout();
 const channels = new Channels(byId("channels"), sendView);
 const streams = new Streams(byId("streams"), sendView);
@@ -162,6 +162,7 @@ byId("help-open").onclick = help;
 byId("residual-on").onchange = () => toggleOverlay("residual");
 byId("uncertainty-on").onchange = () => toggleOverlay("uncertainty");
 byId("error-on").onchange = () => toggleOverlay("error");
+byId("depth-on").onchange = () => toggle("depth-on", "depth");
 byId("raw-on").onchange = () => toggle("raw-on", "raw");
 byId("safe-on").onchange = toggleSafe;
 byId("widefield-on").onclick = () => setWidefield(!display.widefield);
@@ -173,6 +174,7 @@ listen([
   ["r", "Residual: where the channels do not add up", () => toggleOverlay("residual")],
   ["u", "Uncertainty: where the network is not sure (runs with --uncertainty)", () => toggleOverlay("uncertainty")],
   ["e", "Error map: where the picture contradicts widefield (runs with --error-map)", () => toggleOverlay("error")],
+  ["z", "Depth in colour, in STORM with a cylindrical lens", () => toggle("depth-on", "depth")],
   ["w", "Widefield beside it: the mean of the exposures", () => !byId("widefield-on").disabled && setWidefield(!display.widefield)],
   ["l", "Line profile: draw over a picture; again puts it away", () => tools.toggle("line")],
   ["m", "Mean of a region: draw over a picture; again puts it away", () => tools.toggle("region")],

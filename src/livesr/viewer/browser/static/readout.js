@@ -97,6 +97,7 @@ export class Readout {
     const latency = this.frame?.latency_ms ?? 0;
     looksBad("latency", state === "live" && latency > LATE_MS && latency * rate > LATE_FRAMES * 1000);
     this.showOverlay();
+    this.showDepth();
     this.showState(state);
   }
 
@@ -107,6 +108,16 @@ export class Readout {
       const text = overlay === name && range ? `${range.map((value) => amount(value, unit)).join(" … ")} ${unit}` : "";
       if (byId(`${name}-scale`).textContent !== text) byId(`${name}-scale`).textContent = text;
     }
+  }
+
+  /** The colours of z, and what is at their ends. */
+  showDepth() {
+    const depth = this.frame?.depth;
+    byId("depth-row").hidden = !depth;
+    if (!depth) return;
+    const [low, ramp, high] = byId("depth-scale").children;
+    [low.textContent, high.textContent] = depth.range_nm.map((z) => `${Math.round(z)} nm`);
+    ramp.style.background = `linear-gradient(90deg, ${depth.colors.map(cssColor).join(", ")})`;
   }
 
   showState(state) {
