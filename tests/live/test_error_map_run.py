@@ -13,13 +13,17 @@ import yaozarrs
 import zarr
 
 from livesr.base.compute import ComputeConfig
+from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import FrameErrors
 from livesr.formats.store import RecordedStore
 from livesr.live import error_maps
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
+from livesr.modalities.fluctuation.config import FluctuationConfig
+from livesr.modalities.storm.config import STORMConfig
 from livesr.optics.error_map import error_map
+from livesr.simulation.blinking_rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
@@ -30,6 +34,8 @@ from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, lines, moving_groups, sim_rig
 
 N_T = 4
+FILM = 8  # groups
+BLINKING = {"virtual_storm": STORMConfig, "virtual_fluctuation": FluctuationConfig}
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +220,92 @@ def test_what_waits_for_predictions_is_bounded(
     errors.measured = watched  # type: ignore[method-assign]
     run.record(moving_groups(8))
     assert 0 < most <= 2
+
+
+# -- pictures that reach back ----------------------------------------------------------------------
+
+
+def blinking_rig(name: str, **settings: Any) -> RigConfig:
+    whole = load_rig(name)
+    optics = whole.optics.model_copy(update={"pixel_size_nm": 65.0})  # of `Live`
+    rig = whole.model_copy(update={"optics": optics})
+    section = BLINKING[name].of(rig)
+    return rig.with_section(section.model_copy(update=settings))
+
+
+@pytest.fixture(scope="module")
+def film() -> np.ndarray:
+    rig = blinking_rig("virtual_storm", frames=20)
+    return BlinkingBank(rig, 96, 20 * FILM, lit=30).frames.reshape(FILM, 20, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("virtual_storm", "frames"), ("virtual_fluctuation", "every")]
+)
+def test_no_group_is_left_out_of_the_widefield_picture(
+    name: str, group: str, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live run that finds time for few frames says of the last one what a patient one says."""
+    let_go = threading.Event()
+
+    def waits(*arguments: Any, **how: Any) -> Any:
+        assert let_go.wait(60)
+        return error_map(*arguments, **how)
+
+    monkeypatch.setattr(error_maps, "error_map", waits)
+
+    class Last(Sink):
+        name, lossless = "last", True
+
+        def recon(self, frame: Any) -> None:
+            if frame.t == FILM - 1:
+                let_go.set()
+
+    rig = blinking_rig(name, **{group: 20})
+    live = Live(rig, tmp_path / "live", shape=(96, 96), sinks=[Last()], error_map="planes")
+    live.record(film)
+    hurried = numbers(live.sink.path)
+    assert len(hurried) < FILM
+    compute = ComputeConfig(threads=1, error_map="planes")
+    report = process(
+        store_input(RecordedStore(live.sink.path)), tmp_path / "patient", compute=compute
+    )
+    patient = numbers(Path(report["store"]))
+    assert sorted(patient) == list(range(FILM))
+    last = {
+        name: of[FILM - 1]["reconstruction"]
+        for name, of in (("live", hurried), ("patient", patient))
+    }
+    assert last["live"]["groups"] == FILM
+    assert last["live"] == pytest.approx(last["patient"], rel=1e-3)
+    assert array(Path(report["store"]), "error")[FILM - 1].any()
+
+
+def test_a_window_is_compared_with_its_own_groups(film: np.ndarray, tmp_path: Path) -> None:
+    """Drift is counted from the first group, and the picture shows two."""
+    rig = blinking_rig("virtual_storm", frames=20, sliding_groups=2, drift_correction=True)
+    live = Live(rig, tmp_path / "live", shape=(96, 96), error_map="numbers")
+    live.record(film)
+    groups = {t: of["reconstruction"]["groups"] for t, of in numbers(live.sink.path).items()}
+    assert groups
+    assert all(n == min(t + 1, 2) for t, n in groups.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("virtual_storm", "frames"), ("virtual_fluctuation", "every")]
+)
+def test_drift_that_was_taken_out_is_no_error(
+    name: str, group: str, film: np.ndarray, tmp_path: Path
+) -> None:
+    rig = blinking_rig(name, **{group: 20, "drift_correction": True})
+    drifted = np.stack([np.roll(frames, t // 2, axis=-1) for t, frames in enumerate(film)])
+    rsp = {}
+    for how, frames in (("still", film), ("drifted", drifted)):
+        live = Live(rig, tmp_path / how, shape=(96, 96))
+        live.record(frames)
+        compute = ComputeConfig(threads=1, error_map="numbers")
+        report = process(
+            store_input(RecordedStore(live.sink.path)), tmp_path / f"{how}-2", compute=compute
+        )
+        rsp[how] = numbers(Path(report["store"]))[FILM - 1]["reconstruction"]["rsp"]
+    assert rsp["drifted"] == pytest.approx(rsp["still"], abs=0.03)
