@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.quality import UNJUDGED, Judgement
 from livesr.evaluation.live_path import separate
 from livesr.live.arrays import HOST
 from livesr.live.compose import Composer, noise_threshold
@@ -87,7 +88,7 @@ class Seen:
     Attributes
     ----------
     features : as `livesr.live.out_of_distribution.FEATURES`
-    residual, warnings : as in `MulticolorFrame`
+    residual, warnings, judgement : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
     found, true : how bright each structure is beside the others, `livesr.live.mixing.ratios`, in
@@ -106,6 +107,7 @@ class Seen:
     spread: Image | None = None
     found: NDArray[np.float64] | None = None
     true: NDArray[np.float64] | None = None
+    judgement: Judgement = UNJUDGED
 
 
 class Observer:
@@ -185,6 +187,7 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
             if keep and frame.uncertainty is not None
             else None
         ),
+        judgement=frame.judgement,
     )
 
 

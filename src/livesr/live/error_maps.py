@@ -39,6 +39,9 @@ from livesr.optics.error_map import error_map
 _SHARE = 0.2  # of one core, in a live run
 _HELD_BYTES = 256 << 20  # of raw groups that wait for their prediction; a few at least
 _FEWEST_HELD = 2
+# Measured on simulation (docs/reliability.md): of pictures in order none is below.
+_LOWEST_RSP = 0.9
+_FEWEST_GROUPS = 4  # that a picture which grows shows before it is judged: of few it is dotted
 
 Image = NDArray[np.float32]
 _Key = tuple[Stream, int]
@@ -158,9 +161,23 @@ class ErrorMaps:
                 numbers[label] = Discrepancy(
                     found.rsp, found.rse, found.sigma_px * nm, span, groups
                 )
+        self._doubt(frame, numbers.get(labels[0]), path)
         errors = FrameErrors(planes, labels, numbers, frame)
         self._state.compared(errors)
         self._give(errors)
+
+    def _doubt(self, frame: SRFrame, found: Discrepancy | None, path: ChannelPath) -> None:
+        """Warn of a reconstruction that contradicts its exposures."""
+        if found is None or found.rsp >= _LOWEST_RSP:
+            return
+        if found.groups < min(path.shown + 1, _FEWEST_GROUPS):
+            return
+        self._state.warn_with_example(
+            f"Pictures of channel {path.name or 'default'} contradict the widefield mean of their"
+            f" exposures (RSP below {_LOWEST_RSP}): too little light, or emitters that overlap or"
+            " are of another width than rig.yaml says. The error map shows where.",
+            f"First at time point {frame.t}: {found.rsp:.2f}. frames.jsonl has each.",
+        )
 
     def _reference(self, job: _Job) -> tuple[Image, int]:
         """Return the widefield picture of a frame, and how many groups it is the mean of.
