@@ -117,8 +117,8 @@ FRAME_RULES: tuple[Rule, ...] = (
         CHECK,
         lambda e: e.residual_limit is None,
         lambda e: (
-            "The engine was not validated (its manifest has no metrics.residual), so that nothing"
-            " tells where it is right: compare with the measurement."
+            "The engine was not validated: its manifest has no residual of known frames, so that"
+            " nothing tells where it is right. Compare with the measurement."
         ),
     ),
     Rule(
