@@ -334,11 +334,11 @@ def test_pictures_that_contradict_their_exposures_are_warned_of(
     """Spots that are fitted three times as wide as they are; as they are, nothing is said."""
     rig = blinking_rig("virtual_storm", tmp_path / "rig", frames=20)
     in_order, said = contradicted(rig, film, tmp_path / "in-order")
-    assert in_order[-1] > 0.9
+    assert in_order[-1] > 0.9, in_order
     assert not said
     wide = blinking_rig("virtual_storm", tmp_path / "wide-rig", frames=20, psf_sigma_nm=190.0)
     wrong, said = contradicted(wide, film, tmp_path / "wide")
-    assert wrong[-1] < 0.9
+    assert wrong[-1] < 0.85, wrong
     assert len(said) == 1
     assert "First at time point 3" in said[0]  # of fewer groups it is only dotted
 
@@ -346,5 +346,5 @@ def test_pictures_that_contradict_their_exposures_are_warned_of(
 def test_a_reconstruction_of_noise_is_warned_of(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).poisson(4, (3, 9, 64, 64)).astype(np.uint16) + 100
     rsp, said = contradicted(sim_rig("identity"), noise, tmp_path / "noise")
-    assert max(rsp) < 0.9
+    assert max(rsp) < 0.85
     assert "First at time point 0" in said[0]

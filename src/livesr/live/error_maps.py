@@ -40,7 +40,7 @@ _SHARE = 0.2  # of one core, in a live run
 _HELD_BYTES = 256 << 20  # of raw groups that wait for their prediction; a few at least
 _FEWEST_HELD = 2
 # Measured on simulation (docs/reliability.md): of pictures in order none is below.
-_LOWEST_RSP = 0.9
+_LOWEST_RSP = 0.85
 _FEWEST_GROUPS = 4  # that a picture which grows shows before it is judged: of few it is dotted
 
 Image = NDArray[np.float32]
