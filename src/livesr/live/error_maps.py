@@ -3,9 +3,10 @@
 Owns the raw groups that wait for their prediction, and how much time the comparison may take. The
 formulas are in `livesr.optics.error_map`.
 
-A live run gives it a share of one core and the newest frame when it is ready: it never makes a
-measurement wait, and says of how many frames it knows. A recorded run, which nothing hurries, waits
-for it and has every frame compared.
+A live run gives it a share of one core and the newest frame when it is ready: it says of how many
+frames it knows, and no measurement waits for it. Only the mean of a film is taken at once, where
+pictures show earlier groups: a hundredth of what localising it takes. A recorded run, which nothing
+hurries, waits for it and has every frame compared.
 """
 
 from __future__ import annotations
@@ -99,9 +100,13 @@ class ErrorMaps:
         stacks = {c: self._newest[c] for c in channels if c in self._newest}
         if any(stack.t != frame.t for stack in stacks.values()):
             return
-        job = _Job(frame, stacks, None, self._reaching_back(frame, path))
-        if job.widefield:
-            job = job._replace(stacks={})  # a film is not held while its frame waits
+        job = None
+        with self._state.survived("Comparing with widefield"):
+            widefield = self._reaching_back(frame, path)
+            # A film is not held while its frame waits.
+            job = _Job(frame, {} if widefield else stacks, None, widefield)
+        if job is None:
+            return
         if path.networks.engine is None or self._state.ended("separate"):
             self._jobs.put(job)
             return
