@@ -144,8 +144,8 @@ def main() -> None:
             f"| {name} | {len(pictures)} | {np.median(rsp):.3f} | {rsp.min():.3f} |"
             f" {(rsp < _LOWEST).mean():.0%} | {np.nanmedian(score):.2f} |"
         )
-        print(lines[-1], flush=True)
     text = "\n".join(lines)
+    print(text)
     if not given.dry_run:
         begin, end = "<!-- error_map_table.py begins -->", "<!-- error_map_table.py ends -->"
         page = DOCS.read_text(encoding="utf-8")
