@@ -1,18 +1,22 @@
 #!/usr/bin/env python
-"""How often each word is right on composites of real images; the tables of docs/reliability.md.
+"""How often each word is right, on simulation and on composites of real images.
+
+The tables of docs/reliability.md:
 
     python scripts/trust_table.py imcsr-mt-er-lyso-light ../shared/data
 
 In order are three known structures in different mixtures. Intruders take a structure's place, or
-come beside them. The images are not part of the repository, and nothing is fitted to them. Four
-scores of "unlike" are compared by their areas under the curve. The text between the markers of
-docs/reliability.md is replaced.
+come beside them. Simulated sequences are none that training, `livesr limits` or
+`scripts/warnings_roc.py` saw. The images are not part of the repository, and nothing is fitted to
+them. The scores of "unlike" that the engine has are compared by their areas under the curve. The
+text between the markers of docs/reliability.md is replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,16 +28,19 @@ from PIL import Image as Pillow
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
-from livesr.base.quality import Quality
-from livesr.evaluation.limits import distance
+from livesr.base.quality import Judgement, Quality
+from livesr.evaluation.limits import N_T, SIZE, Observer, Seen, distance, domain_of
 from livesr.live.arrays import HOST
 from livesr.live.compose import Composer, noise_threshold
-from livesr.live.inference.engine import load_engine
+from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
 from livesr.live.out_of_distribution import features as frame_features
 from livesr.live.unlike import Unlike, described
+from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.optics.similarity import pcc
+from livesr.simulation.domain import CALIBRATED, Domain
+from livesr.simulation.sequence import EVALUATION
 
 Picture = NDArray[np.float32]
 DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -52,12 +59,8 @@ FILES = {
     "coated pits": ("organelles/ccps_1004.tif", "more/organelles/ccp_exE_1004.tif"),
 }
 INTRUDERS = ("mitochondria", "actin", "coated pits")
-SCORES = (
-    "network's features",
-    "the frame itself",
-    "features, Mahalanobis",
-    "features, 5th nearest",
-)
+SIMULATED = {"mitochondria": "mitochondria", "actin": "actin", "coated pits": "ccps"}
+_SEEDS_FROM = 30_000
 
 
 class Looked(NamedTuple):
@@ -66,7 +69,7 @@ class Looked(NamedTuple):
     case: str
     frame: MulticolorFrame
     pcc: NDArray[np.float64]
-    scores: tuple[float, ...]
+    scores: dict[str, float]
     residual: float
 
 
@@ -76,11 +79,9 @@ class Eye:
     def __init__(self, name: str, reference: NDArray[np.float64] | None, threads: int) -> None:
         self.engine = load_engine(name)
         manifest = self.engine.manifest
+        self.names, self._limits = manifest.channel_names, manifest.limits
         known = manifest.limits.familiarity
-        assert known is not None
-        assert manifest.limits.training_distribution is not None
-        self.names, self._frame_known = manifest.channel_names, manifest.limits
-        self._unlike, self._known = Unlike(known, len(self.names)), known
+        self._unlike = Unlike(known, len(self.names)) if known else None
         self._density = _Density(reference) if reference is not None else None
         self.session = open_session(
             self.engine, (_PX, _PX), ComputeConfig(threads=threads, tile="off")
@@ -95,7 +96,6 @@ class Eye:
         output = self.session.infer()
         composer = Composer(self.engine.manifest, (_PX, _PX))
         told = self.session.features
-        assert told is not None
         made = composer.arithmetic(HOST).compose(output, image, frame.normalisation, features=told)
         found = composer.frame(made, Window(frame, frame, frame))
         truth = [parts.get(name) for name in self.names]
@@ -107,15 +107,15 @@ class Eye:
         )
         return Looked(case, found, scores, self._scores(frame, told), found.residual)
 
-    def _scores(self, frame: SRFrame, told: NDArray[np.float32]) -> tuple[float, ...]:
+    def _scores(self, frame: SRFrame, told: NDArray[np.float32] | None) -> dict[str, float]:
+        distribution, known = self._limits.training_distribution, self._limits.familiarity
         of_frame = frame_features(frame, noise_threshold(frame.image))
-        distribution = self._frame_known.training_distribution
-        assert distribution is not None
-        own = self._unlike.score(told)
-        rest: tuple[float, ...] = ()
-        if self._density:
-            rest = self._density.scores(described(told, len(self.names), self._known.last))
-        return (own or 0.0, distance(distribution, of_frame), *rest)
+        found = {"the frame itself": distance(distribution, of_frame)} if distribution else {}
+        if told is not None and known and self._unlike:
+            found["network's features"] = self._unlike.score(told) or 0.0
+            if self._density:
+                found |= self._density.scores(described(told, len(self.names), known.last))
+        return found
 
 
 class _Density:
@@ -130,11 +130,72 @@ class _Density:
         self._axes = axes[: self.AXES].T / (spread[: self.AXES] / np.sqrt(len(known)))
         self._points = whole @ self._axes
 
-    def scores(self, told: NDArray[np.float64]) -> tuple[float, float]:
+    def scores(self, told: NDArray[np.float64]) -> dict[str, float]:
         """Return Mahalanobis distance and distance to the fifth nearest frame of training."""
         point = (told - self._mean) / self._scale @ self._axes
         near = np.sort(np.linalg.norm(self._points - point, axis=1))
-        return float(np.linalg.norm(point)), float(near[self.NEIGHBOUR - 1])
+        return {
+            "features, Mahalanobis": float(np.linalg.norm(point)),
+            "features, 5th nearest": float(near[self.NEIGHBOUR - 1]),
+        }
+
+
+class Case(NamedTuple):
+    """Simulated sequences of one kind.
+
+    Attributes
+    ----------
+    name : what is in front of the camera
+    domain : that sequences are drawn from
+    without : a structure that is not shown
+    share : of the sequences that are looked at
+    """
+
+    name: str
+    domain: Domain
+    without: str = ""
+    share: int = 1
+
+
+def cases(domain: Domain) -> list[Case]:
+    """Return what the words are tried on: what training had, and what it had nothing of."""
+    calibrated = CALIBRATED.model_copy(update={"structures": domain.structures})
+
+    def but(base: Domain, **changes: Any) -> Domain:
+        return base.model_copy(update=changes)
+
+    found = [
+        Case("a rig in good order", calibrated, share=4),
+        Case("the whole range of training", domain, share=4),
+        Case("structures up to 1:40", but(domain, brightness_ratio=40.0, absent=0.0), share=2),
+        Case("2 to 6 photo-electrons", but(domain, photons=(2.0, 6.0))),
+        Case("haze 4 to 8 times", but(domain, haze=(4.0, 8.0))),
+        Case("phases off by up to 60 degrees", but(domain, phase_offset_error_deg=60.0)),
+        *(Case(f"{name} missing", calibrated, name) for name in domain.structures),
+    ]
+    for title, intruder in SIMULATED.items():
+        if intruder in domain.structures:
+            continue
+        beside = but(calibrated, structures=(*domain.structures, intruder))
+        found.append(Case(f"{title} beside them", beside))
+        for name in domain.structures:
+            instead = tuple(intruder if one == name else one for one in domain.structures)
+            found.append(Case(f"{title} for {name}", but(calibrated, structures=instead)))
+    return found
+
+
+def simulated(engine: Engine, n: int, threads: int) -> Iterator[tuple[str, Seen]]:
+    """Look at `n` sequences of every case, and more of those in order."""
+    names = domain_of(engine.manifest).structures
+    compute = ComputeConfig(threads=threads, tile="off")
+    with open_session(engine, (SIZE, SIZE), compute) as session:
+        observer = Observer(engine, session)
+        for case in cases(domain_of(engine.manifest)):
+            for i in range(n * case.share):
+                entropy = (EVALUATION, _SEEDS_FROM + i, zlib.crc32(case.name.encode()))
+                sequence = SIMSequence(entropy, N_T, SIZE, case.domain)
+                shown = [name for name in sequence.structures if name != case.without]
+                yield case.name, observer.look(sequence, shown, channels=names)
 
 
 def composites(data: Path, n: int, seed: int) -> Iterator[tuple[str, dict[str, Picture]]]:
@@ -192,8 +253,8 @@ def _share(rows: Sequence[Looked], word: str) -> float:
 def unlike_table(rows: Sequence[Looked]) -> list[str]:
     """Markdown: areas of the scores against mixtures in order, and what is said."""
     order = [row for row in rows if row.case == "1:1:1" or row.case.endswith("at half")]
-    count = len(order[0].scores)
-    heads = [*SCORES[:count], "residual"]
+    names = list(order[0].scores)
+    heads = [*names, "residual"]
     lines = [
         f"| in front of the camera | frames | {' | '.join(heads)} | said to be unlike |",
         "|---" * (len(heads) + 3) + "|",
@@ -210,7 +271,8 @@ def unlike_table(rows: Sequence[Looked]) -> list[str]:
     for title, members in groups.items():
         chosen = [row for row in rows if row.case in members]
         areas = [
-            area([r.scores[i] for r in chosen], [r.scores[i] for r in order]) for i in range(count)
+            area([r.scores[name] for r in chosen], [r.scores[name] for r in order])
+            for name in names
         ]
         areas.append(area([r.residual for r in chosen], [r.residual for r in order]))
         cells = " | ".join(f"{value:.2f}" for value in areas)
@@ -246,12 +308,30 @@ def weak_table(rows: Sequence[Looked], names: Sequence[str]) -> list[str]:
     return lines
 
 
-def word_table(rows: Sequence[Looked], names: Sequence[str]) -> list[str]:
+class Told(NamedTuple):
+    """What was said of one channel of one frame, and what it is: NaN where nothing is there."""
+
+    case: str
+    label: str
+    word: Quality
+    pcc: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing is to be seen in it of what it should show."""
+        return not self.pcc >= _POOR_PCC
+
+
+def told(case: str, judgement: Judgement, pccs: Sequence[float]) -> list[Told]:
+    """Return what was said of each channel of a frame."""
+    return [
+        Told(case, label, verdict.word, float(value))
+        for (label, verdict), value in zip(judgement.channels.items(), pccs, strict=True)
+    ]
+
+
+def word_table(rows: Sequence[Told]) -> list[str]:
     """Markdown: each word against what the channels are, all frames together."""
-    told: dict[str, list[Any]] = {}
-    for row in rows:
-        for c, name in enumerate(names):
-            told.setdefault(str(row.frame[name].quality), []).append(row.pcc[c])
     kinds = (
         (f"PCC from {_GOOD_PCC}", lambda v: v >= _GOOD_PCC),
         (f"{_POOR_PCC} to {_GOOD_PCC}", lambda v: (v >= _POOR_PCC) & (v < _GOOD_PCC)),
@@ -263,10 +343,73 @@ def word_table(rows: Sequence[Looked], names: Sequence[str]) -> list[str]:
         "|---" * (2 + len(kinds)) + "|",
     ]
     for word in Quality:
-        values = np.array(told.get(str(word), []))
+        values = np.array([row.pcc for row in rows if row.word is word])
         cells = [f"{kind(values).mean():.0%}" if len(values) else "" for _, kind in kinds]
         lines.append(f"| *{word}* | {len(values)} | {' | '.join(cells)} |")
     return lines
+
+
+def roc_table(rows: Sequence[Told]) -> list[str]:
+    """Markdown: how often a word speaks against a channel that is lost, and against one that is
+    not, by structure; the words in their order are the score.
+    """
+    lines = [
+        (
+            f"| structure | lost | not *good* | *do not use* | PCC from {_GOOD_PCC} | not *good* |"
+            " *do not use* | area |"
+        ),
+        "|---" * 8 + "|",
+    ]
+    for label in (*dict.fromkeys(row.label for row in rows), "all"):
+        chosen = [row for row in rows if label in (row.label, "all")]
+        sides = [[r for r in chosen if r.lost], [r for r in chosen if r.pcc >= _GOOD_PCC]]
+        cells = [label]
+        for side in sides:
+            ranks = np.array([row.word.rank for row in side])
+            cells += [f"{len(side)}", f"{(ranks > 0).mean():.0%}", f"{(ranks > 1).mean():.0%}"]
+        lost, found = ([row.word.rank for row in side] for side in sides)
+        cells.append(f"{(area(lost, found) + 1 - area(found, lost)) / 2:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def case_table(rows: Sequence[Told]) -> list[str]:
+    """Markdown: the words by what is in front of the camera."""
+    heads = [f"*{word}*" for word in Quality]
+    lines = [
+        (
+            f"| in front of the camera | channels | {' | '.join(heads)} | lost | of these *good* |"
+            f" PCC from {_GOOD_PCC} | of these *good* |"
+        ),
+        "|---" * (6 + len(heads)) + "|",
+    ]
+    for case in dict.fromkeys(row.case for row in rows):
+        chosen = [row for row in rows if row.case == case]
+        cells = [f"{np.mean([row.word is word for row in chosen]):.0%}" for word in Quality]
+        for side in ([r for r in chosen if r.lost], [r for r in chosen if r.pcc >= _GOOD_PCC]):
+            good = np.mean([r.word is Quality.GOOD for r in side]) if side else np.nan
+            cells += [str(len(side)), "" if np.isnan(good) else f"{good:.0%}"]
+        lines.append(f"| {case} | {len(chosen)} | {' | '.join(cells)} |")
+    return lines
+
+
+def simulated_tables(rows: Sequence[tuple[str, Seen]]) -> list[str]:
+    """Markdown: the words on simulation, and how often frames in order are called unlike."""
+    of_channels = [one for case, seen in rows for one in told(case, seen.judgement, seen.pcc)]
+    order = [seen for case, seen in rows if case == "the whole range of training"]
+    unlike = np.mean([any("unlike" in said for said in seen.warnings) for seen in order])
+    return [
+        f"**On simulation**, {len(rows)} sequences of {SIZE} x {SIZE} pixels that nothing was"
+        " fitted to, the middle frame of three. *Lost* is a channel with a PCC with the truth below"
+        f" {_POOR_PCC}, or whose structure is not there. Of {len(order)} frames of the whole range"
+        f" of training {unlike:.0%} are said to be unlike.",
+        "",
+        *word_table(of_channels),
+        "",
+        *roc_table(of_channels),
+        "",
+        *case_table(of_channels),
+    ]
 
 
 def main() -> None:
@@ -274,7 +417,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("engine")
     parser.add_argument("data", type=Path, help="folder of the real data")
-    parser.add_argument("-n", type=int, default=16, help="composites of every case")
+    parser.add_argument("-n", type=int, default=8, help="composites of every case")
+    parser.add_argument(
+        "--simulated", type=int, default=12, help="simulated sequences of every case"
+    )
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--known", type=Path, help="features of known frames, to compare densities")
     parser.add_argument("--threads", type=int, default=0)
@@ -283,20 +429,27 @@ def main() -> None:
     reference = np.load(given.known) if given.known else None
     eye = Eye(given.engine, reference, given.threads)
     rows = [eye.look(case, parts) for case, parts in composites(given.data, given.n, given.seed)]
+    of_channels = [one for row in rows for one in told(row.case, row.frame.judgement, row.pcc)]
+    on_simulation = list(simulated(eye.engine, given.simulated, given.threads))
     manifest = eye.engine.manifest
     text = "\n".join(
         [
-            f"Engine {manifest.id} {manifest.version}, {len(rows)} composites of {_PX} x {_PX}"
-            f" pixels. Written by `python scripts/trust_table.py {manifest.id} ../shared/data"
-            f" -n {given.n}`.",
+            f"Engine {manifest.id} {manifest.version}. Written by `python scripts/trust_table.py"
+            f" {manifest.id} ../shared/data`.",
+            "",
+            *simulated_tables(on_simulation),
+            "",
+            f"**On {len(rows)} composites of real images**, {_PX} x {_PX} pixels:",
+            "",
+            *word_table(of_channels),
+            "",
+            *roc_table(of_channels),
             "",
             *unlike_table(rows),
             "",
             "Areas under the curve against the first row: 0.5 tells nothing apart, 1 everything.",
             "",
             *weak_table(rows, eye.names),
-            "",
-            *word_table(rows, eye.names),
         ]
     )
     print(text)

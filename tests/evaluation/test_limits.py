@@ -21,12 +21,14 @@ from livesr.evaluation.limits import (
     domain_of,
     fit_training_distribution,
     fit_uncertainty,
+    measure_on_pairs,
     resolution_range,
     weak_share,
 )
 from livesr.live.inference.engine import CONFUSED, Limits, load_engine
 from livesr.live.out_of_distribution import FEATURES
 from livesr.simulation.domain import Domain
+from recorded_runs import mixing_engine
 
 LIGHT = "imcsr-mt-er-lyso-light"
 
@@ -106,6 +108,20 @@ def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path
     assert any(
         "267 nm" in told for told in load_engine(folder).check_fits("separate", resolution_nm=267)
     )
+
+
+def test_pairs_give_an_engine_the_residual_that_its_validation_lacks(tmp_path: Path) -> None:
+    """Of a network whose channels add up to 1.65 times a still frame it is 0.65."""
+    rng = np.random.default_rng(0)
+    still = np.zeros((12, 64, 64), np.float32)
+    still[..., 8:56:6] = rng.uniform(0.2, 0.6, (12, 1, 1))
+    pairs = [(np.stack([x] * 3), np.stack([x] * 3) / np.float32(3)) for x in still]
+    engine = mixing_engine(tmp_path / "engine")
+    assert engine.manifest.metrics.residual is None
+    found = measure_on_pairs(engine.folder, pairs, threads=1)["metrics"].residual
+    assert (found.min, found.max) == pytest.approx((0.65, 0.65), abs=0.01)
+    validated = load_engine(LIGHT).manifest.metrics
+    assert measure_on_pairs(LIGHT, pairs[:2], threads=1)["metrics"] == validated
 
 
 def test_structures_that_an_engine_confuses_are_said() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.quality import Quality
 from livesr.base.timing import now_ns
 from livesr.evaluation.limits import fit_training_distribution
 from livesr.live.arrays import HOST
@@ -31,9 +32,12 @@ class OnHost(Composer):
         return self.frame(made, window, measured)
 
 
+ANY_RESIDUAL = {"min": 0.0, "max": MAX_RESIDUAL}
+
+
 def manifest(
     scale: int = 1,
-    residual: dict[str, float] | None = None,
+    residual: dict[str, float] | None = ANY_RESIDUAL,
     names: tuple[str, ...] = ("MT", "ER"),
     limits: dict[str, Any] | None = None,
 ) -> Manifest:
@@ -295,6 +299,17 @@ class TestWarnings:
     def test_those_of_the_run_come_first(self) -> None:
         composer = OnHost(manifest(), SHAPE, warnings=["Untrained."])
         assert composer.compose(specimen(), window(frame(specimen()))).warnings == ("Untrained.",)
+
+    def test_what_was_not_validated_is_to_be_checked(self) -> None:
+        """Whatever else speaks for it: without a residual of validation nothing was measured."""
+        composer, centre = OnHost(manifest(residual=None), SHAPE), window(frame(specimen()))
+        made = composer.compose(specimen(), centre)
+        assert made.quality is Quality.CHECK
+        assert made["ER"].quality is Quality.CHECK
+        (reason,) = made.warnings
+        assert "not validated" in reason
+        validated = OnHost(manifest(), SHAPE).compose(specimen(), centre)
+        assert validated.quality is Quality.GOOD
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_no_numbers(self, value: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 import yaozarrs
 import zarr
 
 from livesr.base.compute import ComputeConfig
+from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import FrameErrors
 from livesr.formats.store import RecordedStore
@@ -20,6 +23,7 @@ from livesr.live import error_maps
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.optics.error_map import error_map
+from livesr.simulation.blinking_rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
@@ -27,9 +31,10 @@ from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
-from recorded_runs import Live, array, lines, moving_groups, sim_rig
+from recorded_runs import RIGS, Live, array, lines, moving_groups, sim_rig
 
 N_T = 4
+FILM = 8  # groups
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +219,132 @@ def test_what_waits_for_predictions_is_bounded(
     errors.measured = watched  # type: ignore[method-assign]
     run.record(moving_groups(8))
     assert 0 < most <= 2
+
+
+# -- pictures that reach back ----------------------------------------------------------------------
+
+
+def blinking_rig(name: str, folder: Path, **settings: Any) -> RigConfig:
+    """Return a virtual rig with other settings, as a store keeps it as well."""
+    folder.mkdir()
+    asked = yaml.safe_load((RIGS / name / "rig.yaml").read_text(encoding="utf-8"))
+    asked["optics"]["pixel_size_nm"] = 65.0  # of `Live`
+    asked[asked["modality"]] |= settings
+    (folder / "rig.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
+    shutil.copy(RIGS / name / "rig.cfg", folder)
+    return load_rig(folder)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    rig = blinking_rig("virtual_storm", tmp_path_factory.mktemp("film") / "rig", frames=20)
+    return BlinkingBank(rig, 96, 20 * FILM, lit=30).frames.reshape(FILM, 20, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("virtual_storm", "frames"), ("virtual_fluctuation", "every")]
+)
+def test_no_group_is_left_out_of_the_widefield_picture(
+    name: str, group: str, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live run that finds time for few frames says of the last one what a patient one says."""
+    let_go = threading.Event()
+
+    def waits(*arguments: Any, **how: Any) -> Any:
+        assert let_go.wait(60)
+        return error_map(*arguments, **how)
+
+    monkeypatch.setattr(error_maps, "error_map", waits)
+
+    class Last(Sink):
+        name, lossless = "last", True
+
+        def recon(self, frame: Any) -> None:
+            if frame.t == FILM - 1:
+                let_go.set()
+
+    rig = blinking_rig(name, tmp_path / "rig", **{group: 20})
+    live = Live(rig, tmp_path / "live", shape=(96, 96), sinks=[Last()], error_map="planes")
+    live.record(film)
+    hurried = numbers(live.sink.path)
+    assert len(hurried) < FILM
+    compute = ComputeConfig(threads=1, error_map="planes")
+    report = process(
+        store_input(RecordedStore(live.sink.path)), tmp_path / "patient", compute=compute
+    )
+    patient = numbers(Path(report["store"]))
+    assert sorted(patient) == list(range(FILM))
+    last = {
+        name: of[FILM - 1]["reconstruction"]
+        for name, of in (("live", hurried), ("patient", patient))
+    }
+    assert last["live"]["groups"] == FILM
+    assert last["live"] == pytest.approx(last["patient"], rel=1e-3)
+    assert array(Path(report["store"]), "error")[FILM - 1].any()
+
+
+def test_a_window_is_compared_with_its_own_groups(film: np.ndarray, tmp_path: Path) -> None:
+    """Drift is counted from the first group, and the picture shows two."""
+    rig = blinking_rig(
+        "virtual_storm", tmp_path / "rig", frames=20, sliding_groups=2, drift_correction=True
+    )
+    live = Live(rig, tmp_path / "live", shape=(96, 96), error_map="numbers")
+    live.record(film)
+    groups = {t: of["reconstruction"]["groups"] for t, of in numbers(live.sink.path).items()}
+    assert groups
+    assert all(n == min(t + 1, 2) for t, n in groups.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("virtual_storm", "frames"), ("virtual_fluctuation", "every")]
+)
+def test_drift_that_was_taken_out_is_no_error(
+    name: str, group: str, film: np.ndarray, tmp_path: Path
+) -> None:
+    rig = blinking_rig(name, tmp_path / "rig", **{group: 20, "drift_correction": True})
+    drifted = np.stack([np.roll(frames, t // 2, axis=-1) for t, frames in enumerate(film)])
+    rsp = {}
+    for how, frames in (("still", film), ("drifted", drifted)):
+        live = Live(rig, tmp_path / how, shape=(96, 96))
+        live.record(frames)
+        compute = ComputeConfig(threads=1, error_map="numbers")
+        report = process(
+            store_input(RecordedStore(live.sink.path)), tmp_path / f"{how}-2", compute=compute
+        )
+        rsp[how] = numbers(Path(report["store"]))[FILM - 1]["reconstruction"]["rsp"]
+    assert rsp["drifted"] == pytest.approx(rsp["still"], abs=0.03)
+
+
+def contradicted(rig: RigConfig, groups: np.ndarray, store: Path) -> tuple[list[float], list[str]]:
+    """Return the RSP of every frame, and what is warned of."""
+    live = Live(rig, store, shape=groups.shape[2:])
+    live.record(groups)
+    compute = ComputeConfig(threads=1, error_map="numbers")
+    report = process(
+        store_input(RecordedStore(store)), store.with_suffix(".again"), compute=compute
+    )
+    found = numbers(Path(report["store"]))
+    warned = [w for w in report["warnings"] if "contradict the widefield mean" in w]
+    return [found[t]["reconstruction"]["rsp"] for t in sorted(found)], warned
+
+
+def test_pictures_that_contradict_their_exposures_are_warned_of(
+    film: np.ndarray, tmp_path: Path
+) -> None:
+    """Spots that are fitted three times as wide as they are; as they are, nothing is said."""
+    rig = blinking_rig("virtual_storm", tmp_path / "rig", frames=20)
+    in_order, said = contradicted(rig, film, tmp_path / "in-order")
+    assert in_order[-1] > 0.9, in_order
+    assert not said
+    wide = blinking_rig("virtual_storm", tmp_path / "wide-rig", frames=20, psf_sigma_nm=190.0)
+    wrong, said = contradicted(wide, film, tmp_path / "wide")
+    assert wrong[-1] < 0.85, wrong
+    assert len(said) == 1
+    assert "First at time point 3" in said[0]  # of fewer groups it is only dotted
+
+
+def test_a_reconstruction_of_noise_is_warned_of(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).poisson(4, (3, 9, 64, 64)).astype(np.uint16) + 100
+    rsp, said = contradicted(sim_rig("identity"), noise, tmp_path / "noise")
+    assert max(rsp) < 0.85
+    assert "First at time point 0" in said[0]

@@ -106,7 +106,7 @@ def _on_pairs(
     known = measure_familiarity(
         load_engine(folder), (frames, targets), _FRAMES * sequences, threads=threads, progress=show
     )
-    return {"limits": measured["limits"].model_copy(update={"familiarity": known})}
+    return {**measured, "limits": measured["limits"].model_copy(update={"familiarity": known})}
 
 
 def _show(manifest: Manifest, out: Console) -> None:

@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.quality import UNJUDGED, Judgement
 from livesr.evaluation.live_path import separate
 from livesr.live.arrays import HOST
 from livesr.live.compose import Composer, noise_threshold
@@ -62,6 +63,7 @@ warning has to tell such channels from those whose PCC is not below.
 _OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnosed
 _WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
 _USUAL = 0.975  # of the frames of training lie within a limit
+_USUAL_RESIDUALS = (1, 99)  # percentiles, as of `livesr.export.engine.write_metrics`
 _MIN_FRAMES = 4 * len(FEATURES)  # for a covariance
 _ALONE, _ALONE_PX = (
     8,
@@ -87,7 +89,7 @@ class Seen:
     Attributes
     ----------
     features : as `livesr.live.out_of_distribution.FEATURES`
-    residual, warnings : as in `MulticolorFrame`
+    residual, warnings, judgement : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
     found, true : how bright each structure is beside the others, `livesr.live.mixing.ratios`, in
@@ -106,6 +108,7 @@ class Seen:
     spread: Image | None = None
     found: NDArray[np.float64] | None = None
     true: NDArray[np.float64] | None = None
+    judgement: Judgement = UNJUDGED
 
 
 class Observer:
@@ -185,6 +188,7 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
             if keep and frame.uncertainty is not None
             else None
         ),
+        judgement=frame.judgement,
     )
 
 
@@ -269,7 +273,8 @@ def measure_on_pairs(
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure how bright structures are in predictions, on pairs instead of sequences.
+    """Measure how bright structures are in predictions, on pairs instead of sequences, and the
+    residual of an engine whose validation had none.
 
     Parameters
     ----------
@@ -280,7 +285,7 @@ def measure_on_pairs(
     Returns
     -------
     dict
-        Fields of `Manifest` to update: the engine's limits, with `mixing` anew.
+        Fields of `Manifest` to update: the engine's limits, with `mixing` anew, and its metrics.
     """
     loaded, looked = load_engine(engine), []
     known = list(pairs)
@@ -298,7 +303,12 @@ def measure_on_pairs(
             _tell(progress, done, len(known))
     names = loaded.manifest.channel_names
     limits = loaded.manifest.limits.model_copy(update={"mixing": mixing_of(looked, names)})
-    return {"limits": limits}
+    metrics = loaded.manifest.metrics
+    if metrics.residual is None:
+        least, most = np.percentile([frame.residual for frame in looked], _USUAL_RESIDUALS)
+        found = Range(min=round(float(least), 4), max=round(float(most), 4))
+        metrics = metrics.model_copy(update={"residual": found})
+    return {"limits": limits, "metrics": metrics}
 
 
 def mixing_of(frames: Sequence[Seen], names: Sequence[str]) -> dict[str, ChannelMixing]:

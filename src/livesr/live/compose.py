@@ -410,7 +410,7 @@ class Composer:
             residual=light.residual,
             # A small residual is no fault: well lit frames go below what a validation over many
             # lights has seen.
-            residual_limit=validated.max if validated else math.inf,
+            residual_limit=validated.max if validated else None,
             unlike=following.novel.on,
             saturated=centre.saturated > 0,
             unresolved=quality.cause if quality and not quality.resolved else "",

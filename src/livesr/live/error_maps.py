@@ -3,9 +3,10 @@
 Owns the raw groups that wait for their prediction, and how much time the comparison may take. The
 formulas are in `livesr.optics.error_map`.
 
-A live run gives it a share of one core and the newest frame when it is ready: it never makes a
-measurement wait, and says of how many frames it knows. A recorded run, which nothing hurries, waits
-for it and has every frame compared.
+A live run gives it a share of one core and the newest frame when it is ready: it says of how many
+frames it knows, and no measurement waits for it. Only the mean of a film is taken at once, where
+pictures show earlier groups: a hundredth of what localising it takes. A recorded run, which nothing
+hurries, waits for it and has every frame compared.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import shift
 
 from livesr.base.buffers import BoundedQueue
 from livesr.base.frames import (
@@ -38,7 +40,9 @@ from livesr.optics.error_map import error_map
 _SHARE = 0.2  # of one core, in a live run
 _HELD_BYTES = 256 << 20  # of raw groups that wait for their prediction; a few at least
 _FEWEST_HELD = 2
-_GROUPS_KEPT = 64  # widefield means of a stream whose pictures reach back
+# Measured on simulation (docs/reliability.md): of pictures in order none is below.
+_LOWEST_RSP = 0.85
+_FEWEST_GROUPS = 4  # that a picture which grows shows before it is judged: of few it is dotted
 
 Image = NDArray[np.float32]
 _Key = tuple[Stream, int]
@@ -48,6 +52,7 @@ class _Job(NamedTuple):
     frame: SRFrame
     stacks: Mapping[str, RawStack]  # by channel
     prediction: MulticolorFrame | None
+    widefield: tuple[Image, int] | None  # of a picture that reaches back, and of how many groups
 
 
 class ErrorMaps:
@@ -92,8 +97,15 @@ class ErrorMaps:
         if not path.description.error_map:
             return
         channels = [part.stream.channel for part in frame.parts] or [frame.stream.channel]
-        job = _Job(frame, {c: self._newest[c] for c in channels if c in self._newest}, None)
-        if any(stack.t != frame.t for stack in job.stacks.values()):
+        stacks = {c: self._newest[c] for c in channels if c in self._newest}
+        if any(stack.t != frame.t for stack in stacks.values()):
+            return
+        job = None
+        with self._state.survived("Comparing with widefield"):
+            widefield = self._reaching_back(frame, path)
+            # A film is not held while its frame waits.
+            job = _Job(frame, {} if widefield else stacks, None, widefield)
+        if job is None:
             return
         if path.networks.engine is None or self._state.ended("separate"):
             self._jobs.put(job)
@@ -154,17 +166,33 @@ class ErrorMaps:
                 numbers[label] = Discrepancy(
                     found.rsp, found.rse, found.sigma_px * nm, span, groups
                 )
+        self._doubt(frame, numbers.get(labels[0]), path)
         errors = FrameErrors(planes, labels, numbers, frame)
         self._state.compared(errors)
         self._give(errors)
+
+    def _doubt(self, frame: SRFrame, found: Discrepancy | None, path: ChannelPath) -> None:
+        """Warn of a reconstruction that contradicts its exposures."""
+        if found is None or found.rsp >= _LOWEST_RSP:
+            return
+        if found.groups < min(path.shown + 1, _FEWEST_GROUPS):
+            return
+        self._state.warn_with_example(
+            f"Pictures of channel {path.name or 'default'} contradict the widefield mean of their"
+            f" exposures (RSP below {_LOWEST_RSP}): too little light, or emitters that overlap or"
+            " are of another width than rig.yaml says. The error map shows where.",
+            f"First at time point {frame.t}: {found.rsp:.2f}. frames.jsonl has each.",
+        )
 
     def _reference(self, job: _Job) -> tuple[Image, int]:
         """Return the widefield picture of a frame, and how many groups it is the mean of.
 
         Of a sum it is added up as the sum was.
         """
+        if job.widefield:
+            return job.widefield
         if not job.frame.parts:
-            return self._mean(job.stacks[job.frame.stream.channel])
+            return job.stacks[job.frame.stream.channel].mean(), 1
         path = self._paths[job.frame.stream.channel]
         parts, weights = job.frame.parts, path.description.weights
         level = sum(part.normalisation.scale for part in parts) / len(parts)
@@ -175,38 +203,49 @@ class ErrorMaps:
         ]
         return np.sum(added, axis=0, dtype=np.float32), 1
 
-    def _mean(self, stack: RawStack) -> tuple[Image, int]:
-        history = self._paths[stack.stream.channel].history
-        if not history:
-            return stack.mean(), 1
-        if stack.stream not in self._widefield:
-            self._widefield[stack.stream] = _Mean(history)
-        return self._widefield[stack.stream].add(stack)
+    def _reaching_back(self, frame: SRFrame, path: ChannelPath) -> tuple[Image, int] | None:
+        """Return the widefield picture of a frame that shows earlier groups as well, else None.
+
+        Here, and not in `work`, so that no group is left out of it: light blinks, and a picture of
+        eight groups beside the mean of two of them has an RSP of 0.76 instead of 0.95. Groups are
+        moved back by their drift, as the picture's were: 200 nm of it make an RSP of 0.76 as well.
+        """
+        if not path.shown or frame.parts:
+            return None
+        if frame.stream not in self._widefield:
+            self._widefield[frame.stream] = _Mean(path.shown)
+        mean = self._newest[frame.stream.channel].mean()
+        if frame.drift_nm:
+            pixel_nm = 1e3 * path.description.raw_pixel_size_um
+            back_px = [-d / pixel_nm for d in frame.drift_nm[:2]]
+            mean = shift(mean, back_px, order=1, mode="nearest")
+        return self._widefield[frame.stream].add(frame.t, mean)
 
 
 class _Mean:
-    """The widefield mean of what a picture that reaches back is made of.
+    """The widefield mean of the groups that a picture shows.
 
-    Of the groups that were seen: where light blinks, those that were not seen say the same.
+    Parameters
+    ----------
+    shown : as `ChannelPath.shown`
     """
 
-    def __init__(self, history: float) -> None:
-        self._history = history
-        self._sum: Image | None = None
+    def __init__(self, shown: float) -> None:
+        self._shown = shown
+        self._sum: NDArray[np.float64] | None = None
+        self._kept: deque[tuple[int, Image]] = deque()
         self._n = 0
-        self._kept: deque[tuple[int, Image]] = deque(maxlen=_GROUPS_KEPT)
 
-    def add(self, stack: RawStack) -> tuple[Image, int]:
-        """Take a group; return the mean with it, and of how many."""
-        mean = stack.mean()
-        if math.isinf(self._history):
-            self._sum = mean if self._sum is None else self._sum + mean
-            self._n += 1
-            return self._sum / np.float32(self._n), self._n
-        self._kept.append((stack.t, mean))
-        while self._kept[0][0] < stack.t - self._history:
-            self._kept.popleft()
-        return np.mean([m for _, m in self._kept], axis=0, dtype=np.float32), len(self._kept)
+    def add(self, t: int, mean: Image) -> tuple[Image, int]:
+        """Take the mean of a group; return the mean with it, and of how many."""
+        self._sum = mean.astype(np.float64) if self._sum is None else self._sum + mean
+        self._n += 1
+        if math.isfinite(self._shown):
+            self._kept.append((t, mean))
+        while self._kept and self._kept[0][0] < t - self._shown:
+            self._sum -= self._kept.popleft()[1]
+            self._n -= 1
+        return (self._sum / self._n).astype(np.float32), self._n
 
 
 def _inside(

@@ -134,6 +134,11 @@ class ChannelPath:
         """Groups before its own that a picture is made of; infinite for all since the run began."""
         return self.reconstructor.history if isinstance(self.reconstructor, Accumulates) else 0
 
+    @property
+    def shown(self) -> float:
+        """Groups before its own whose light a picture shows, 0 where it shows its own alone."""
+        return self.reconstructor.shown if isinstance(self.reconstructor, Accumulates) else 0
+
     def running(self) -> RunningImage | None:
         """Return what one stream of a run will accumulate, None where every picture is made of its
         own group alone.

@@ -42,7 +42,8 @@ class Evidence:
     ----------
     channels : each channel
     finite : whether the network returned numbers
-    residual, residual_limit : of the frame, and the largest of validation
+    residual, residual_limit : of the frame, and the largest of validation; None where nothing was
+        validated
     unlike : whether its input is unlike the frames of training
     saturated : whether the camera saturates
     unresolved : why the measurement is widefield, "" if it is not
@@ -53,7 +54,7 @@ class Evidence:
     channels: Sequence[ChannelEvidence] = ()
     finite: bool = True
     residual: float = 0.0
-    residual_limit: float = math.inf
+    residual_limit: float | None = math.inf
     unlike: bool = False
     saturated: bool = False
     unresolved: str = ""
@@ -105,10 +106,19 @@ FRAME_RULES: tuple[Rule, ...] = (
     Rule(
         "residual",
         DO_NOT_USE,
-        lambda e: e.finite and e.residual > e.residual_limit,
+        lambda e: e.finite and e.residual_limit is not None and e.residual > e.residual_limit,
         lambda e: (
             f"The residual is above the {e.residual_limit:.3g} of validation: the channels do not"
             " account for the light."
+        ),
+    ),
+    Rule(
+        "not validated",
+        CHECK,
+        lambda e: e.residual_limit is None,
+        lambda e: (
+            "The engine was not validated: its manifest has no residual of known frames, so that"
+            " nothing tells where it is right. Compare with the measurement."
         ),
     ),
     Rule(

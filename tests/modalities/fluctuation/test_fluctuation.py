@@ -149,7 +149,7 @@ def test_a_group_that_drifted_is_laid_onto_the_others(frames: np.ndarray) -> Non
     still = running.add(stacks(frames)[0])
     moved = np.roll(frames[:EVERY], (2, 1), (1, 2))
     again = running.add(RawStack(tuple(moved), Stream(), 1, 0, 0))
-    assert running.drift_px == pytest.approx((2, 1), abs=0.1)
+    assert running.drift_nm == pytest.approx((216, 108), abs=11)
     inside = (slice(40, -40),) * 2
     assert np.corrcoef(again[inside].ravel(), still[inside].ravel())[0, 1] > 0.999
 
@@ -237,7 +237,7 @@ def test_the_virtual_rig_runs_and_is_stored(tmp_path: Path) -> None:
     assert raw.shape == (4 * EVERY, SIZE, SIZE)
     assert not (store / "localisations.csv").exists()
     settings, sigma = FluctuationConfig.of(rig), sigma_px(rig, "647", 108.0)
-    running = FluctuationReconstructor((SIZE, SIZE), settings, sigma, 100.0).running()
+    running = FluctuationReconstructor((SIZE, SIZE), settings, sigma, 108.0, 100.0).running()
     offset = float(np.median(images[0] - running.add(stacks(raw)[0])))
     for image, stack in zip(images[1:], stacks(raw)[1:], strict=True):
         assert np.abs(image - round(offset) - running.add(stack)).max() <= 0.51

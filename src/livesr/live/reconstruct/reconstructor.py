@@ -203,6 +203,12 @@ class Accumulates(Protocol):
     def history(self) -> float:
         """Groups before its own that a picture is made of; infinite for all since the run began."""
 
+    @property
+    def shown(self) -> float:
+        """Groups before its own whose light a picture shows: those of `history`, or fewer where
+        earlier ones only say where it belongs.
+        """
+
     def running(
         self, correct: Callable[[list[Pixels]], NDArray[np.float32]] | None = None
     ) -> RunningImage:

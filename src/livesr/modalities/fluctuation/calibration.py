@@ -191,7 +191,7 @@ class SweepCalibrator:
         pixel_nm = camera.pixel_size_um * 1e3
         sigma = sigma_px(self._rig, channel, pixel_nm)
         shape = (frames.shape[1], frames.shape[2])
-        made = FluctuationReconstructor(shape, asked, sigma, self._rig.camera.offset_adu)
+        made = FluctuationReconstructor(shape, asked, sigma, pixel_nm, self._rig.camera.offset_adu)
         halves = [made.reconstruct(frames[first::2]) for first in (0, 1)]
         image = np.asarray((halves[0] + halves[1]) / 2, np.float32)
         scale = asked.scale

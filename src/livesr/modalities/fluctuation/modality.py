@@ -64,11 +64,12 @@ class Fluctuation(Modality[FluctuationConfig]):
         """Return what folds the frames of a channel in."""
         from livesr.modalities.fluctuation.reconstructor import FluctuationReconstructor
 
-        settings = FluctuationConfig.of(rig)
+        settings, pixel_nm = FluctuationConfig.of(rig), camera.pixel_size_um * 1e3
         return FluctuationReconstructor(
             camera.shape,
             settings,
-            sigma_px(rig, channel, camera.pixel_size_um * 1e3),
+            sigma_px(rig, channel, pixel_nm),
+            pixel_nm,
             rig.camera.offset_adu,
         )
 

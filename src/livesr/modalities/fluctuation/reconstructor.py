@@ -119,6 +119,7 @@ class FluctuationReconstructor:
     shape : of a camera frame (y, x)
     settings : the section of rig.yaml
     sigma_px : standard deviation of a single emitter's image, camera pixels
+    pixel_size_nm : camera pixel in the sample
     offset_adu : level of a dark frame
     """
 
@@ -127,9 +128,11 @@ class FluctuationReconstructor:
         shape: tuple[int, int],
         settings: FluctuationConfig,
         sigma_px: float,
+        pixel_size_nm: float,
         offset_adu: float = 0.0,
     ) -> None:
         self.settings, self.camera_shape = settings, shape
+        self.pixel_size_nm = pixel_size_nm
         self.scale = settings.scale
         self.method = _method(shape, settings, sigma_px, offset_adu)
 
@@ -143,8 +146,11 @@ class FluctuationReconstructor:
         """Groups before its own that a running image shows; all of them where drift is corrected,
         which is counted from the first.
         """
-        if self.settings.drift_correction:
-            return math.inf
+        return math.inf if self.settings.drift_correction else self.shown
+
+    @property
+    def shown(self) -> float:
+        """Groups before its own whose light a running image shows."""
         return (self.settings.groups or math.inf) - 1
 
     @property
@@ -227,8 +233,7 @@ class RunningFluctuations(RunningImage):
     Attributes
     ----------
     localisations : None: there are none
-    drift_nm : None: drift is given in camera pixels, `drift_px`
-    drift_px : (y, x) that the last group was moved back by; None without correction
+    drift_nm : (y, x) that the last group was moved back by; None without correction
     """
 
     def __init__(
@@ -243,7 +248,7 @@ class RunningFluctuations(RunningImage):
             if reconstructor.settings.drift_correction
             else None
         )
-        self.drift_px: tuple[float, float] | None = None
+        self.drift_nm: tuple[float, ...] | None = None
 
     def add(self, stack: RawStack) -> Image:
         """Fold a group in, whose exposures may be incomplete.
@@ -288,8 +293,9 @@ class RunningFluctuations(RunningImage):
         for frame in frames:
             if frame is not None:
                 mean += frame
-        self.drift_px = self._drift.update(mean)
-        y, x = (round(d * self._reconstructor.scale) for d in self.drift_px)
+        drift_px = self._drift.update(mean)
+        self.drift_nm = tuple(d * self._reconstructor.pixel_size_nm for d in drift_px)
+        y, x = (round(d * self._reconstructor.scale) for d in drift_px)
         return moved_back(image, y, x) if y or x else image
 
 

@@ -78,8 +78,11 @@ class STORMReconstructor:
         """Groups before its own that a running image shows; all of them where drift is corrected,
         which is counted from the first.
         """
-        if self.drift_correction:
-            return math.inf
+        return math.inf if self.drift_correction else self.shown
+
+    @property
+    def shown(self) -> float:
+        """Groups before its own whose emitters a running image shows."""
         return (self.sliding_groups or math.inf) - 1
 
     @property

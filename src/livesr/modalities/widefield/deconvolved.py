@@ -61,6 +61,11 @@ class Deconvolved:
         return self.mean_of - 1
 
     @property
+    def shown(self) -> float:
+        """Frames before its own whose light a picture shows."""
+        return self.history
+
+    @property
     def memory_bytes(self) -> int:
         """The frames that are averaged, and the pictures of a round."""
         return 4 * (self.mean_of + 4) * self.shape[0] * self.shape[1] + self._filter.memory_bytes
