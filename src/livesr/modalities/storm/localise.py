@@ -202,7 +202,7 @@ class Localiser:
         boxes = self._boxes(photons, places)
         fit = fit_gaussians(boxes, self._spot, self._noise, arrays=self._arrays)
         reached = _reached(spots, self._radius + self._spot.lone_radius_px)
-        if reached.any():
+        if _ROUNDS and reached.any():
             self._fit_together(photons, fit, places, boxes, np.flatnonzero(reached))
         if self._spot.lone_radius_px > self._radius:
             self._fit_with_room(photons, fit, spots, ~reached)
