@@ -76,7 +76,11 @@ def process(
     z_step: Annotated[
         float | None,
         typer.Option(
-            min=1, max=1e5, metavar="NM", help="With --volume: from plane to plane, in nm."
+            min=1,
+            max=1e5,
+            callback=options.finite,
+            metavar="NM",
+            help="With --volume: from plane to plane, in nm.",
         ),
     ] = None,
     lines: ProgressLines = False,
