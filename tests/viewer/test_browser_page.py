@@ -97,6 +97,15 @@ def pane(shows):
     return f'.pane[data-shows="{shows}"]'
 
 
+def box_of(page, selector):
+    """Where an element stands once the page's layout has come to rest."""
+    before = None
+    while before != (box := page.locator(selector).bounding_box()):
+        before = box
+        page.wait_for_timeout(100)
+    return box
+
+
 def screenshot(page, shows) -> np.ndarray:
     canvas = page.locator(pane(shows) + " canvas")
     sync_api.expect(canvas).to_have_css(
@@ -210,8 +219,8 @@ def test_split_line_is_dragged_over_measurement_and_prediction(page, source):
     wait_for_colors(
         page, "composite measurement", {(0.4, 0.25): (0, 0, 0), (0.4, 0.75): (255, 0, 255)}
     )
-    box = page.locator(".pane canvas").bounding_box()
-    line = page.locator(".line").bounding_box()
+    box = box_of(page, ".pane canvas")
+    line = box_of(page, ".line")
     page.mouse.move(line["x"] + line["width"] / 2, line["y"] + 200)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.9 * box["width"], line["y"] + 210, steps=4)
@@ -226,7 +235,7 @@ def test_zoom_goes_to_the_pixel_and_the_scale_bar_with_it(page, source):
     frame[0, 32, 32] = 1000
     source.give(prediction(0, frame, pixel_size_um=0.1))
     wait_for_text(page, ".length", "1 µm")
-    box = page.locator(".pane canvas").bounding_box()
+    box = box_of(page, ".pane canvas")
     center = box["x"] + box["width"] * 32.5 / 64, box["y"] + box["height"] * 32.5 / 64
     page.mouse.move(*center)
     page.mouse.wheel(0, -3000)
@@ -244,7 +253,7 @@ def test_fingers_zoom_pan_and_ask(browser, page, source):
     frame = np.full((3, 64, 64), 321, np.uint16)
     source.give(prediction(0, frame, pixel_size_um=0.1))
     wait_for_text(page, ".length", "1 µm")
-    box = page.locator(".pane canvas").bounding_box()
+    box = box_of(page, ".pane canvas")
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     screen = browser.new_cdp_session(page)
 
@@ -275,7 +284,7 @@ def test_intensity_under_the_cursor(page, source):
     frame[:, 16, 48] = 5, 812, 77
     source.give(prediction(0, frame))
     wait_for_text(page, ".time", "t 0")
-    box = page.locator(".pane canvas").bounding_box()
+    box = box_of(page, ".pane canvas")
     page.mouse.move(box["x"] + box["width"] * 48.5 / 64, box["y"] + box["height"] * 16.5 / 64)
     wait_for_text(page, "#probe", "x 48  y 16")
     wait_for_text(page, "#probe", "ER 812")
@@ -296,10 +305,10 @@ def test_intensities_have_no_offset_wherever_they_are_told(page, source, raw):
         page.keyboard.press("b")
     sync_api.expect(page.locator("#channels .range")).to_have_text("0 – 1000")
     wait_for_colors(page, "measurement", {(0.5, 0.25): (0,) * 3, (0.5, 0.75): (128,) * 3})
-    box = page.locator(".pane canvas").bounding_box()
+    box = box_of(page, ".pane canvas")
     page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.5)
     wait_for_text(page, "#probe", "measured 500")
-    histogram = page.locator("canvas.histogram:not([aria-busy])").bounding_box()
+    histogram = box_of(page, "canvas.histogram:not([aria-busy])")
     page.mouse.move(histogram["x"] + histogram["width"] * 0.87, histogram["y"] + 20)
     page.mouse.down()
     page.mouse.move(histogram["x"] + histogram["width"] * 0.5, histogram["y"] + 20, steps=8)
@@ -336,7 +345,7 @@ def test_colour_visibility_and_contrast_of_a_channel(page, source):
     wait_for_colors(page, "composite", {(0.4, 0.25): (0, 0, 0)})
     sync_api.expect(green.locator("input[type=checkbox]")).not_to_be_checked()
 
-    histogram = page.locator('[data-label="ER"] .histogram').bounding_box()
+    histogram = box_of(page, '[data-label="ER"] .histogram')
     y = histogram["y"] + 20
     page.mouse.move(histogram["x"] + histogram["width"] * 0.87, y)  # the upper end
     page.mouse.down()
@@ -441,7 +450,7 @@ def test_widefield_is_beside_the_measurement_in_every_mode(page, source):
 
 
 def drag(page, shows, start, end):
-    box = page.locator(pane(shows) + " canvas").bounding_box()
+    box = box_of(page, pane(shows) + " canvas")
     at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
     page.mouse.move(*at[0])
     page.mouse.down()

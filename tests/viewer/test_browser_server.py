@@ -1,7 +1,6 @@
 """A real server on a real port, asked by a real client."""
 
 import contextlib
-import gc
 import http.client
 import io
 import json
@@ -24,6 +23,7 @@ from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.page import IN_FLIGHT
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
+from memory import held, held_falls_below
 from preview_source import CHANNELS, MemorySource, flat, measurement, prediction, widefield
 
 GREY = np.full((64, 64), 500, np.uint16)
@@ -303,8 +303,10 @@ def test_only_a_new_frame_is_sent_and_only_the_newest(server, source):
         assert silent(page)
         for t in range(5):
             source.give(flat(t, 100 * t, 0, 0))
-        header, _ = next_frame(page)
-        assert header["pictures"][0]["t"] == 4
+        seen = [next_frame(page)[0]["pictures"][0]["t"]]
+        while seen[-1] < 4:  # the server may have looked between two of them
+            seen.append(next_frame(page)[0]["pictures"][0]["t"])
+        assert seen == sorted(set(seen))
         assert silent(page)
 
 
@@ -870,13 +872,10 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
     run(20)
     tracemalloc.start()
     run(20)
-    gc.collect()
-    first, _ = tracemalloc.get_traced_memory()
+    allowed = held() + 300_000
     run(40)
-    gc.collect()
-    second, _ = tracemalloc.get_traced_memory()
+    assert held_falls_below(allowed) < allowed
     tracemalloc.stop()
-    assert second - first < 300_000
 
 
 def test_end_to_end_over_zeromq_without_looking(monkeypatch):
