@@ -1,6 +1,6 @@
 """How much faster two workers of a Dask cluster are than one, on this computer.
 
-    python scripts/cluster_efficiency.py --groups 64 --folder /tmp/efficiency
+    python scripts/cluster_efficiency.py --groups 64 --folder efficiency
 
 Simulated groups are recorded once, then processed with one worker and with two, in turns, each just
 started and again when it is warm. Prints a table, the efficiency (time of one over twice the time

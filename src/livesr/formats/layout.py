@@ -103,8 +103,8 @@ def series_specs(
         specs["recon"] = _recon(run, position, channel)
         if channel.kept_updates and run.stack(position, channel.name).z_planes == 1:
             specs["rolling"] = _rolling(run, position, channel)
-    if run.record_recon and channel.depth_range_nm:
-        specs["depth"] = _depth(run, position, channel)
+        if channel.depth_range_nm:
+            specs["depth"] = _depth(run, position, channel)
     if channel.labels:
         specs["sr"] = _sr(run, position, channel)
     if channel.uncertainty:
