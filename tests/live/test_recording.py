@@ -120,7 +120,8 @@ def test_memory_is_flat_over_ten_thousand_frames() -> None:
     assert (found["sr_frames"], found["raw_lost"]) == (10_000, 0)
     assert found["seen"] > 1000  # the publisher did publish
     after_1000, later = found["rss"][1], found["rss"][2:]
-    assert max(later) <= 1.02 * after_1000, [f"{size / 2**20:.1f}" for size in found["rss"]]
+    # A kilobyte kept of each frame would be 9 MiB; the allocator takes a step of 5 MiB at times.
+    assert max(later) <= after_1000 + 8 * 2**20, [f"{size / 2**20:.1f}" for size in found["rss"]]
     print(
         f"{after_1000 / 2**20:.1f} MiB after 1,000 frames, {max(later) / after_1000 - 1:+.2%} at"
         " most until 10,000"
