@@ -1,6 +1,6 @@
 """How much faster two workers of a Dask cluster are than one, on this computer.
 
-    python scripts/cluster_efficiency.py --groups 64 --folder efficiency
+    python scripts/cluster_efficiency.py --groups 192 --folder efficiency
 
 Simulated groups are recorded once, then processed with one worker and with two, in turns, each just
 started and again when it is warm. Prints a table, the efficiency (time of one over twice the time
@@ -31,24 +31,21 @@ from livesr.bench.pipeline import virtual_rig
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.sequence import simulating_rig
-from livesr.store import parts
 from livesr.store.cluster import folder_of, process_on
-from livesr.store.parts import Job
+from livesr.store.parts import TIME_POINTS, Job
 from livesr.store.raw_input import ReadAs
 
 ONE_THREAD = {n: "1" for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-PARTS = 4
 
 
 def main() -> None:
     """Record, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="made; on a fast disk")
-    parser.add_argument("--groups", type=int, default=64, help="a multiple of 64")
+    parser.add_argument("--groups", type=int, default=192, help=f"a multiple of {2 * TIME_POINTS}")
     parser.add_argument("--turns", type=int, default=2)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    parts.TIME_POINTS = asked.groups // PARTS
     store = recorded(asked.folder / f"raw-{asked.groups}.ome.zarr", asked.groups)
     before = os.getloadavg()[0]
     found: dict[tuple[int, str], list[tuple[float, float]]] = {}
@@ -61,9 +58,8 @@ def main() -> None:
                     busy = cpu_s(processes) - before_s
                     found.setdefault((workers, state), []).append((took, busy))
                     print(f"{workers} workers, {state}: {took:.1f} s, CPU {busy:.1f} s", flush=True)
-    print(
-        f"\n{asked.groups} groups, {PARTS} parts; load {before:.1f}, then {os.getloadavg()[0]:.1f}"
-    )
+    n_parts, after = asked.groups / TIME_POINTS, os.getloadavg()[0]
+    print(f"\n{asked.groups} groups, {n_parts:g} parts; load {before:.1f}, then {after:.1f}")
     for state in ("just started", "warm"):
         one, two = (np.sum(found[workers, state], axis=0) for workers in (1, 2))
         print(f"{state}: efficiency {one[0] / (2 * two[0]):.2f}, by CPU time {one[1] / two[1]:.2f}")

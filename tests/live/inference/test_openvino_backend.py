@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,3 +64,14 @@ def test_only_the_last_convolution_stays_f32(tmp_path: Path) -> None:
 def test_threads_are_limited(tmp_path: Path) -> None:
     compiled = opened(tmp_path, "f32")._request.get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux tells where threads run")
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core")
+def test_threads_may_run_on_every_core_that_the_process_may(tmp_path: Path) -> None:
+    session = opened(tmp_path, "f32")
+    session.infer()
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {
+        frozenset(os.sched_getaffinity(0))
+    }

@@ -162,7 +162,12 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def _hints(precision: Precision, threads: int) -> dict[str, Any]:
-    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    hints: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        # Pinned, the first thread of every process is on the first core: two runs would share it.
+        "ENABLE_CPU_PINNING": False,
+    }
     return hints | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
 
 
