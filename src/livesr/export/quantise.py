@@ -232,6 +232,7 @@ def _quantise(
 
     hints = {
         "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
         **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
     }
     name = model.graph.input[0].name

@@ -78,5 +78,7 @@ def _loaded_in_openvino(network: bytes) -> Callable[[Any], Any]:
             "the server's Python has neither onnxruntime nor openvino: install one of them"
         ) from None
     core = openvino.Core()
-    request = core.compile_model(core.read_model(network), "CPU").create_infer_request()
+    # Not pinned: the first thread of every process would be on the first core.
+    hints = {"ENABLE_CPU_PINNING": False}
+    request = core.compile_model(core.read_model(network), "CPU", hints).create_infer_request()
     return lambda frames: list(request.infer({0: frames}).values())
