@@ -36,7 +36,7 @@ from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
 from livesr.live.out_of_distribution import features as frame_features
-from livesr.live.unlike import Unlike, described
+from livesr.live.unknown_light import unknown_share
 from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
@@ -61,6 +61,7 @@ FILES = {
 INTRUDERS = ("mitochondria", "actin", "coated pits")
 SIMULATED = {"mitochondria": "mitochondria", "actin": "actin", "coated pits": "ccps"}
 _SEEDS_FROM = 30_000
+_UNLIKE = ("unlike", "does not know")  # in what is said of the input, and of unknown light
 
 
 class Looked(NamedTuple):
@@ -76,13 +77,10 @@ class Looked(NamedTuple):
 class Eye:
     """One engine in front of composites."""
 
-    def __init__(self, name: str, reference: NDArray[np.float64] | None, threads: int) -> None:
+    def __init__(self, name: str, threads: int) -> None:
         self.engine = load_engine(name)
         manifest = self.engine.manifest
         self.names, self._limits = manifest.channel_names, manifest.limits
-        known = manifest.limits.familiarity
-        self._unlike = Unlike(known, len(self.names)) if known else None
-        self._density = _Density(reference) if reference is not None else None
         self.session = open_session(
             self.engine, (_PX, _PX), ComputeConfig(threads=threads, tile="off")
         )
@@ -108,36 +106,11 @@ class Eye:
         return Looked(case, found, scores, self._scores(frame, told), found.residual)
 
     def _scores(self, frame: SRFrame, told: NDArray[np.float32] | None) -> dict[str, float]:
-        distribution, known = self._limits.training_distribution, self._limits.familiarity
+        distribution = self._limits.training_distribution
         of_frame = frame_features(frame, noise_threshold(frame.image))
         found = {"the frame itself": distance(distribution, of_frame)} if distribution else {}
-        if told is not None and known and self._unlike:
-            found["network's features"] = self._unlike.score(told) or 0.0
-            if self._density:
-                found |= self._density.scores(described(told, len(self.names), known.last))
-        return found
-
-
-class _Density:
-    """Where frames of training lie, in the first principal axes of the network's features."""
-
-    AXES, NEIGHBOUR = 24, 5
-
-    def __init__(self, known: NDArray[np.float64]) -> None:
-        self._mean, self._scale = known.mean(0), known.std(0) + 1e-6
-        whole = (known - self._mean) / self._scale
-        _, spread, axes = np.linalg.svd(whole, full_matrices=False)
-        self._axes = axes[: self.AXES].T / (spread[: self.AXES] / np.sqrt(len(known)))
-        self._points = whole @ self._axes
-
-    def scores(self, told: NDArray[np.float64]) -> dict[str, float]:
-        """Return Mahalanobis distance and distance to the fifth nearest frame of training."""
-        point = (told - self._mean) / self._scale @ self._axes
-        near = np.sort(np.linalg.norm(self._points - point, axis=1))
-        return {
-            "features, Mahalanobis": float(np.linalg.norm(point)),
-            "features, 5th nearest": float(near[self.NEIGHBOUR - 1]),
-        }
+        unknown = unknown_share(told, len(self.names))
+        return found if unknown is None else found | {"light of no known structure": unknown}
 
 
 class Case(NamedTuple):
@@ -246,8 +219,12 @@ def area(should: Sequence[float], should_not: Sequence[float]) -> float:
     return float((np.array(should)[:, None] > np.array(should_not)).mean())
 
 
-def _share(rows: Sequence[Looked], word: str) -> float:
-    return float(np.mean([any(word in w for w in row.frame.warnings) for row in rows]))
+def _says(warnings: Sequence[str], words: Sequence[str]) -> bool:
+    return any(word in said for said in warnings for word in words)
+
+
+def _share(rows: Sequence[Looked], *words: str) -> float:
+    return float(np.mean([_says(row.frame.warnings, words) for row in rows]))
 
 
 def unlike_table(rows: Sequence[Looked]) -> list[str]:
@@ -256,10 +233,10 @@ def unlike_table(rows: Sequence[Looked]) -> list[str]:
     names = list(order[0].scores)
     heads = [*names, "residual"]
     lines = [
-        f"| in front of the camera | frames | {' | '.join(heads)} | said to be unlike |",
+        f"| in front of the camera | frames | {' | '.join(heads)} | unlike or unknown, said |",
         "|---" * (len(heads) + 3) + "|",
         f"| known structures, 1:1:1 or one at half | {len(order)} |{' |' * len(heads)}"
-        f" {_share(order, 'unlike'):.0%} |",
+        f" {_share(order, *_UNLIKE):.0%} |",
     ]
     cases = list(dict.fromkeys(row.case for row in rows))
     groups = {case: [case] for case in cases if " for " in case or "beside" in case}
@@ -276,7 +253,7 @@ def unlike_table(rows: Sequence[Looked]) -> list[str]:
         ]
         areas.append(area([r.residual for r in chosen], [r.residual for r in order]))
         cells = " | ".join(f"{value:.2f}" for value in areas)
-        lines.append(f"| {title} | {len(chosen)} | {cells} | {_share(chosen, 'unlike'):.0%} |")
+        lines.append(f"| {title} | {len(chosen)} | {cells} | {_share(chosen, *_UNLIKE):.0%} |")
     return lines
 
 
@@ -397,12 +374,12 @@ def simulated_tables(rows: Sequence[tuple[str, Seen]]) -> list[str]:
     """Markdown: the words on simulation, and how often frames in order are called unlike."""
     of_channels = [one for case, seen in rows for one in told(case, seen.judgement, seen.pcc)]
     order = [seen for case, seen in rows if case == "the whole range of training"]
-    unlike = np.mean([any("unlike" in said for said in seen.warnings) for seen in order])
+    unlike = np.mean([_says(seen.warnings, _UNLIKE) for seen in order])
     return [
         f"**On simulation**, {len(rows)} sequences of {SIZE} x {SIZE} pixels that nothing was"
         " fitted to, the middle frame of three. *Lost* is a channel with a PCC with the truth below"
         f" {_POOR_PCC}, or whose structure is not there. Of {len(order)} frames of the whole range"
-        f" of training {unlike:.0%} are said to be unlike.",
+        f" of training {unlike:.0%} are said to be unlike, or to hold an unknown structure.",
         "",
         *word_table(of_channels),
         "",
@@ -422,12 +399,10 @@ def main() -> None:
         "--simulated", type=int, default=12, help="simulated sequences of every case"
     )
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--known", type=Path, help="features of known frames, to compare densities")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true", help="print, change no page")
     given = parser.parse_args()
-    reference = np.load(given.known) if given.known else None
-    eye = Eye(given.engine, reference, given.threads)
+    eye = Eye(given.engine, given.threads)
     rows = [eye.look(case, parts) for case, parts in composites(given.data, given.n, given.seed)]
     of_channels = [one for row in rows for one in told(row.case, row.frame.judgement, row.pcc)]
     on_simulation = list(simulated(eye.engine, given.simulated, given.threads))

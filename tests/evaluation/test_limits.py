@@ -6,6 +6,7 @@ What follows from frames of which it is known, and the command that measures the
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from livesr.evaluation.limits import (
     fit_uncertainty,
     measure_on_pairs,
     resolution_range,
+    usual_unknown_light,
     weak_share,
 )
 from livesr.live.inference.engine import CONFUSED, Limits, load_engine
@@ -67,6 +69,14 @@ def test_the_share_that_makes_a_structure_weak_lies_between_lost_ones_and_those_
         np.mean([f.shares[0] < weak_share([*in_order, seen(0.4, 0.01, 0)], 0) for f in in_order])
         <= 0.1
     )
+
+
+def test_unknown_light_is_unusual_above_what_1_in_40_known_frames_have() -> None:
+    known = [replace(seen(), unknown_light=share) for share in np.linspace(0, 0.1, 401)]
+    assert usual_unknown_light(known) == pytest.approx(0.0975, abs=1e-4)
+    assert usual_unknown_light([seen()] * 40) is None
+    dark = [replace(seen(), unknown_light=0.0)] * 40
+    assert usual_unknown_light(dark) == pytest.approx(0.001)  # a limit of 0 would always warn
 
 
 def test_the_uncertainty_is_scaled_to_the_error() -> None:

@@ -23,12 +23,15 @@ class OnHost(Composer):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.pixels = self.arithmetic(HOST)
+        self.features: np.ndarray | None = None
 
     def compose(
         self, output: np.ndarray, window: Window, measured: SRFrame | None = None
     ) -> MulticolorFrame:
         centre = window.centre
-        made = self.pixels.compose(output, centre.image, centre.normalisation)
+        made = self.pixels.compose(
+            output, centre.image, centre.normalisation, features=self.features
+        )
         return self.frame(made, window, measured)
 
 
@@ -40,6 +43,7 @@ def manifest(
     residual: dict[str, float] | None = ANY_RESIDUAL,
     names: tuple[str, ...] = ("MT", "ER"),
     limits: dict[str, Any] | None = None,
+    features: int = 0,
 ) -> Manifest:
     return Manifest.model_validate(
         {
@@ -53,7 +57,7 @@ def manifest(
             "architecture": "none",
             "metrics": {"residual": residual},
             "limits": limits or {},
-            "weights": {"onnx": {"sha256": "0" * 64}},
+            "weights": {"onnx": {"sha256": "0" * 64}, "features": features},
             "license": "BSD-3-Clause",
         }
     )
@@ -287,6 +291,21 @@ class TestWarnings:
         assert strange.ood_score is not None
         assert strange.ood_score > 1
         assert any("unlike" in warning for warning in strange.warnings)
+
+    def test_light_of_no_known_structure(self) -> None:
+        composer = OnHost(manifest(limits={"unknown_light": 0.1}, features=6), SHAPE)
+
+        def made(unknown: float, stream: int) -> MulticolorFrame:
+            composer.features = np.array([0.4, 0.4, unknown, 1, 1, 1], np.float32)
+            centre = frame(specimen(), stream=Stream(stream))
+            return composer.compose(specimen(), window(centre))
+
+        usual, strange = made(0.05, 0), made(0.2, 1)
+        assert usual.unknown_light == pytest.approx(0.05 / 0.85)
+        assert strange.unknown_light == pytest.approx(0.2)
+        assert not usual.warnings
+        assert "a structure that the engine does not know" in strange.warnings[0]
+        assert strange.quality is Quality.CHECK
 
     def test_saturation(self) -> None:
         (warning,) = (

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from livesr.live.normalise import BRIGHT_LEVEL
 from livesr.training.recombine import RecombinedPairs, degraded, sharpened
 from livesr.training.sources import CachedPairs
+from livesr.training.textures import texture
 
 META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
 
@@ -133,3 +134,45 @@ def test_sharpening_takes_nothing_below_zero() -> None:
     sharp = sharpened(image, 2.0)
     assert sharp.min() == 0
     assert sharp.max() > 1.3 * image.max()
+
+
+def with_unknown(folder: Path, n: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, unknown=0.5)
+    frames, targets = pairs.batch(np.random.default_rng(2), n, 32)
+    assert targets.shape == (n, 3, 32, 32)
+    return frames, targets
+
+
+def test_some_composites_hold_what_no_structure_is_and_it_is_a_target_of_its_own(
+    tmp_path: Path,
+) -> None:
+    frames, targets = with_unknown(tmp_path / "pairs")
+    there = targets[:, 2].any((1, 2))
+    assert 0.25 < there.mean() < 0.65
+    known = targets[there][:, :2].any((2, 3)).sum(1)
+    assert set(known) == {0, 1, 2}  # alone, in the place of one, beside both
+    for window, parts in zip(frames[there], targets[there], strict=True):
+        assert np.corrcoef(window[1].ravel(), parts.sum(0).ravel())[0, 1] > 0.8
+        assert parts.min() >= 0
+
+
+def test_validation_pairs_are_composed_in_turn_and_always_alike(tmp_path: Path) -> None:
+    cached = CachedPairs(spotted(tmp_path / "pairs"))
+    pairs = RecombinedPairs(cached, 1.0, unknown=1.0)
+    frames, targets = pairs.validation(6)
+    np.testing.assert_array_equal(frames[::2], cached.validation(6)[0][::2])
+    assert not targets[::2, 2].any()
+    assert targets[1::2, 2].any((1, 2)).all()
+    np.testing.assert_array_equal(targets, pairs.validation(6)[1])
+
+
+def test_textures_are_all_different_and_cover_little_or_much() -> None:
+    rng = np.random.default_rng(3)
+    drawn = [texture(rng, 64) for _ in range(40)]
+    assert all(one.shape == (64, 64) and one.dtype == np.float32 for one in drawn)
+    assert min(one.min() for one in drawn) >= 0
+    shown = [one / one.max() for one in drawn if one.max() > 0]
+    assert len(shown) > 36
+    means = [float(one.mean()) for one in shown]
+    assert min(means) < 0.05
+    assert max(means) > 0.2

@@ -91,6 +91,17 @@ class Model(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old names of keys and their new ones: both are read, the old one with a sentence."""
 
+    dropped: ClassVar[frozenset[str]] = frozenset()
+    """Keys of before that say nothing any more: read over, with a sentence."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dropped(cls, data: object) -> object:
+        if not isinstance(data, dict) or not (gone := cls.dropped & data.keys()):
+            return data
+        log.warning("%s is read over: it means nothing any more.", ", ".join(sorted(gone)))
+        return {name: value for name, value in data.items() if name not in gone}
+
     @model_validator(mode="before")
     @classmethod
     def _rename(cls, data: object) -> object:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from livesr.live.inference.engine import Manifest
 
 
-_PAIRS, _FRAMES = 4, 10  # pairs that are read, and frames that are made of them, for a sequence
+_PAIRS = 4  # that are read for a sequence
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +42,8 @@ def limits(
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of training pairs to measure on instead: minutes, for what the network"
-            " knows and the brightness of structures; the rest stays."
+            help="Folder of training pairs to measure the brightness of structures on instead, in"
+            " minutes; the rest stays."
         ),
     ] = None,
     threads: options.Threads = 0,
@@ -67,7 +67,7 @@ def limits(
     folder = load_engine(engine).folder
     with progress(out, "pairs" if pairs else "sequences", lines=lines) as show:
         if pairs:
-            measured = _on_pairs(folder, pairs, sequences, threads, show, out)
+            measured = _on_pairs(folder, pairs, sequences, threads, show)
         else:
             measured = measure_limits(
                 folder, sequences=sequences, threads=threads, backend=backend, progress=show
@@ -80,33 +80,16 @@ def limits(
 
 
 def _on_pairs(
-    folder: Path,
-    pairs: Path,
-    sequences: int,
-    threads: int,
-    show: Callable[[int, int], None],
-    out: Console,
+    folder: Path, pairs: Path, sequences: int, threads: int, show: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Measure what training pairs tell; a network without a features output gets one first."""
-    from livesr.base.errors import EngineError
+    """Measure what training pairs tell."""
     from livesr.evaluation.limits import measure_on_pairs
-    from livesr.evaluation.unlike import measure_familiarity
-    from livesr.export.features import add_features
-    from livesr.live.inference.engine import load_engine
     from livesr.training.sources import CachedPairs
 
-    try:
-        add_features(folder)
-    except EngineError as e:
-        out.print(escape(str(e)), style="yellow")
     frames, targets = CachedPairs(pairs).validation(_PAIRS * sequences)
-    measured = measure_on_pairs(
+    return measure_on_pairs(
         folder, zip(frames, targets, strict=True), threads=threads, progress=show
     )
-    known = measure_familiarity(
-        load_engine(folder), (frames, targets), _FRAMES * sequences, threads=threads, progress=show
-    )
-    return {**measured, "limits": measured["limits"].model_copy(update={"familiarity": known})}
 
 
 def _show(manifest: Manifest, out: Console) -> None:
@@ -116,11 +99,8 @@ def _show(manifest: Manifest, out: Console) -> None:
     for name, others in found.confusion.items():
         into = ", ".join(f"{share:.1%} into {other}" for other, share in others.items())
         out.print(f"{name} alone: {into}")
-    if found.familiarity:
-        out.print(
-            "What the engine knows is told from random textures with an area under the curve of"
-            f" {found.familiarity.area:.2f}"
-        )
+    if found.unknown_light is not None:
+        out.print(f"Light of no known structure: unusual above {found.unknown_light:.1%}")
     for name, mixing in found.mixing.items():
         out.print(
             f"{name}: weak where its channel is below {mixing.weak:.2f} of the brightest other"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from livesr.training.journal import Progress
     from livesr.training.recipes import Recipe
-    from livesr.training.sources import CachedPairs, TrainSource
+    from livesr.training.sources import TrainSource, ValidationSource
 
 
 def register(app: typer.Typer) -> None:
@@ -201,13 +201,14 @@ class _Session:
             "log": log,
         }
 
-    def _train(self, train_pairs: TrainSource, validation_pairs: CachedPairs) -> bool:
+    def _train(self, train_pairs: TrainSource, validation_pairs: ValidationSource) -> bool:
         from livesr.training.trainer import Trainer
 
         left = None if self._until is None else (self._until - time.monotonic()) / 60
         if left is not None and left <= 0:
             return False
-        names = validation_pairs.meta["channels"]
+        names = [channel["name"] for channel in self._recipe.engine["channels"]]
+        names += ["unknown"] * bool(self._recipe.data.unknown)
         trainer = Trainer(self._recipe.train, train_pairs, validation_pairs, self._out, names)
         trainer.run(self._show, minutes=left)
         return trainer.finished
@@ -233,7 +234,7 @@ class _Session:
             f" patches/s{waiting}  {progress.minutes_left:.0f} min left"
         )
 
-    def _pairs(self, workers: int, cluster: str | None) -> tuple[TrainSource, CachedPairs]:
+    def _pairs(self, workers: int, cluster: str | None) -> tuple[TrainSource, ValidationSource]:
         from rich.progress import Progress as Bars
 
         from livesr.training.pair_folder import write_pairs
@@ -272,9 +273,8 @@ class _Session:
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
         if not data.recombined:
             return learned, validation
-        return (
-            RecombinedPairs(
-                learned, data.recombined, data.domain.brightness_ratio, data.domain.absent
-            ),
-            validation,
+        ranges = data.domain.brightness_ratio, data.domain.absent, data.unknown
+        composed, shown = (
+            RecombinedPairs(pairs, data.recombined, *ranges) for pairs in (learned, validation)
         )
+        return composed, shown if data.unknown else validation

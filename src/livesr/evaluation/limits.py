@@ -76,6 +76,7 @@ _ALIKE, _QUARTER, _FAINTEST = (0.7, 1.4), (0.15, 0.35), 0.06
 _WEAK = (0.4, 0.55)  # ratios found from which and up to which a structure can be called weak
 _CAUGHT = 0.95
 _LACKING = 4  # one scene in so many is shown without each of its structures in turn
+_LEAST_UNKNOWN = 0.001  # share of unknown light: less is none
 _FEW = 8  # frames that a quantile needs
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others
@@ -89,7 +90,7 @@ class Seen:
     Attributes
     ----------
     features : as `livesr.live.out_of_distribution.FEATURES`
-    residual, warnings, judgement : as in `MulticolorFrame`
+    residual, warnings, judgement, unknown_light : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
     found, true : how bright each structure is beside the others, `livesr.live.mixing.ratios`, in
@@ -109,6 +110,7 @@ class Seen:
     found: NDArray[np.float64] | None = None
     true: NDArray[np.float64] | None = None
     judgement: Judgement = UNJUDGED
+    unknown_light: float | None = None
 
 
 class Observer:
@@ -189,6 +191,7 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
             else None
         ),
         judgement=frame.judgement,
+        unknown_light=frame.unknown_light,
     )
 
 
@@ -258,6 +261,7 @@ def measure_limits(
             if sequences >= _MIN_FRAMES
             else None
         ),
+        unknown_light=usual_unknown_light(usual),
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         mixing=mixing_of([*usual, *weak, *missing], names),
         confusion=_confusion(alone, domain.structures, names),
@@ -377,6 +381,17 @@ def distance(training_distribution: TrainingDistribution, found: NDArray[np.floa
         )
         / training_distribution.limit
     )
+
+
+def usual_unknown_light(known: Sequence[Seen]) -> float | None:
+    """Return the share of unknown light that 1 in 40 frames of training exceed.
+
+    None where the engine tells none, or too few frames do.
+    """
+    told = [frame.unknown_light for frame in known if frame.unknown_light is not None]
+    if len(told) < _FEW:
+        return None
+    return round(float(np.clip(np.quantile(told, _USUAL), _LEAST_UNKNOWN, 1)), 4)
 
 
 def weak_share(frames: Sequence[Seen], channel: int) -> float:

@@ -24,6 +24,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.training import networks
+from livesr.training.networks.imcsr import KnownLight
 from livesr.training.recipes import Recipe
 from livesr.training.start import START_NAME
 
@@ -54,8 +55,13 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = networks.load(weights)
+    structures = int(getattr(network, "structures", network.channels))
+    tells_unknown = network.channels > structures
     error = export_onnx(
-        network, folder / MODEL_NAME, network.frames, multiple_of=network.multiple_of
+        KnownLight(network) if tells_unknown else network,
+        folder / MODEL_NAME,
+        network.frames,
+        multiple_of=network.multiple_of,
     )
     manifest = Manifest(
         **recipe.engine,
@@ -74,7 +80,10 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
             "patches": networks.patches_seen(weights),
             **_start(weights.parent),
         },
-        weights=Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME))),
+        weights=Weights(
+            onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME)),
+            features=2 * network.channels if tells_unknown else 0,
+        ),
         license="BSD-3-Clause",
         authors=("the livesr developers",),
         cite=tuple(

@@ -24,10 +24,12 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
 
 from livesr.base.files import replace_file
+from livesr.live.inference.engine import FEATURES_OUTPUT
 from livesr.training.networks.dfcan import amplitudes
 from livesr.training.networks.layers import spatial_mean
 
@@ -71,6 +73,7 @@ DFT a matrix product (`live/inference/fixed_size.py`). Not Gelu, which came with
 """
 
 _TRANSLATION_TOLERANCE = 1e-4
+_OUTPUTS = ("channels", FEATURES_OUTPUT)
 
 
 class ExportError(RuntimeError):
@@ -90,7 +93,7 @@ def export_onnx(
         here. It is not changed
     path : the file to write; replaced only when every check has passed
     window : frames in: the input is `frames`, (1, window, y, x) float32 with y and x free; the
-        output is `channels`
+        output is `channels`, and `features` (1, n, 1, 1) after it of a network that returns two
     multiple_of : what y and x must be multiples of (the network's `unshuffle`)
     fp16_weights : store the kernels once, as FP16, each followed by a cast: half the size, and the
         graph computes in FP32. Biases stay FP32. `with_plain_weights` undoes it for a parser that
@@ -122,6 +125,32 @@ def export_onnx(
     return rounding
 
 
+class MaxPool(OpRun):  # type: ignore[misc]
+    """Of square or oblong kernels: ONNX's own takes the padding of x for that of y."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: NDArray[Any],
+        *,
+        kernel_shape: list[int],
+        pads: list[int],
+        strides: list[int],
+        **_others: object,
+    ) -> tuple[NDArray[Any]]:
+        top, left, bottom, right = pads
+        around = ((0, 0), (0, 0), (top, bottom), (left, right))
+        padded = np.pad(x, around, constant_values=-np.inf)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel_shape, (2, 3))
+        return (windows[:, :, :: strides[0], :: strides[1]].max((-2, -1)),)
+
+
+def reference(model: ModelProto) -> ReferenceEvaluator:
+    """Return what computes a model operator by operator, slowly, as the standard says."""
+    return ReferenceEvaluator(model, new_ops=[MaxPool])
+
+
 def unsupported_ops(model: ModelProto) -> set[str]:
     """Return the operators of `model` that are not in `ALLOWED_OPS`."""
     return {node.op_type for node in model.graph.node} - ALLOWED_OPS
@@ -151,16 +180,23 @@ def _compare(
     Return its largest difference to `network`.
     """
     image = np.random.default_rng(0).normal(0.2, 0.3, shape).astype(np.float32)
-    (channels,) = ReferenceEvaluator(model).run(None, {"frames": image})
+    found = reference(model).run(None, {"frames": image})
+    exact, rounded = (_outputs(net, torch.from_numpy(image)) for net in (network, stored))
+    for ours, torchs in zip(found, rounded, strict=True):
+        difference = float(np.abs(ours - torchs).max())
+        if not difference <= _TRANSLATION_TOLERANCE * max(1.0, float(np.abs(torchs).max())):
+            raise ExportError(
+                f"the exported graph differs from torch by {difference:.2g}; expected rounding"
+                " errors only"
+            )
+    return float(np.abs(found[0] - exact[0]).max())
+
+
+def _outputs(network: nn.Module, frames: torch.Tensor) -> list[NDArray[np.float32]]:
+    """Return what a network makes of frames: its channels, and its features if it has some."""
     with torch.inference_mode():
-        exact, rounded = (net(torch.from_numpy(image)).numpy() for net in (network, stored))
-    difference = float(np.abs(channels - rounded).max())
-    if not difference <= _TRANSLATION_TOLERANCE * max(1.0, float(np.abs(rounded).max())):
-        raise ExportError(
-            f"the exported graph differs from torch by {difference:.2g}; expected rounding errors"
-            " only"
-        )
-    return float(np.abs(channels - exact).max())
+        made = network(frames)
+    return [image.numpy() for image in (made if isinstance(made, tuple) else (made,))]
 
 
 class _Translation:
@@ -180,10 +216,9 @@ class _Translation:
         """Return the finished model; `side` is one that the network can take."""
         for node in self._traced.graph.nodes:
             self._translate(node)
-        image = torch.zeros(1, self._window, side, side)
-        with torch.inference_mode():
-            _, channels, size, _ = self._network(image).shape
-        output_axes = ["y", "x"] if size == side else ["sy", "sx"]
+        made = _outputs(self._network, torch.zeros(1, self._window, side, side))
+        axes = ["y", "x"] if made[0].shape[-1] == side else ["sy", "sx"]
+        shapes = [[1, made[0].shape[1], *axes], *(list(other.shape) for other in made[1:])]
         graph = helper.make_graph(
             self._nodes,
             "livesr",
@@ -193,9 +228,8 @@ class _Translation:
                 )
             ],
             [
-                helper.make_tensor_value_info(
-                    "channels", TensorProto.FLOAT, [1, channels, *output_axes]
-                )
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name, shape in zip(_OUTPUTS, shapes, strict=False)
             ],
             list(self._tensors.values()),
         )
@@ -208,7 +242,9 @@ class _Translation:
         if node.op == "placeholder":
             self._names[node] = "frames"
         elif node.op == "output":
-            self._rename_output(self._names[node.args[0]])
+            made = node.args[0] if isinstance(node.args[0], tuple) else node.args
+            for result, name in zip(made, _OUTPUTS, strict=False):
+                self._rename_output(self._names[result], name)
         elif node.op == "call_method" and node.target == "float":
             self._names[node] = self._names[node.args[0]]  # the graph computes in FP32 throughout
         elif node.op == "call_module":
@@ -229,9 +265,9 @@ class _Translation:
             )
         return rules[key]
 
-    def _rename_output(self, name: str) -> None:
-        producer = next(node for node in self._nodes if name in node.output)
-        producer.output[0] = "channels"
+    def _rename_output(self, result: str, name: str) -> None:
+        producer = next(node for node in self._nodes if result in node.output)
+        producer.output[0] = name
 
     # -- building blocks ---------------------------------------------------------------------------
 
@@ -376,12 +412,14 @@ def _mean(graph: _Translation, node: fx.Node) -> str:
     return graph.add("GlobalAveragePool", [graph.first(node)], node.name)
 
 
+def _both(value: int | tuple[int, int]) -> list[int]:
+    """Return a size along y and along x."""
+    return [value, value] if isinstance(value, int) else list(value)
+
+
 def _max_pool(graph: _Translation, node: fx.Node, pool: nn.MaxPool2d) -> str:
-    sides = {
-        "kernel_shape": [pool.kernel_size] * 2,
-        "strides": [pool.stride] * 2,
-        "pads": [pool.padding] * 4,
-    }
+    kernel, strides, pads = (_both(n) for n in (pool.kernel_size, pool.stride, pool.padding))
+    sides = {"kernel_shape": kernel, "strides": strides, "pads": [*pads, *pads]}
     return graph.add("MaxPool", [graph.first(node)], node.name, **sides)
 
 

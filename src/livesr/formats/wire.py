@@ -155,6 +155,7 @@ class WireHeader(_Part):
     resolved: bool = True
     residual: float | None = None
     novelty: float | None = None
+    unknown_light: float | None = None
     judgement: WireJudgement | None = None
     mixing: dict[str, tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
     latency_ms: float | None = None

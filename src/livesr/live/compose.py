@@ -24,7 +24,7 @@ from livesr.live.inference.engine import Manifest, TrainingDistribution
 from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
 from livesr.live.quality import ChannelEvidence, Evidence, judged
-from livesr.live.unlike import Unlike, larger
+from livesr.live.unknown_light import unknown_share
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -325,8 +325,6 @@ class Composer:
         self._spread_scale, self.error_bars = spread_scale, error_bars
         self.audited: Mapping[str, float] = {}
         self._streams: dict[Stream, _Following] = {}
-        known = manifest.limits.familiarity
-        self._unlike = Unlike(known, len(manifest.channels)) if known else None
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
         """Return what computes the pixels, on `arrays`; each thread needs its own."""
@@ -364,14 +362,12 @@ class Composer:
             itself
         """
         centre = window.centre
-        if self._unlike:
-            score = larger((made.ood_score, self._unlike.score(made.features)))
-            made = made._replace(ood_score=score)
+        unknown = unknown_share(made.features, len(self._manifest.channels))
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(made)
+            following.update(made, unknown)
         judgement = judged(self._evidence(made.light, following, centre))
         return MulticolorFrame(
             channels=made.channels,
@@ -385,6 +381,7 @@ class Composer:
             residual_plane=made.plane,
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
+            unknown_light=unknown,
             warnings=judgement.reasons,
             labels=self._manifest.channel_names,
             error_bars=self.error_bars,
@@ -412,6 +409,7 @@ class Composer:
             # lights has seen.
             residual_limit=validated.max if validated else None,
             unlike=following.novel.on,
+            unknown=following.unknown.on,
             saturated=centre.saturated > 0,
             unresolved=quality.cause if quality and not quality.resolved else "",
             said=self._said.verdicts,
@@ -421,13 +419,14 @@ class Composer:
 class _Following:
     """What follows one stream from frame to frame."""
 
-    __slots__ = ("_limits", "_mixing", "absent", "display", "novel", "weak")
+    __slots__ = ("_limits", "_mixing", "absent", "display", "novel", "unknown", "weak")
 
     def __init__(self, manifest: Manifest) -> None:
         limits, names = manifest.limits, manifest.channel_names
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
         self.novel = _Alarm(1.0)
+        self.unknown = _Alarm(math.inf if limits.unknown_light is None else limits.unknown_light)
         self._mixing: list[Mixing] = mixings(limits.mixing, names)
         if self._mixing:
             weak = [limits.mixing[name].weak for name in names]
@@ -438,14 +437,17 @@ class _Following:
         self.weak = tuple(_Alarm(limit, below=True) for limit in weak)
         self.absent = tuple(_Alarm(limit, below=True) for limit in absent)
 
-    def update(self, made: Composition) -> None:
-        """Take in the display limits, the light and the scores of the next frame."""
+    def update(self, made: Composition, unknown: float | None) -> None:
+        """Take in the display limits, the light, the scores and the share of unknown light of the
+        next frame.
+        """
         if self._limits is None:
             self._limits = made.limits
         else:
             self._limits += _FOLLOW * (made.limits - self._limits)
         self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
         self.novel.update(made.ood_score)
+        self.unknown.update(unknown)
         found: Sequence[float | None] = made.light.shares
         if self._mixing:
             seen: list[float] = ratios(made.brightness).tolist()

@@ -45,6 +45,7 @@ class Evidence:
     residual, residual_limit : of the frame, and the largest of validation; None where nothing was
         validated
     unlike : whether its input is unlike the frames of training
+    unknown : whether more of its light than is usual belongs to no structure that the engine knows
     saturated : whether the camera saturates
     unresolved : why the measurement is widefield, "" if it is not
     said : what belongs to every frame of the run: optics, modality, replaced runtimes
@@ -56,6 +57,7 @@ class Evidence:
     residual: float = 0.0
     residual_limit: float | None = math.inf
     unlike: bool = False
+    unknown: bool = False
     saturated: bool = False
     unresolved: str = ""
     said: tuple[Verdict, ...] = ()
@@ -128,6 +130,15 @@ FRAME_RULES: tuple[Rule, ...] = (
         lambda e: (
             "The input is unlike the frames that the engine was trained on: what is shown of it"
             " may be wrong."
+        ),
+    ),
+    Rule(
+        "unknown structure",
+        CHECK,
+        lambda e: e.unknown,
+        lambda e: (
+            "There is light of a structure that the engine does not know: what it shows there may"
+            " be wrong."
         ),
     ),
     Rule(

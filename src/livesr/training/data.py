@@ -53,6 +53,10 @@ class DataConfig(Model):
     domain: Domain = Domain()
     recombined: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training crops of a separation that are composed anew, see `RecombinedPairs`."""
+    unknown: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the composed crops with a structure that the network is not to know, see
+    `RecombinedPairs`. Networks with `unknown: true` in their parameters leave its light to none of
+    their structures."""
     images: OwnImages | None = None
     """Own images instead of simulated ones."""
 
@@ -79,6 +83,11 @@ class DataConfig(Model):
             raise ValueError(
                 f"recombined is {self.recombined}, but only pairs of kind 'separate' can be"
                 " composed anew"
+            )
+        if self.unknown and not self.recombined:
+            raise ValueError(
+                f"unknown is {self.unknown} of the crops that are composed anew, and recombined is"
+                " 0: set it too"
             )
         if self.kind == "upscale" and self.images is None and self.modality not in drawable():
             raise ValueError(
@@ -150,5 +159,6 @@ class DataConfig(Model):
 
     def settings(self) -> dict[str, Any]:
         """Return what the engine's manifest keeps."""
-        recombined = {"recombined": self.recombined} if self.recombined else {}
-        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed, **recombined}
+        shares = {"recombined": self.recombined, "unknown": self.unknown}
+        told = {name: share for name, share in shares.items() if share}
+        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed, **told}

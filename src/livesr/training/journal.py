@@ -154,12 +154,12 @@ def draw_curves(log: Path, path: Path, names: Sequence[str] = ()) -> None:
     """
     rows = read_log(log)
     rows = [row for row in rows if row["attempt"] == rows[-1]["attempt"]]
-    names = list(rows[0]) if rows else []
-    left = [n for n in names if n not in _NO_LOSS and not n.startswith("val_")]
+    there = list(rows[0]) if rows else []
+    left = [n for n in there if n not in _NO_LOSS and not n.startswith("val_")]
     panels = {
         "losses": left,
         "validation NRMSE": ["val_nrmse"],
-        "validation PCC": [n for n in names if n.startswith("val_pcc")],
+        "validation PCC": [n for n in there if n.startswith("val_pcc")],
         "learning rate": ["lr"],
     }
     labels = {"val_pcc": "mean", **{f"val_pcc_{i}": name for i, name in enumerate(names)}}

@@ -1,6 +1,7 @@
 """Cached pairs composed anew while training.
 
-Structures of different cells, from microscopes of their own, in one still image.
+Structures of different cells, from microscopes of their own, in one still image; some with what is
+no structure that the network is to know.
 
 Owns the mixture and what a microscope or a program may have done to an image: sharpness,
 magnification, a black level, noise or none, haze, 8 bits. Data are simulated once; all of this
@@ -15,6 +16,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from livesr.live.normalise import background_and_scale
 from livesr.training.sources import CachedPairs, Pairs
+from livesr.training.textures import texture
 
 Image = NDArray[np.float32]
 
@@ -35,6 +37,9 @@ _GLOWING, _GLOW, _GLOW_PX = (
     (3.0, 25.0),
 )  # share of the structures with out-of-focus light, how much, how wide
 _HAZY, _EIGHT_BITS = 0.2, 0.2
+_RESIZED, _FACTOR = 0.2, (0.55, 1.0)  # share of unknown structures that are known ones of a size
+# that no microscope gives them, and by how much, logarithms
+_NOT_FAINT = 0.3  # of the brightest structure: an unknown one has at least that
 
 
 class RecombinedPairs:
@@ -46,6 +51,8 @@ class RecombinedPairs:
     share : part of the crops that are composed anew
     brightness_ratio : largest ratio between two structures; each one's brightness is log-uniform
     absent : probability that a structure is missing, each for itself: all may be
+    unknown : share of the composites with a structure that the network is not to know, in the place
+        of a known one, beside all of them or alone. Above 0, targets have one image more, its light
 
     Notes
     -----
@@ -65,23 +72,42 @@ class RecombinedPairs:
     """
 
     def __init__(
-        self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0, absent: float = 0.0
+        self,
+        pairs: CachedPairs,
+        share: float,
+        brightness_ratio: float = 5.0,
+        absent: float = 0.0,
+        unknown: float = 0.0,
     ) -> None:
         if pairs.scale != 1:
             raise ValueError(
                 f"only pairs of a separation can be composed anew; these are {pairs.scale} times"
                 " finer"
             )
-        self._pairs, self._share, self._absent = pairs, share, absent
+        self._pairs, self._share, self._absent, self._unknown = pairs, share, absent, unknown
         self._side = float(np.sqrt(brightness_ratio))
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
         """Return crops as `CachedPairs.batch` does, some of them composed anew."""
-        frames, targets = self._pairs.batch(rng, size, patch)
+        frames, targets = self._with_unknown(*self._pairs.batch(rng, size, patch))
         for i in np.flatnonzero(rng.random(size) < self._share):
             make = self._blank if rng.random() < _BLANK else self._composite
             frames[i], targets[i] = make(rng, patch)
         return frames, targets
+
+    def validation(self, n: int) -> Pairs:
+        """Return whole pairs as `CachedPairs.validation` does, every other one composed anew."""
+        frames, targets = self._with_unknown(*self._pairs.validation(n))
+        rng = np.random.default_rng(len(frames))
+        for i in range(1, len(frames), 2):
+            frames[i], targets[i] = self._composite(rng, frames.shape[-1])
+        return frames, targets
+
+    def _with_unknown(self, frames: Image, targets: Image) -> Pairs:
+        """Append an image of unknown light: there is none."""
+        if not self._unknown:
+            return frames, targets
+        return frames, np.concatenate([targets, np.zeros_like(targets[:, :1])], 1)
 
     def _blank(self, rng: np.random.Generator, patch: int) -> Pairs:
         """Noise with the spectrum of what one crop holds besides its structures, stretched as a
@@ -95,14 +121,23 @@ class RecombinedPairs:
             np.float32
         )
         background, scale = background_and_scale(noise[len(noise) // 2])
-        return (noise - np.float32(background)) / np.float32(scale), np.zeros_like(targets[0])
+        nothing = np.zeros_like(self._with_unknown(frames, targets)[1][0])
+        return (noise - np.float32(background)) / np.float32(scale), nothing
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
         channels = self._pairs.targets.shape[1]
-        structures = np.stack([self.structure(rng, patch, c) for c in range(channels)])
+        images = [self.structure(rng, patch, c) for c in range(channels)]
+        foreign = bool(self._unknown) and rng.random() < self._unknown
+        if self._unknown:
+            images.append(
+                self.unknown(rng, patch) if foreign else np.zeros((patch, patch), np.float32)
+            )
+        structures = np.stack(images)
         bright = np.percentile(structures[:, ::2, ::2], _BRIGHT_PERCENTILE, axis=(1, 2))
-        wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
-        wanted *= rng.random(channels) >= self._absent
+        wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, len(images)) * np.log(self._side))
+        wanted[:channels] *= rng.random(channels) >= self._absent
+        if foreign:
+            _make_room(rng, wanted)
         # A structure that is hardly there is not amplified.
         structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
         frames, targets = self._pairs.batch(rng, 1, patch, [channels])
@@ -126,6 +161,32 @@ class RecombinedPairs:
                 zoom(image, patch / side, order=1, grid_mode=True, mode="nearest"), np.float32
             )
         return _without_background(rng, _glowing(rng, _refocused(rng, image)))
+
+    def unknown(self, rng: np.random.Generator, patch: int) -> Image:
+        """Draw what is no known structure, (patch, patch), as some microscope shows it."""
+        image = self._resized(rng, patch) if rng.random() < _RESIZED else texture(rng, patch)
+        return _without_background(rng, _glowing(rng, _refocused(rng, image)))
+
+    def _resized(self, rng: np.random.Generator, patch: int) -> Image:
+        """Return a known structure 1.7 to 2.7 times as large or small as it is."""
+        channel = int(rng.integers(self._pairs.targets.shape[1]))
+        factor = float(np.exp(rng.choice((-1, 1)) * rng.uniform(*_FACTOR)))
+        side = int(np.clip(round(patch / factor), 16, min(self._pairs.targets.shape[-2:])))
+        _, targets = self._pairs.batch(rng, 1, side, [channel])
+        image = zoom(targets[0, channel], factor, order=1, grid_mode=True, mode="nearest")
+        image = image[:patch, :patch]
+        missing = [(0, patch - n) for n in image.shape]
+        return np.asarray(np.pad(image, missing, mode="reflect"), np.float32)
+
+
+def _make_room(rng: np.random.Generator, wanted: NDArray[np.float64]) -> None:
+    """Give an unknown structure, the last, the place of a known one, of all, or one of its own."""
+    place = rng.integers(4)
+    if place < 2:
+        wanted[rng.integers(len(wanted) - 1)] = 0
+    elif place == 2:
+        wanted[:-1] = 0
+    wanted[-1] = max(wanted[-1], _NOT_FAINT * wanted.max())
 
 
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:

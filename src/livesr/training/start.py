@@ -6,6 +6,7 @@ et al. 2017): what stands before the upsampling is the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from livesr.live.inference.engine import load_engine, sha256_of
-from livesr.training.networks.imcsr import RCAB
+from livesr.training.networks.imcsr import IMCSR, RCAB
 
 START_NAME = "start.json"
 """File of a run's folder: its `Start`."""
 
+_IN_KNOWN_LIGHT = "network."  # before it where the export wrapped the network in `KnownLight`
+_LITTLE_UNKNOWN = -2.0  # logit of unknown light beside those of the structures, at first
 _AS_FP16 = ".fp16"  # what the export appends to the name of a kernel that it stores so
 
 
@@ -51,6 +54,9 @@ def begin_with(network: nn.Module, start: str) -> Start:
 
     The others stay as they are.
 
+    IMC-SR that draws unknown light takes the last convolution of one that does not, and begins with
+    next to none of it.
+
     Residual blocks of IMC-SR of which `start` has nothing add nothing at first, so that a deeper
     network begins as the shallower one.
 
@@ -68,6 +74,8 @@ def begin_with(network: nn.Module, start: str) -> Start:
     """
     name, path, given, patches = _read(start)
     own = network.state_dict()
+    if isinstance(network, IMCSR) and network.channels > network.structures:
+        given = given | _with_unknown(own, given, network.unshuffle**2)
     fitting = {
         key: given[key] for key in own.keys() & given.keys() if given[key].shape == own[key].shape
     }
@@ -81,6 +89,24 @@ def begin_with(network: nn.Module, start: str) -> Start:
         if isinstance(module, RCAB) and not any(key.startswith(f"{block}.") for key in fitting):
             module.silence()
     return Start(name, sha256_of(path), len(fitting), len(own), patches)
+
+
+def _with_unknown(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], rows: int
+) -> dict[str, Tensor]:
+    """Insert the network's own rows for unknown light before the last, "none", of `given`.
+
+    Nothing if these are not just what it lacks.
+    """
+    made = {}
+    for name in ("out.weight", "out.bias"):
+        if name not in given or len(own[name]) != len(given[name]) + rows:
+            return {}
+        fresh = own[name][-2 * rows : -rows]
+        if name == "out.bias":
+            fresh = torch.full_like(fresh, _LITTLE_UNKNOWN)
+        made[name] = torch.cat([given[name][:-rows], fresh, given[name][-rows:]])
+    return made
 
 
 def _read(start: str) -> tuple[str, Path, dict[str, Tensor], int]:
@@ -104,7 +130,7 @@ def _initialisers(model: bytes) -> dict[str, Tensor]:
 
     tensors = onnx.load_model_from_string(model).graph.initializer
     return {
-        tensor.name.removesuffix(_AS_FP16): torch.from_numpy(
+        tensor.name.removeprefix(_IN_KNOWN_LIGHT).removesuffix(_AS_FP16): torch.from_numpy(
             onnx.numpy_helper.to_array(tensor).astype(np.float32)
         )
         for tensor in tensors

@@ -302,6 +302,7 @@ class StoreSource:
             normalisation=normalisation.written() if normalisation else None,
             residual=line.get("residual"),
             novelty=line.get("novelty"),
+            unknown_light=line.get("unknown_light"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
             judgement=line.get("judgement"),

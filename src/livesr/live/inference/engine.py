@@ -7,7 +7,6 @@ anything reads them as a network.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 import os
@@ -17,9 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from livesr.base import contained
@@ -173,67 +170,6 @@ class ChannelMixing(Model):
     absent: Annotated[float, Field(ge=0, lt=10)]
 
 
-def _packed(value: object) -> object:
-    """Return the base64 text of an array, or of the text that it was read from."""
-    if isinstance(value, np.ndarray):
-        return base64.b64encode(np.asarray(value, "<f4").tobytes()).decode()
-    return value
-
-
-def _sound(text: str) -> str:
-    try:
-        values = unpacked(text)
-    except ValueError as e:
-        raise ValueError(f"no base64 of float32 numbers: {e}") from e
-    if not np.isfinite(values).all():
-        raise ValueError("not all of its numbers are finite")
-    return text
-
-
-Packed = Annotated[str, Field(max_length=1 << 20), BeforeValidator(_packed), AfterValidator(_sound)]
-"""Many numbers: base64 of little-endian float32."""
-
-
-def unpacked(text: str) -> NDArray[np.float64]:
-    """Return the numbers of a `Packed`.
-
-    Raises
-    ------
-    ValueError
-        If it is no such text.
-    """
-    data = base64.b64decode(text, validate=True)
-    return np.frombuffer(data, "<f4").astype(np.float64)
-
-
-class Familiarity(Model):
-    """What the network's features look like on what it knows; `livesr.live.unlike` scores by it.
-
-    Attributes
-    ----------
-    data : on which frames it was fitted
-    last : features that are multiplied with each channel of the prediction
-    mean, scale, weights : of each number of `livesr.live.unlike.described`
-    bias : of the score: 1 in 100 frames of training exceed 1
-    area : under the curve, frames of training against random textures left out of the fit
-    """
-
-    data: str = ""
-    last: Annotated[int, Field(ge=1, le=4096)]
-    mean: Packed
-    scale: Packed
-    weights: Packed
-    bias: Number
-    area: Number
-
-    @model_validator(mode="after")
-    def _as_many(self) -> Familiarity:
-        sizes = {len(unpacked(one)) for one in (self.mean, self.scale, self.weights)}
-        if len(sizes) > 1 or not (unpacked(self.scale) > 0).all():
-            raise ValueError("'mean', 'scale' and 'weights' are not as many, or a scale is not > 0")
-        return self
-
-
 class Limits(Model):
     """Beyond which values its predictions are not those of validation.
 
@@ -245,7 +181,8 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
-    familiarity : what the network's features look like; None judges the frame alone
+    unknown_light : share of the light of no known structure that 1 in 40 frames of training exceed;
+        None where the network does not tell it
     mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
         shown as each other one, median
@@ -253,11 +190,12 @@ class Limits(Model):
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"familiar": "training_distribution"}
+    dropped: ClassVar[frozenset[str]] = frozenset({"familiarity"})
 
     data: str = ""
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
-    familiarity: Familiarity | None = None
+    unknown_light: Annotated[float, Field(gt=0, le=1)] | None = None
     mixing: dict[str, ChannelMixing] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
@@ -304,15 +242,15 @@ class Weights(Model):
 
     Attributes
     ----------
-    features : numbers of the second output of both, means of the network's features over the
-        frame; 0 without one
-    features_drawn : how many features are given where each channel is drawn
+    features : numbers of the second output of both, means over the frame
+        (`livesr.live.unknown_light`); 0 without one
     """
+
+    dropped: ClassVar[frozenset[str]] = frozenset({"features_drawn"})
 
     onnx: OnnxWeights
     int8: Int8Weights | None = None
     features: Annotated[int, Field(ge=0, le=4096)] = 0
-    features_drawn: Annotated[int, Field(ge=0, le=4096)] = 0
 
     @model_validator(mode="after")
     def _made_of_the_same(self) -> Weights:
@@ -400,12 +338,11 @@ class Manifest(Model):
                 f"an engine that does {self.task!r} has {made if made > 1 else 'one'}"
                 f" output channel{'s' if made > 1 else ''}, got {len(names)}"
             )
-        known = self.limits.familiarity
-        wanted = self.weights.features - len(names)
-        if known and len(unpacked(known.mean)) != wanted:
+        wanted = 2 * (len(names) + 1)
+        if self.limits.unknown_light is not None and self.weights.features != wanted:
             raise ValueError(
-                f"'familiarity' is of {len(unpacked(known.mean))} features, and the network has"
-                f" {max(wanted, 0)}: run 'livesr limits' with --pairs anew"
+                f"'unknown_light' needs a network that returns {wanted} features, and this one"
+                f" returns {self.weights.features}: run 'livesr limits' anew"
             )
         return self
 

@@ -78,6 +78,7 @@ class PictureHeaders:
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
             novelty=frame.ood_score,
+            unknown_light=frame.unknown_light,
             judgement=frame.judgement.written(),
             mixing=mixing_facts(frame),
             latency_ms=frame.latency_ms,

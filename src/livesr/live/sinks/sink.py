@@ -300,6 +300,11 @@ def error_facts(frame: FrameErrors) -> dict[str, dict[str, float]]:
     }
 
 
+def rounded(number: float | None) -> float | None:
+    """Return a share or a score as the store keeps it."""
+    return None if number is None else round(number, 4)
+
+
 def mixing_facts(frame: MulticolorFrame) -> dict[str, list[float]]:
     """Return what the store and the stream say of how bright structures are beside each other.
 

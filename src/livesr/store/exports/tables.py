@@ -36,6 +36,7 @@ _COLUMNS = (
     "z_um",
     "residual",
     "novelty",
+    "unknown_light",
     "latency_ms",
     "localisations",
     "doubt",

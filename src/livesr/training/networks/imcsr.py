@@ -14,11 +14,19 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812
 
-from livesr.training.networks.layers import Activation, ChannelAttention, conv3x3, he_init
+from livesr.training.networks.layers import (
+    Activation,
+    ChannelAttention,
+    conv3x3,
+    he_init,
+    spatial_mean,
+)
 from livesr.training.networks.layers import activation as new_activation
+
+fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as well
 
 Head = Literal["sigmoid", "partition", "restore"]
 
@@ -112,6 +120,9 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         predicts, the frame plus a correction: noise can be removed, and the channels' sum cannot
         exceed that image, nor twice the brightest measured pixel within 4: where nothing was
         measured, nothing is predicted
+    unknown : draw one image more, of light that belongs to no structure it learned. It takes part
+        in the sharing out, so that such light need not go to a structure. For "partition" and
+        "restore"
     activation : the paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for
         comparison
 
@@ -119,12 +130,14 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     -----
     Input (n, frames, y, x) is normalised, (x - b) / s, may be slightly negative (a Wiener filter
     rings) and may exceed 1: nothing is clipped. "partition" and "restore" count negative light as
-    none. Output (n, channels, y, x) is float32 even under autocast.
+    none. Output (n, channels, y, x) is float32 even under autocast; with `unknown` there is one
+    image more, and `channels` counts it.
 
     Raises
     ------
     ValueError
-        If `frames` is even or below 1, or there is no such head.
+        If `frames` is even or below 1, there is no such head, or "sigmoid", which shares out
+        nothing, is to draw unknown light.
     """
 
     scale = 1
@@ -140,18 +153,25 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         unshuffle: int = 1,
         head: Head = "sigmoid",
         activation: Activation = "gelu_erf",
+        unknown: bool = False,
     ) -> None:
         super().__init__()
         if frames < 1 or frames % 2 == 0:
             raise ValueError(f"frames must be odd, so that there is a middle one; got {frames}")
         if head not in _START_BIAS:
             raise ValueError(f"head {head!r} is not known; choose one of {', '.join(_START_BIAS)}")
+        if unknown and head == "sigmoid":
+            raise ValueError(
+                "head 'sigmoid' shares out no light, so that none can be left to 'unknown'; choose"
+                " 'partition' or 'restore'"
+            )
         self.frames, self.channels, self.unshuffle, self.head_kind = (
             frames,
-            channels,
+            channels + unknown,
             unshuffle,
             head,
         )
+        self.structures = channels
         self.multiple_of = unshuffle
         # One feature pixel a convolution: first, tail, last, and two a block.
         self.halo = (3 + 2 * groups * blocks) * unshuffle
@@ -161,7 +181,12 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         )
         self.tail = nn.Sequential(conv3x3(width, width), new_activation(activation))
         self.out = self._last_conv(width)
-        self.brightest = nn.MaxPool2d(2 * _REACH_PX + 1, stride=1, padding=_REACH_PX)
+        # Along y, then x: the same numbers as a square's in a fifth of the time.
+        side = 2 * _REACH_PX + 1
+        self.brightest = nn.Sequential(
+            nn.MaxPool2d((side, 1), stride=1, padding=(_REACH_PX, 0)),
+            nn.MaxPool2d((1, side), stride=1, padding=(0, _REACH_PX)),
+        )
 
     def _first_conv(self, width: int) -> nn.Conv2d:
         r = self.unshuffle
@@ -187,19 +212,47 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         `frames`.
         """
         images = self.out(self.tail(self.body(self.head(frames))))
-        if self.unshuffle > 1:
-            images = F.pixel_shuffle(images, self.unshuffle)
-        images = images.float()
         if self.head_kind == "sigmoid":
-            return torch.sigmoid(images)
+            return torch.sigmoid(self._enlarged(images))
         middle = self.frames // 2
         light = frames[:, middle : middle + 1].float()
         if self.head_kind == "restore":
+            # Parted before they are enlarged: afterwards runtimes copy every pixel on its own.
+            r = self.unshuffle**2
+            correction, images = images[:, 0:r], images[:, r : (self.channels + 2) * r]
             measured = F.relu(self.brightest(light)) * _MAX_GAIN
             # The smaller one of measured and light + correction; written so, every runtime has it.
-            light = measured + F.relu(measured + F.relu(light + images[:, 0:1]) * -1.0) * -1.0
-            images = images[:, 1 : self.channels + 2]
-        return F.relu(light) * torch.softmax(images, 1)[:, 0 : self.channels]
+            restored = F.relu(light + self._enlarged(correction))
+            light = measured + F.relu(measured + restored * -1.0) * -1.0
+        shares = torch.softmax(self._enlarged(images), 1)[:, 0 : self.channels]
+        return F.relu(light) * shares
+
+    def _enlarged(self, images: Tensor) -> Tensor:
+        """Return images (n, c r^2, y / r, x / r) as (n, c, y, x) float32."""
+        return (F.pixel_shuffle(images, self.unshuffle) if self.unshuffle > 1 else images).float()
+
+
+class KnownLight(nn.Module):  # type: ignore[misc]
+    """The structures of a network that draws unknown light, and how much light each image has.
+
+    What its engine computes: the unknown light is no channel, only its amount is told.
+
+    Parameters
+    ----------
+    network : with `unknown`
+    """
+
+    def __init__(self, network: IMCSR) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the structures (n, c, y, x), and of them and of the unknown light the means and
+        the mean squares (n, 2 c + 2, 1, 1).
+        """
+        images = self.network(frames)
+        amounts = torch.cat([spatial_mean(images), spatial_mean(images * images)], 1)
+        return images[:, 0 : self.network.structures], amounts
 
 
 class IMCSRSingle(nn.Module):  # type: ignore[misc]

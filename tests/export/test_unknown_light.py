@@ -1,0 +1,139 @@
+"""Light of no known structure: what a network draws of it, and what its engine tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from livesr.base.compute import ComputeConfig
+from livesr.base.documents import read_yaml
+from livesr.export.engine import export_engine
+from livesr.live.inference.engine import Engine, Limits, Manifest, Weights, load_engine
+from livesr.live.inference.runner import open_session
+from livesr.live.unknown_light import unknown_share
+from livesr.training import networks
+from livesr.training.recipes import load_recipe
+from livesr.training.start import begin_with
+
+SIDE = 64
+TINY = {
+    "channels": 3,
+    "width": 16,
+    "groups": 1,
+    "blocks": 2,
+    "reduction": 4,
+    "unshuffle": 4,
+    "head": "restore",
+}
+
+
+def network(*, unknown: bool = True, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    made = networks.build("imcsr", **TINY, unknown=unknown).eval()
+    torch.nn.init.normal_(made.out.weight, std=0.1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("unknown")
+    parameters = {**TINY, "unknown": True}
+    networks.save(folder / "final.pt", network(), "imcsr", parameters)
+    recipe = load_recipe("imcsr-mt-er-lyso-light")
+    train = recipe.train.model_copy(update={"parameters": parameters})
+    recipe = recipe.model_copy(update={"train": train})
+    export_engine(recipe, folder / "final.pt", folder / "engine")
+    return load_engine(folder / "engine")
+
+
+def frames(side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(0).random((3, side, side), np.float32) * np.float32(0.5)
+
+
+def run(engine: Engine, x: np.ndarray, **compute: object) -> tuple[np.ndarray, np.ndarray]:
+    settings = ComputeConfig(**{"backend": "openvino", "precision": "f32", "tile": "off"} | compute)
+    with open_session(engine, x.shape[1:], settings) as session:
+        session.input[...] = x
+        drawn = session.infer().copy()
+        assert session.features is not None
+        return drawn, session.features.copy()
+
+
+def test_an_engine_draws_the_structures_and_tells_how_much_light_is_unknown(
+    engine: Engine,
+) -> None:
+    drawn, features = run(engine, frames())
+    with torch.inference_mode():
+        images = network()(torch.from_numpy(frames())[None])[0].numpy()
+    assert images.shape == (4, SIDE, SIDE)
+    assert engine.output_shape((SIDE, SIDE)) == drawn.shape == (3, SIDE, SIDE)
+    np.testing.assert_allclose(drawn, images[:3], atol=2e-3)  # weights are stored as FP16
+    light = [images.mean((1, 2)), (images**2).mean((1, 2))]
+    np.testing.assert_allclose(features, np.concatenate(light), atol=1e-3)
+    share = unknown_share(features, 3)
+    assert share == pytest.approx(images[3].sum() / images.sum(), abs=2e-3)
+    assert share is not None
+    assert 0.05 < share < 0.95
+
+
+def test_every_runtime_tells_the_same(engine: Engine) -> None:
+    _, here = run(engine, frames())
+    _, there = run(engine, frames(), backend="torch")
+    np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+def test_tiles_tell_what_the_whole_tells(engine: Engine) -> None:
+    (_, whole), (_, tiles) = (run(engine, frames(384), **tile) for tile in ({}, {"tile": 256}))
+    assert unknown_share(tiles, 3) == pytest.approx(unknown_share(whole, 3), abs=0.02)
+
+
+@pytest.mark.parametrize("features", [None, np.ones(7, np.float32), np.full(8, np.nan, np.float32)])
+def test_what_tells_nothing_is_not_judged(features: np.ndarray | None) -> None:
+    assert unknown_share(features, 3) is None
+
+
+def test_a_dark_frame_has_no_unknown_light() -> None:
+    assert unknown_share(np.zeros(8, np.float32), 3) == 0
+
+
+def test_a_network_that_draws_it_begins_with_one_that_does_not(tmp_path: Path) -> None:
+    networks.save(tmp_path / "best.pt", network(unknown=False), "imcsr", TINY)
+    wider = network(seed=1)
+    start = begin_with(wider, str(tmp_path))
+    assert start.tensors == start.of
+    with torch.inference_mode():
+        x = torch.from_numpy(frames())[None]
+        known, images = network(unknown=False)(x), wider(x)
+    assert float(images[:, 3].sum() / images.sum()) < 0.2
+    assert np.corrcoef(known.flatten(), images[:, :3].flatten())[0, 1] > 0.95
+
+
+def test_it_begins_with_its_own_engine(engine: Engine) -> None:
+    start = begin_with(network(seed=1), str(engine.folder))
+    assert start.tensors == start.of
+
+
+def test_a_sigmoid_head_shares_out_nothing() -> None:
+    with pytest.raises(ValueError, match="'partition' or 'restore'"):
+        networks.build("imcsr", unknown=True)
+
+
+def test_a_limit_needs_a_network_that_tells(engine: Engine) -> None:
+    document = engine.manifest.model_dump() | {"limits": {"unknown_light": 0.1}}
+    assert Manifest.model_validate(document).limits.unknown_light == 0.1
+    document["weights"] |= {"features": 0}
+    with pytest.raises(ValueError, match="needs a network that returns 8 features"):
+        Manifest.model_validate(document)
+
+
+def test_what_engines_said_of_features_before_is_read_over(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind, old in ((Limits, "familiarity"), (Weights, "features_drawn")):
+        document = read_yaml(engine.folder / "manifest.yaml")
+        section = document[kind.__name__.lower()] if kind is Weights else {}
+        kind.model_validate({**section, old: {}})
+        assert f"{old} is read over" in caplog.text
