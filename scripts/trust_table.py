@@ -36,7 +36,7 @@ from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
 from livesr.live.out_of_distribution import features as frame_features
-from livesr.live.unknown_light import unknown_share
+from livesr.live.unknown_light import unknown_light
 from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
@@ -109,7 +109,7 @@ class Eye:
         distribution = self._limits.training_distribution
         of_frame = frame_features(frame, noise_threshold(frame.image))
         found = {"the frame itself": distance(distribution, of_frame)} if distribution else {}
-        unknown = unknown_share(told, len(self.names))
+        unknown = unknown_light(told, len(self.names))
         return found if unknown is None else found | {"light of no known structure": unknown}
 
 

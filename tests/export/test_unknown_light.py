@@ -13,7 +13,8 @@ from livesr.base.documents import read_yaml
 from livesr.export.engine import export_engine
 from livesr.live.inference.engine import Engine, Limits, Manifest, Weights, load_engine
 from livesr.live.inference.runner import open_session
-from livesr.live.unknown_light import unknown_share
+from livesr.live.normalise import BRIGHT_LEVEL
+from livesr.live.unknown_light import unknown_light
 from livesr.training import networks
 from livesr.training.recipes import load_recipe
 from livesr.training.start import begin_with
@@ -71,12 +72,11 @@ def test_an_engine_draws_the_structures_and_tells_how_much_light_is_unknown(
     assert images.shape == (4, SIDE, SIDE)
     assert engine.output_shape((SIDE, SIDE)) == drawn.shape == (3, SIDE, SIDE)
     np.testing.assert_allclose(drawn, images[:3], atol=2e-3)  # weights are stored as FP16
-    light = [images.mean((1, 2)), (images**2).mean((1, 2))]
-    np.testing.assert_allclose(features, np.concatenate(light), atol=1e-3)
-    share = unknown_share(features, 3)
-    assert share == pytest.approx(images[3].sum() / images.sum(), abs=2e-3)
-    assert share is not None
-    assert 0.05 < share < 0.95
+    np.testing.assert_allclose(features, (images**2).mean((1, 2)), atol=1e-3)
+    told = unknown_light(features, 3)
+    assert told is not None
+    assert told == pytest.approx(np.sqrt((images[3] ** 2).mean()) / BRIGHT_LEVEL, abs=2e-3)
+    assert told > 0.05
 
 
 def test_every_runtime_tells_the_same(engine: Engine) -> None:
@@ -87,16 +87,16 @@ def test_every_runtime_tells_the_same(engine: Engine) -> None:
 
 def test_tiles_tell_what_the_whole_tells(engine: Engine) -> None:
     (_, whole), (_, tiles) = (run(engine, frames(384), **tile) for tile in ({}, {"tile": 256}))
-    assert unknown_share(tiles, 3) == pytest.approx(unknown_share(whole, 3), abs=0.02)
+    assert unknown_light(tiles, 3) == pytest.approx(unknown_light(whole, 3), abs=0.02)
 
 
-@pytest.mark.parametrize("features", [None, np.ones(7, np.float32), np.full(8, np.nan, np.float32)])
+@pytest.mark.parametrize("features", [None, np.ones(3, np.float32), np.full(4, np.nan, np.float32)])
 def test_what_tells_nothing_is_not_judged(features: np.ndarray | None) -> None:
-    assert unknown_share(features, 3) is None
+    assert unknown_light(features, 3) is None
 
 
 def test_a_dark_frame_has_no_unknown_light() -> None:
-    assert unknown_share(np.zeros(8, np.float32), 3) == 0
+    assert unknown_light(np.zeros(4, np.float32), 3) == 0
 
 
 def test_a_network_that_draws_it_begins_with_one_that_does_not(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_limit_needs_a_network_that_tells(engine: Engine) -> None:
     document = engine.manifest.model_dump() | {"limits": {"unknown_light": 0.1}}
     assert Manifest.model_validate(document).limits.unknown_light == 0.1
     document["weights"] |= {"features": 0}
-    with pytest.raises(ValueError, match="needs a network that returns 8 features"):
+    with pytest.raises(ValueError, match="needs a network that returns 4 features"):
         Manifest.model_validate(document)
 
 

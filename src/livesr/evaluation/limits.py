@@ -76,7 +76,7 @@ _ALIKE, _QUARTER, _FAINTEST = (0.7, 1.4), (0.15, 0.35), 0.06
 _WEAK = (0.4, 0.55)  # ratios found from which and up to which a structure can be called weak
 _CAUGHT = 0.95
 _LACKING = 4  # one scene in so many is shown without each of its structures in turn
-_LEAST_UNKNOWN = 0.001  # share of unknown light: less is none
+_LEAST_UNKNOWN = 1e-4  # of the bright parts: less unknown light is none
 _FEW = 8  # frames that a quantile needs
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others
@@ -384,14 +384,14 @@ def distance(training_distribution: TrainingDistribution, found: NDArray[np.floa
 
 
 def usual_unknown_light(known: Sequence[Seen]) -> float | None:
-    """Return the share of unknown light that 1 in 40 frames of training exceed.
+    """Return the unknown light that 1 in 40 frames of training exceed.
 
     None where the engine tells none, or too few frames do.
     """
     told = [frame.unknown_light for frame in known if frame.unknown_light is not None]
     if len(told) < _FEW:
         return None
-    return round(float(np.clip(np.quantile(told, _USUAL), _LEAST_UNKNOWN, 1)), 4)
+    return round(max(float(np.quantile(told, _USUAL)), _LEAST_UNKNOWN), 5)
 
 
 def weak_share(frames: Sequence[Seen], channel: int) -> float:

@@ -82,7 +82,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         },
         weights=Weights(
             onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME)),
-            features=2 * network.channels if tells_unknown else 0,
+            features=network.channels if tells_unknown else 0,
         ),
         license="BSD-3-Clause",
         authors=("the livesr developers",),

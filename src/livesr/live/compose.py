@@ -24,7 +24,7 @@ from livesr.live.inference.engine import Manifest, TrainingDistribution
 from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
 from livesr.live.quality import ChannelEvidence, Evidence, judged
-from livesr.live.unknown_light import unknown_share
+from livesr.live.unknown_light import unknown_light
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -362,7 +362,7 @@ class Composer:
             itself
         """
         centre = window.centre
-        unknown = unknown_share(made.features, len(self._manifest.channels))
+        unknown = unknown_light(made.features, len(self._manifest.channels))
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten
@@ -438,10 +438,7 @@ class _Following:
         self.absent = tuple(_Alarm(limit, below=True) for limit in absent)
 
     def update(self, made: Composition, unknown: float | None) -> None:
-        """Take in the display limits, the light, the scores and the share of unknown light of the
-        next frame.
-        """
-        if self._limits is None:
+        """Take in display limits, light, scores and unknown light of the next frame.""""""
             self._limits = made.limits
         else:
             self._limits += _FOLLOW * (made.limits - self._limits)

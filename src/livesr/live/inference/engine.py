@@ -181,8 +181,8 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
-    unknown_light : share of the light of no known structure that 1 in 40 frames of training exceed;
-        None where the network does not tell it
+    unknown_light : light of no known structure that 1 in 40 frames of training exceed, as of
+        `livesr.live.unknown_light`; None where the network does not tell it
     mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
         shown as each other one, median
@@ -195,7 +195,7 @@ class Limits(Model):
     data: str = ""
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
-    unknown_light: Annotated[float, Field(gt=0, le=1)] | None = None
+    unknown_light: Positive | None = None
     mixing: dict[str, ChannelMixing] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
@@ -338,7 +338,7 @@ class Manifest(Model):
                 f"an engine that does {self.task!r} has {made if made > 1 else 'one'}"
                 f" output channel{'s' if made > 1 else ''}, got {len(names)}"
             )
-        wanted = 2 * (len(names) + 1)
+        wanted = len(names) + 1
         if self.limits.unknown_light is not None and self.weights.features != wanted:
             raise ValueError(
                 f"'unknown_light' needs a network that returns {wanted} features, and this one"

@@ -233,7 +233,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
 
 
 class KnownLight(nn.Module):  # type: ignore[misc]
-    """The structures of a network that draws unknown light, and how much light each image has.
+    """The structures of a network that draws unknown light, and how bright each image is.
 
     What its engine computes: the unknown light is no channel, only its amount is told.
 
@@ -247,12 +247,11 @@ class KnownLight(nn.Module):  # type: ignore[misc]
         self.network = network
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the structures (n, c, y, x), and of them and of the unknown light the means and
-        the mean squares (n, 2 c + 2, 1, 1).
+        """Return the structures (n, c, y, x), and the mean squares of them and of the unknown light
+        (n, c + 1, 1, 1).
         """
         images = self.network(frames)
-        amounts = torch.cat([spatial_mean(images), spatial_mean(images * images)], 1)
-        return images[:, 0 : self.network.structures], amounts
+        return images[:, 0 : self.network.structures], spatial_mean(images * images)
 
 
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
