@@ -438,7 +438,8 @@ class _Following:
         self.absent = tuple(_Alarm(limit, below=True) for limit in absent)
 
     def update(self, made: Composition, unknown: float | None) -> None:
-        """Take in display limits, light, scores and unknown light of the next frame.""""""
+        """Take in display limits, light, scores and unknown light of the next frame."""
+        if self._limits is None:
             self._limits = made.limits
         else:
             self._limits += _FOLLOW * (made.limits - self._limits)
