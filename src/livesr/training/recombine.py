@@ -22,6 +22,11 @@ Image = NDArray[np.float32]
 
 _ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
 _BRIGHT_PERCENTILE = 99.8
+_PLAIN, _PLAIN_SHARPER, _PLAIN_NOISE = (
+    0.5,
+    (0.0, 2.0),
+    1.5,
+)  # share of the composites as one good microscope gives them: how much sharper, and how noisy
 _BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
 _MAGNIFIED, _MAGNIFICATION = (
     0.5,
@@ -126,7 +131,8 @@ class RecombinedPairs:
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
         channels = self._pairs.targets.shape[1]
-        images = [self.structure(rng, patch, c) for c in range(channels)]
+        plainly = rng.random() < _PLAIN
+        images = [self.structure(rng, patch, c, plainly=plainly) for c in range(channels)]
         foreign = bool(self._unknown) and rng.random() < self._unknown
         if self._unknown:
             images.append(
@@ -142,14 +148,26 @@ class RecombinedPairs:
         structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
         frames, targets = self._pairs.batch(rng, 1, patch, [channels])
         besides = frames[0, frames.shape[1] // 2] - targets[0].sum(0)
-        image = degraded(rng, structures.sum(0), besides * np.float32(_ADU))
+        image = structures.sum(0)
+        if plainly:
+            image = image + besides * np.float32(_ADU * rng.uniform(0, _PLAIN_NOISE))
+        else:
+            image = degraded(rng, image, besides * np.float32(_ADU))
         background, scale = background_and_scale(image)
         scale *= rng.uniform(0.75, 1.25)
         still = np.repeat(((image - background) / scale)[None], frames.shape[1], 0)
         return still.astype(np.float32), (structures / scale).astype(np.float32)
 
-    def structure(self, rng: np.random.Generator, patch: int, channel: int) -> Image:
-        """Draw one structure as some microscope shows it, (patch, patch), not negative."""
+    def structure(
+        self, rng: np.random.Generator, patch: int, channel: int, *, plainly: bool = False
+    ) -> Image:
+        """Draw one structure as some microscope shows it, (patch, patch), not negative.
+
+        Plainly: as a crop has it, more or less sharp.
+        """
+        if plainly:
+            _, targets = self._pairs.batch(rng, 1, patch, [channel])
+            return sharpened(targets[0, channel], rng.uniform(*_PLAIN_SHARPER))
         side, largest = patch, min(self._pairs.targets.shape[-2:])
         if rng.random() < _MAGNIFIED:
             factor = np.exp(rng.uniform(-1, 1) * np.log(_MAGNIFICATION))

@@ -43,13 +43,13 @@ SHIPPED = frozenset({
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
-    "75b59eeaed4bd542f22967bb7993f497b3cec70ad5caf8090960d773ba0b13b4",
+    "4cd9368c63113dd6e78006b28232ca0b94f964b8dd06a4b72475084d46dc4827",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "cbba3dd74d3e1f2030bcfdb5eab8c1a0ed38adec723902f24ce2cc3352f84e69",
+    "a69ec0bf5ef4bdb2c289e0e3720a968da581bb0093e1a0df1dfa1fa5ba9375d9",
     # imcsr-mt-er-lyso-light/model.onnx
-    "6866e5883bd3a1044edb635326c40121f63740f2b8a64005361d3c116d0816cb",
+    "e45a4ea33227a4c0c1c8c826b97bd5798226a09c08d537c58c27ad5530416946",
     # imcsr-mt-er-lyso/model.onnx
-    "7d5399d9b725fe86f888a67547c772b44ffda115e25958a52198ba70ced113a0",
+    "8be672afae969a85ab2dec67929e4077f4bfc750d37d185dc2ab38cae29acbb6",
 })  # fmt: skip
 """SHA-256 of the networks that come with livesr."""
 
