@@ -11,13 +11,13 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from livesr.export.onnx import (
     OPSET,
     ExportError,
     export_onnx,
+    reference,
     unsupported_ops,
     with_plain_weights,
 )
@@ -81,7 +81,7 @@ def test_openvino_computes_what_torch_does_at_every_size(
 def test_edsr_exports(tmp_path: Path, scale: int) -> None:
     model = exported(tmp_path, EDSR(scale, blocks=1, width=8, residual_scaling=0.1), window=1)
     frames = np.ones((1, 1, 5, 7), np.float32)
-    (channels,) = ReferenceEvaluator(model).run(None, {"frames": frames})
+    (channels,) = reference(model).run(None, {"frames": frames})
     assert channels.shape == (1, 1, 5 * scale, 7 * scale)
     assert model.graph.output[0].type.tensor_type.shape.dim[2].dim_param == "sy"
 
@@ -223,7 +223,7 @@ def test_plain_weights_leave_no_cast_and_the_same_result(tmp_path: Path) -> None
     onnx.checker.check_model(plain, full_check=True)
     assert "Cast" not in {node.op_type for node in plain.graph.node}
     frames = np.random.default_rng(0).random((1, 3, 8, 8)).astype(np.float32)
-    results = [ReferenceEvaluator(m).run(None, {"frames": frames})[0] for m in (model, plain)]
+    results = [reference(m).run(None, {"frames": frames})[0] for m in (model, plain)]
     np.testing.assert_allclose(*results, atol=1e-6)
 
 

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("onnx")
 import onnx
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from backend_contract import model_of
 from livesr.base.errors import BackendError
+from livesr.export.onnx import reference
 from livesr.live.inference.fixed_size import fix_size, held_in_f32, transform_matrix
 
 SHAPE = (1, 3, 12, 15)
@@ -66,11 +66,11 @@ def test_a_transform_becomes_products_and_computes_the_same(
 ) -> None:
     model = transforming(opset, axes=axes, inverse=inverse)
     frames = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    (expected,) = ReferenceEvaluator(model).run(None, {"frames": frames})
+    (expected,) = reference(model).run(None, {"frames": frames})
     fix_size(model, SHAPE)
     onnx.checker.check_model(model, full_check=True)
     assert "DFT" not in {node.op_type for node in model.graph.node}
-    (channels,) = ReferenceEvaluator(model).run(None, {"frames": frames})
+    (channels,) = reference(model).run(None, {"frames": frames})
     np.testing.assert_allclose(channels, expected, atol=2e-5)
 
 
@@ -88,7 +88,7 @@ def test_what_depends_on_the_size_alone_is_gone() -> None:
     model = onnx.load_model_from_string(model_of(nodes, tensors))
     fix_size(model, SHAPE)
     assert [node.op_type for node in model.graph.node] == ["Slice", "Div"]
-    (channels,) = ReferenceEvaluator(model).run(None, {"frames": np.ones(SHAPE, np.float32)})
+    (channels,) = reference(model).run(None, {"frames": np.ones(SHAPE, np.float32)})
     np.testing.assert_allclose(channels, np.full((1, 3, 6, 15), 1 / 270), rtol=1e-6)
 
 

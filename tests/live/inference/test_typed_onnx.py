@@ -13,11 +13,11 @@ import pytest
 pytest.importorskip("onnx")
 import onnx
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from backend_contract import model_of, random_frames, small_network
 from classic_networks import CLASSIC
 from livesr.base.errors import BackendError, EngineError
+from livesr.export.onnx import reference
 from livesr.live.inference.fixed_size import MADE_CONSTANT, held_in_f32
 from livesr.live.inference.typed_onnx import TENSORRT_OPS, typed, unsupported_ops
 from quantised import quantised
@@ -39,9 +39,7 @@ NETWORKS = {
 
 
 def run(model: bytes, frames: np.ndarray = FRAMES) -> np.ndarray:
-    (channels,) = ReferenceEvaluator(onnx.load_model_from_string(model)).run(
-        None, {"frames": frames[None]}
-    )
+    (channels,) = reference(onnx.load_model_from_string(model)).run(None, {"frames": frames[None]})
     return channels
 
 
