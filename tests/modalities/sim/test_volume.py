@@ -146,6 +146,44 @@ def test_the_patterns_are_measured_in_the_stack() -> None:
         assert min(first.likeness, second.likeness) > 0.98
 
 
+@pytest.fixture(scope="module")
+def thick() -> dict[float, Float]:
+    """Raw frames of one angle, cut out of a larger specimen along all axes, by the amplitude of the
+    outer beams.
+    """
+    rng, density = np.random.default_rng(5), np.zeros((22, 192, 192))
+    np.add.at(density, tuple(rng.integers(0, density.shape, (6000, 3)).T), 100.0)
+    field = replace(OPTICS, shape=(96, 96), order=ORDER[:5])
+    inside = (slice(4, -4), slice(None), slice(16, -16), slice(16, -16))
+    return {
+        outer: three_beam_stack(density, field, AXIAL, patterns()[:1], outer=outer)[inside]
+        for outer in (1.0, 0.6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("outer", "background"),
+    [
+        pytest.param(1.0, 0.0, id="equal beams"),
+        pytest.param(0.6, 0.0, id="a bright middle beam"),
+        pytest.param(1.0, 2.0, id="light without pattern, as bright as twice the specimen"),
+    ],
+)
+def test_modulations_are_those_of_a_specimen_that_goes_on_beyond_its_stack(
+    thick: dict[float, Float], outer: float, background: float
+) -> None:
+    raw = thick[outer] + background * thick[outer].mean()
+    optics = replace(OPTICS, shape=(64, 64), offset_adu=0.0, order=ORDER[:5])
+    made = ThreeBeamVolume(optics, patterns(0.1)[:1], AXIAL, len(raw))
+    made.reconstruct(raw)
+    ((first, second),) = made.orders
+    mean = 1 + 2 * outer**2
+    assert 2 * abs(first.strength) == pytest.approx(4 * outer / mean, rel=0.07)
+    assert 2 * abs(second.strength) == pytest.approx(2 * outer**2 / mean, rel=0.04)
+    assert first.k_um == pytest.approx(patterns()[0].k_um, abs=0.003)
+    assert min(first.likeness, second.likeness) > 0.8
+
+
 def test_light_beside_the_focus_is_found() -> None:
     expected = three_beam_stack(crowd(), OPTICS, AXIAL, patterns(), shift_um=0.1)
     made = ThreeBeamVolume(replace(OPTICS, offset_adu=0.0), patterns(), AXIAL, PLANES)

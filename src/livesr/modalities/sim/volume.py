@@ -33,6 +33,7 @@ from livesr.modalities.sim.calibration.correlation import refine
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.optics.illumination import Pattern, unmixing
 from livesr.optics.otf_3d import RadialOTF
+from livesr.optics.periodic import periodic_spectrum
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
@@ -40,10 +41,11 @@ Complex = NDArray[np.complex64]
 _FINE = 2  # pixels of the result per camera pixel, along y and x
 _FADE_UM = 0.5  # over which the last plane fades into the first, behind it
 _OVERLAP = 0.15  # of both transfer functions, where orders are compared
+_LOWEST = 0.1  # of the cutoff, likewise: below lies light whose other planes a stack may lack
 _SHIFTS = 12  # of the pattern along z that are tried
 _ROUNDS = 2  # of measuring k
 _FEWEST = 5
-_UNLIKE = 0.4  # below, an order does not show what band 0 does; noise alone gives 0.1 to 0.3
+_UNLIKE = 0.4  # below, an order does not show what band 0 does; noise alone gives 0.1 at most
 
 
 class Axial(NamedTuple):
@@ -212,7 +214,7 @@ class ThreeBeamVolume:
     # -- bands -------------------------------------------------------------------------------------
 
     def _bands(self, stack: NDArray[np.generic], angle: int, level: float) -> list[Complex]:
-        """Return bands 0, 1, 2 of an angle, in space: (z padded, y, x), tapered."""
+        """Return bands 0, 1, 2 of an angle, in space: (z padded, y, x)."""
         raws = [i for i, (a, _) in enumerate(self._order) if a == angle]
         raws.sort(key=lambda i: self._order[i][1])
         given = self._given
@@ -223,7 +225,7 @@ class ThreeBeamVolume:
                 frames *= np.float32(level / mean)
             for band, weight in zip(made, self._unmixed[angle][:, phase], strict=True):
                 band += frames * np.complex64(weight)
-        return [self._faded(band * self._window) for band in made]
+        return [self._faded(band) for band in made]
 
     def _faded(self, band: Complex) -> Complex:
         """Let the last plane fade into the first, which lies beside it in a Fourier transform."""
@@ -240,13 +242,14 @@ class ThreeBeamVolume:
 
         The second order, which is the finer, says where both are.
         """
-        zero = np.asarray(scipy.fft.fftn(bands[0]), np.complex64)
+        zero = self._moved(bands, 0, k_um)
         for _ in range(_ROUNDS):
-            left = self._left(*self._shared(zero, bands[2], 2, k_um, 0.0))
+            left = self._left(*self._shared(zero, self._moved(bands, 2, k_um), 2, k_um))
             k_um = (k_um[0] + left[0] / 2, k_um[1] + left[1] / 2)
-        second = _likeness(*self._shared(zero, bands[2], 2, k_um, 0.0))
+        second = _likeness(*self._shared(zero, self._moved(bands, 2, k_um), 2, k_um))
         shifts = (np.arange(_SHIFTS) / _SHIFTS - 0.5) / (2 * self._kz(k_um))
-        tried = [_likeness(*self._shared(zero, bands[1], 1, k_um, float(s))) for s in shifts]
+        first = self._moved(bands, 1, k_um)
+        tried = [_likeness(*self._shared(zero, first, 1, k_um, float(s))) for s in shifts]
         best = int(np.argmax([likeness for _, likeness in tried]))
         twice = (2 * k_um[0], 2 * k_um[1])
         return Order(k_um, tried[best][0], float(shifts[best]), tried[best][1]), Order(
@@ -255,9 +258,7 @@ class ThreeBeamVolume:
 
     def _left(self, a: Complex, b: Complex) -> tuple[float, float]:
         """Return what is left of a pattern between two bands that show the same, cycles/um."""
-        product = scipy.fft.ifftn(b, overwrite_x=True)
-        product *= scipy.fft.ifftn(a, overwrite_x=True).conj()
-        summed = product.sum(0)[None]
+        summed = np.einsum("zyx,zyx->yx", a.conj(), b)[None]
         return refine(np.ones_like(summed), summed, (0.0, 0.0), self._given.pixel_size_um)
 
     def _kz(self, k_um: tuple[float, float]) -> float:
@@ -277,22 +278,40 @@ class ThreeBeamVolume:
             return self._otf
         return self._otf.modulated(self._axial.z_step_um, self._kz(k_um), shift_um)
 
+    def _moved(self, bands: list[Complex], m: int, k_um: tuple[float, float]) -> Complex:
+        """Return the spectrum of order m where it belongs."""
+        band = bands[m] * self._wave((m * k_um[0], m * k_um[1]))
+        spectrum = periodic_spectrum(band)
+        return np.asarray(scipy.fft.fft(spectrum, axis=0, overwrite_x=True), np.complex64)
+
     def _shared(
-        self, zero: Complex, band: Complex, m: int, k_um: tuple[float, float], shift_um: float
+        self, zero: Complex, moved: Complex, m: int, k_um: tuple[float, float], shift_um: float = 0
     ) -> tuple[Complex, Complex]:
-        """Return the spectra of band 0 and of an order, moved to where it belongs, each through the
-        transfer function of the other: the same, but for a factor.
+        """Return band 0 and an order, each through the transfer function of the other, in space:
+        the same, but for a factor.
+
+        Weights as Gustafsson et al. 2008, (10). The window comes last: before a transfer function
+        that falls from one side to the other, it would turn the phase along the field.
         """
-        where = (m * k_um[0], m * k_um[1])
-        own = self._otf_of(m, k_um, shift_um)
-        b = np.asarray(scipy.fft.fftn(band * self._wave(where), overwrite_x=True), np.complex64)
-        still, at, a = self._distance((0.0, 0.0)), self._distance(where), zero.copy()
+        a, b = zero.copy(), moved.copy()
+        own, still = self._otf_of(m, k_um, shift_um), self._distance((0.0, 0.0))
+        at = self._distance((m * k_um[0], m * k_um[1]))
+        fine = np.minimum(still, at) > _LOWEST * self._given.cutoff_um
         for z in range(self._depth):
             of_zero, of_band = self._otf.at(z, still), own.at(z, at)
-            both = (np.abs(of_zero) > _OVERLAP) & (np.abs(of_band) > _OVERLAP / 2)
-            a[z] *= of_band * both
-            b[z] *= of_zero * both
-        return a, b
+            size = np.abs(of_zero), np.abs(of_band)
+            both = fine & (size[0] > _OVERLAP) & (size[1] > _OVERLAP / 2)
+            weight = both / np.maximum(np.hypot(*size), _OVERLAP)
+            a[z] *= of_band * weight
+            b[z] *= of_zero * weight
+        return self._inside(a), self._inside(b)
+
+    def _inside(self, spectrum: Complex) -> Complex:
+        """Return what a spectrum is in space, the less the nearer to an edge."""
+        y, x = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in spectrum.shape[1:])
+        made = np.asarray(scipy.fft.ifftn(spectrum, overwrite_x=True), np.complex64)
+        made *= np.outer(y, x).astype(np.float32)
+        return made
 
     # -- adding up ---------------------------------------------------------------------------------
 
@@ -303,7 +322,7 @@ class ThreeBeamVolume:
         m, about = order or (0, Order((0.0, 0.0), 1.0, 0.0, 1.0))
         base = (about.k_um[0] / max(m, 1), about.k_um[1] / max(m, 1))
         own, rest = self._otf_of(m, base, about.shift_um), list(self._rest(about.k_um))
-        spectrum = scipy.fft.fftn(band * self._wave(rest), overwrite_x=True)
+        spectrum = scipy.fft.fftn(band * (self._wave(rest) * self._window), overwrite_x=True)
         radius, c = self._distance(rest), np.complex64(about.strength)
         ways = 1 if m == 0 else 2
         rows, columns = self._places(about.k_um)
