@@ -610,9 +610,7 @@ def test_planes_may_stand_between_the_parts_of_a_group(
         ("angle,z,phase", "axis phase has 4 places, the rig has 3"),
     ],
 )
-def test_parts_of_a_group_that_do_not_fit_are_refused(
-    tmp_path: Path, axes: str, says: str
-) -> None:
+def test_parts_of_a_group_that_do_not_fit_are_refused(tmp_path: Path, axes: str, says: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", stamped(2, 4, 4), photometric="minisblack")
     with pytest.raises(ConfigError, match=says), opened(tmp_path / "a.tif", axes, 6, TURNED):
         pass

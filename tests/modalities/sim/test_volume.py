@@ -198,6 +198,26 @@ def test_frames_without_patterns_are_doubtful() -> None:
     assert "likeness" in made.doubt
 
 
+@pytest.mark.parametrize("file_order", ["angle,z,phase", "z,phase,angle", "phase,z,angle"])
+def test_frames_in_another_order_are_refused_by_its_name(
+    raw: NDArray[np.uint16], file_order: str
+) -> None:
+    names = ("z", "angle", "phase")
+    frames = raw.reshape(PLANES, 3, 5, SIDE, SIDE)
+    turned = frames.transpose(*(names.index(name) for name in file_order.split(",")), 3, 4)
+    made = ThreeBeamVolume(OPTICS, patterns(), AXIAL, PLANES)
+    with pytest.raises(ConfigError, match=f"--axes {file_order},y,x"):
+        made.reconstruct(turned.reshape(raw.shape))
+
+
+def test_frames_that_were_taken_for_another_order_are_refused(raw: NDArray[np.uint16]) -> None:
+    """A recording with all frames of a plane in a row, read as angle,z,phase."""
+    frames = raw.reshape(3, PLANES, 5, SIDE, SIDE).swapaxes(0, 1)
+    made = ThreeBeamVolume(OPTICS, patterns(), AXIAL, PLANES)
+    with pytest.raises(ConfigError, match="--axes z,raw,y,x"):
+        made.reconstruct(frames.reshape(raw.shape))
+
+
 def test_memory_is_what_was_announced(raw: NDArray[np.uint16]) -> None:
     made = ThreeBeamVolume(OPTICS, patterns(), AXIAL, PLANES)
     made.reconstruct(raw)  # once before, for what is loaded and kept

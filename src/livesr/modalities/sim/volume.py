@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,7 @@ _LOWEST = 0.1  # of the cutoff, likewise: below lies light whose other planes a 
 _SHIFTS = 12  # of the pattern along z that are tried
 _ROUNDS = 2  # of measuring k
 _FEWEST = 5
+_CLEAR, _BETTER = 0.7, 0.2  # likeness at which no other order of the frames is tried; by how much
 _UNLIKE = 0.4  # below, an order does not show what band 0 does; noise alone gives 0.1 at most
 
 
@@ -134,6 +136,7 @@ class ThreeBeamVolume:
         self._otf = RadialOTF.of(self._depth, axial.z_step_um, *detection, parameters.damping)
         self._window = _taper(parameters)
         self.orders: list[tuple[Order, Order]] = []
+        self._in_order = False
         height, width = parameters.shape
         self.shape = planes, _FINE * height, _FINE * width
 
@@ -163,14 +166,18 @@ class ThreeBeamVolume:
     @property
     def doubt(self) -> str:
         """What is wrong with the last stack, "" if nothing is."""
-        worst = min((o.likeness for both in self.orders for o in both), default=1.0)
-        if worst >= _UNLIKE:
+        if self._worst >= _UNLIKE:
             return ""
         return (
-            f"an order of the patterns has a likeness of {worst:.2f} with widefield where they show"
-            f" the same ({_UNLIKE} needed): the raw frames are not in the order of rig.yaml, its"
+            f"an order of the patterns has a likeness of {self._worst:.2f} with band 0 where both"
+            f" show the same ({_UNLIKE} needed): frames are not in the order of rig.yaml, its"
             " patterns are those of another calibration, or there is too little light"
         )
+
+    @property
+    def _worst(self) -> float:
+        """Least likeness of an order in the last stack."""
+        return min((o.likeness for both in self.orders for o in both), default=1.0)
 
     @property
     def memory_bytes(self) -> int:
@@ -194,6 +201,8 @@ class ThreeBeamVolume:
         ------
         FrameShapeError
             If its shape is another.
+        ConfigError
+            If it is the first, and its frames show the patterns in another order only.
         """
         expected = (self._planes, len(self._order), *self._given.shape)
         if stack.shape != expected:
@@ -203,24 +212,32 @@ class ThreeBeamVolume:
         self.orders = []
         level = stack.mean(dtype=np.float64) - self._given.offset_adu
         for angle in range(len(self._k_um)):
-            bands = self._bands(stack, angle, level)
+            bands = self._bands([stack[:, raw] for raw in self._raws(angle)], angle, level)
             orders = self._measured(bands, self._k_um[angle])
             self.orders.append(orders)
             self._add(bands[0], None, total, power)
             for m, order in enumerate(orders, start=1):
                 self._add(bands[m], (m, order), total, power)
+        if not self._in_order:
+            self._check_order(stack, level)
+            self._in_order = True
         return self._finished(total, power)
 
     # -- bands -------------------------------------------------------------------------------------
 
-    def _bands(self, stack: NDArray[np.generic], angle: int, level: float) -> list[Complex]:
-        """Return bands 0, 1, 2 of an angle, in space: (z padded, y, x)."""
+    def _raws(self, angle: int) -> list[int]:
+        """Return the raw indices of an angle, by phase."""
         raws = [i for i, (a, _) in enumerate(self._order) if a == angle]
-        raws.sort(key=lambda i: self._order[i][1])
+        return sorted(raws, key=lambda i: self._order[i][1])
+
+    def _bands(
+        self, phases: Sequence[NDArray[np.generic]], angle: int, level: float
+    ) -> list[Complex]:
+        """Return bands 0, 1, 2 of an angle in space, (z padded, y, x), from its phases."""
         given = self._given
         made = [np.zeros((self._planes, *given.shape), np.complex64) for _ in range(3)]
-        for phase, raw in enumerate(raws):
-            frames = stack[:, raw].astype(np.float32) - np.float32(given.offset_adu)
+        for phase, taken in enumerate(phases):
+            frames = taken.astype(np.float32) - np.float32(given.offset_adu)
             if given.equalise and (mean := float(frames.mean())) > 0:
                 frames *= np.float32(level / mean)
             for band, weight in zip(made, self._unmixed[angle][:, phase], strict=True):
@@ -255,6 +272,25 @@ class ThreeBeamVolume:
         return Order(k_um, tried[best][0], float(shifts[best]), tried[best][1]), Order(
             twice, second[0], 0.0, second[1]
         )
+
+    def _check_order(self, stack: NDArray[np.generic], level: float) -> None:
+        """Refuse a stack that was read in another order than it has."""
+        if self._worst >= _CLEAR:
+            return
+        likeness = [min(order.likeness for order in both) for both in self.orders]
+        angle, frames = int(np.argmin(likeness)), stack.reshape(-1, *self._given.shape)
+        found = []
+        for axes, index in _other_orders(self._planes, self._order):
+            phases = [frames[index[:, raw]] for raw in self._raws(angle)]
+            both = self._measured(self._bands(phases, angle, level), self._k_um[angle])
+            found.append((min(order.likeness for order in both), axes))
+        best, axes = max(found)
+        if best >= max(self._worst + _BETTER, _UNLIKE):
+            raise ConfigError(
+                f"The frames of the stack are not in the order in which they were read: as {axes}"
+                f" the orders of the patterns have a likeness of {best:.2f} with widefield, and now"
+                f" one has {self._worst:.2f}. Say so: --axes {axes},y,x"
+            )
 
     def _left(self, a: Complex, b: Complex) -> tuple[float, float]:
         """Return what is left of a pattern between two bands that show the same, cycles/um."""
@@ -395,6 +431,28 @@ class ThreeBeamVolume:
             for n, s in zip(self._given.shape, self._whole(k_um), strict=True)
         )
         return y, x
+
+
+def _other_orders(
+    planes: int, order: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """Yield in which other orders planes, angles and phases may follow each other in a recording,
+    each with the frames of every plane (z, raw), counted in the order in which they were read.
+
+    Either they were read as z,raw and have another order, or the other way round.
+    """
+    length = {"z": planes, "angle": 1 + max(a for a, _ in order), "phase": 0}
+    length["phase"] = len(order) // length["angle"]
+    angles, phases = np.transpose(order)
+    as_read = np.arange(planes * len(order)).reshape(planes, len(order))
+    usual = np.empty((planes, length["angle"], length["phase"]), np.intp)
+    usual[:, angles, phases] = as_read
+    for axes in permutations(length):
+        there = [axes.index(name) for name in length]
+        counted = as_read.reshape([length[name] for name in axes]).transpose(there)
+        yield ",".join(axes), counted[:, angles, phases]
+        back = [[*length].index(name) for name in axes]
+        yield "z,raw", usual.transpose(back).reshape(as_read.shape)
 
 
 def _likeness(a: Complex, b: Complex) -> tuple[complex, float]:

@@ -262,9 +262,7 @@ def with_axes(
         If the axes cannot be what they are called, or it is not clear what they are.
     """
     named = (
-        _understood(recording, n_raw)
-        if given is None
-        else as_given(recording, given, n_raw, parts)
+        _understood(recording, n_raw) if given is None else as_given(recording, given, n_raw, parts)
     )
     length = dict(zip(named.axes, named.lengths, strict=True))
     if length.get("raw", n_raw) != n_raw:
