@@ -308,6 +308,22 @@ def test_a_stack_becomes_a_store(
     assert not raw_input(target).normalisations
 
 
+def test_all_planes_of_an_angle_in_a_row_are_read_or_refused(
+    rig: RigConfig, raw: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    turned = raw.reshape(PLANES, 3, 5, SIDE, SIDE).swapaxes(0, 1).reshape(-1, SIDE, SIDE)
+    tifffile.imwrite(tmp_path / "omx.tif", turned, photometric="minisblack")
+    command = ["process", str(tmp_path / "omx.tif"), "--rig", str(rig.folder), "--volume"]
+    command += ["--z-step", "125", "--store", str(tmp_path / "out.ome.zarr"), "--axes"]
+    right = CliRunner().invoke(app, [*command, "angle,z,phase"])
+    assert right.exit_code == 0, right.output
+    np.testing.assert_array_equal(array(tmp_path / "out.ome.zarr", "raw")[0].swapaxes(0, 1), raw)
+    wrong = CliRunner().invoke(app, [*command, "z,raw"])
+    assert isinstance(wrong.exception, ConfigError)
+    assert "--axes angle,z,phase,y,x" in str(wrong.exception)
+    assert not array(tmp_path / "out_2.ome.zarr", "recon")[...].any()
+
+
 def test_a_stack_that_lacks_an_exposure_is_kept_and_left_out(
     rig: RigConfig, recording: Path, tmp_path: Path
 ) -> None:

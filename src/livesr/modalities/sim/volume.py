@@ -21,7 +21,7 @@ A a cosine that closes the spectrum at the ellipsoid that it reaches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ _SHIFTS = 12  # of the pattern along z that are tried
 _ROUNDS = 2  # of measuring k
 _FEWEST = 5
 _CLEAR, _BETTER = 0.7, 0.2  # likeness at which no other order of the frames is tried; by how much
+_LOOKED_AT = 256  # pixels of each side in the middle, where other orders are tried
 _UNLIKE = 0.4  # below, an order does not show what band 0 does; noise alone gives 0.1 at most
 
 
@@ -119,6 +120,7 @@ class ThreeBeamVolume:
                 f" {len(patterns[0].waves) if patterns else 0} waves"
             )
         self._given, self._axial, self._planes = parameters, axial, planes
+        self._patterns = patterns
         here = [p.seen_from(parameters.origin_px, parameters.pixel_size_um) for p in patterns]
         self._k_um = [p.k_um for p in here]
         _, highest = self._reach()
@@ -278,11 +280,12 @@ class ThreeBeamVolume:
         if self._worst >= _CLEAR:
             return
         likeness = [min(order.likeness for order in both) for both in self.orders]
-        angle, frames = int(np.argmin(likeness)), stack.reshape(-1, *self._given.shape)
-        found = []
+        angle, frames, found = int(np.argmin(likeness)), _middle(stack), []
+        given = replace(self._given, shape=frames.shape[1:])
+        part = ThreeBeamVolume(given, self._patterns, self._axial, self._planes)
         for axes, index in _other_orders(self._planes, self._order):
             phases = [frames[index[:, raw]] for raw in self._raws(angle)]
-            both = self._measured(self._bands(phases, angle, level), self._k_um[angle])
+            both = part._measured(part._bands(phases, angle, level), self._k_um[angle])
             found.append((min(order.likeness for order in both), axes))
         best, axes = max(found)
         if best >= max(self._worst + _BETTER, _UNLIKE):
@@ -431,6 +434,13 @@ class ThreeBeamVolume:
             for n, s in zip(self._given.shape, self._whole(k_um), strict=True)
         )
         return y, x
+
+
+def _middle(stack: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the frames (z n, y, x) of a stack, or the middle of large ones."""
+    y, x = (slice(max(0, n - _LOOKED_AT) // 2, None) for n in stack.shape[2:])
+    part = stack[..., y, x][..., :_LOOKED_AT, :_LOOKED_AT]
+    return part.reshape(-1, *part.shape[2:])
 
 
 def _other_orders(
