@@ -343,14 +343,7 @@ class ThreeBeamVolume:
             weight = both / np.maximum(np.hypot(*size), _OVERLAP)
             a[z] *= of_band * weight
             b[z] *= of_zero * weight
-        return self._inside(a), self._inside(b)
-
-    def _inside(self, spectrum: Complex) -> Complex:
-        """Return what a spectrum is in space, the less the nearer to an edge."""
-        y, x = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in spectrum.shape[1:])
-        made = np.asarray(scipy.fft.ifftn(spectrum, overwrite_x=True), np.complex64)
-        made *= np.outer(y, x).astype(np.float32)
-        return made
+        return _inside(a), _inside(b)
 
     # -- adding up ---------------------------------------------------------------------------------
 
@@ -463,6 +456,14 @@ def _other_orders(
         yield ",".join(axes), counted[:, angles, phases]
         back = [[*length].index(name) for name in axes]
         yield "z,raw", usual.transpose(back).reshape(as_read.shape)
+
+
+def _inside(spectrum: Complex) -> Complex:
+    """Return what a spectrum is in space, the less the nearer to an edge."""
+    y, x = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in spectrum.shape[1:])
+    made = np.asarray(scipy.fft.ifftn(spectrum, overwrite_x=True), np.complex64)
+    made *= np.outer(y, x).astype(np.float32)
+    return made
 
 
 def _likeness(a: Complex, b: Complex) -> tuple[complex, float]:
