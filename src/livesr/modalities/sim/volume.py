@@ -291,7 +291,7 @@ class ThreeBeamVolume:
         if best >= max(self._worst + _BETTER, _UNLIKE):
             raise ConfigError(
                 f"The frames of the stack are not in the order in which they were read: as {axes}"
-                f" the orders of the patterns have a likeness of {best:.2f} with widefield, and now"
+                f" the orders of the patterns have a likeness of {best:.2f} with band 0, and now"
                 f" one has {self._worst:.2f}. Say so: --axes {axes},y,x"
             )
 
@@ -329,7 +329,7 @@ class ThreeBeamVolume:
         """Return band 0 and an order, each through the transfer function of the other, in space:
         the same, but for a factor.
 
-        Weights as Gustafsson et al. 2008, (10). The window comes last: before a transfer function
+        Weights as those of cudasirecon. The window comes last: before a transfer function
         that falls from one side to the other, it would turn the phase along the field.
         """
         a, b = zero.copy(), moved.copy()

@@ -370,8 +370,10 @@ def _in_several(recording: Recording, inner: list[tuple[int, ...]]) -> Recording
             tuple(int(np.ravel_multi_index([next(left) for _ in n], n)) for n in inner)
         )
 
+    pairs = zip(recording.axes, inner, strict=True)
+    axes = tuple(name for axis, n in pairs for name in ([axis] if len(n) == 1 else [""] * len(n)))
     lengths = tuple(n for run in inner for n in run)
-    return replace(recording, axes=("",) * len(lengths), lengths=lengths, read=read)
+    return replace(recording, axes=axes, lengths=lengths, read=read)
 
 
 def _joined(recording: Recording, parts: RawAxes | None) -> Recording:
