@@ -68,7 +68,7 @@ def photograph_stream(browser: Browser, url: str) -> None:
 
 def animate(browser: Browser, url: str) -> None:
     """Play the store while the split line goes there and back."""
-    page = browser.open(url, 420, 560)
+    page = browser.open(url, 396, 640)
     page.wait_for("() => document.querySelector('.pane')")
     page.press("p")
     page.press("2")

@@ -61,6 +61,23 @@ def test_what_bleaches_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        (790.0, "488 99%"),
+        (799.9, "488 all"),
+        (803.0, "488 all"),
+        (840.0, "488 all (5% brighter than at first)"),
+    ],
+)
+def test_what_does_not_bleach_is_not_said_to_be_more_than_all(last: float, says: str) -> None:
+    of = ledger(None, ())
+    of.exposed(stack(9))
+    for level in (800.0, last):
+        of.measured(Stream(0, "488"), level)
+    assert said(of.report()).endswith(f"; signal left: {says}")
+
+
 def test_before_the_first_exposure_there_is_nothing_to_say() -> None:
     assert ledger(None, ()).report() == {}
     assert said({}) == ""

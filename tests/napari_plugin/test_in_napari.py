@@ -132,6 +132,15 @@ def test_a_stream_is_followed_until_it_ends(tmp_path: Path) -> None:
     assert said["deleted"] is False
 
 
+def test_depth_colours_the_measurement_of_a_stream(tmp_path: Path) -> None:
+    said = in_napari("depth", tmp_path)
+    measurement, depth = said["layers"]
+    assert measurement.endswith("measurement")
+    assert depth == "live depth, nm · measurement"
+    assert said["layers"][depth]["limits"] == [-400, 400]
+    assert all(count > 10_000 for count in said["colors"]), said["colors"]
+
+
 def test_a_run_is_made_by_the_buttons_of_its_widget(tmp_path: Path) -> None:
     said = in_napari("run", tmp_path)
     assert [name.partition(" · ")[0] for name in said["layers"]] == ["488", "561"]

@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from contracts import DISPLAY, OFFSET_ADU, code, describe, multicolor_frame, sr_frame
+from contracts import (
+    DISPLAY,
+    OFFSET_ADU,
+    code,
+    describe,
+    describe_channel,
+    multicolor_frame,
+    sr_frame,
+)
 from livesr.base.frames import Stream
 from livesr.gui.newest import Newest
 from livesr.napari import run_pairs
@@ -43,6 +51,23 @@ def test_the_newest_of_each_channel_is_what_is_shown(newest: Newest) -> None:
     assert other is not None
     assert other.prediction is None
     assert other.shown.header.t == 2
+
+
+def test_depth_goes_with_the_measurement_that_has_one() -> None:
+    kept, plain = Newest(), describe_channel("488")
+    deep = replace(describe_channel("561"), depth_range_nm=(-400.0, 400.0))
+    kept.open(replace(describe(), channels=(plain, deep)))
+    nm = np.full(sr_frame(0).image.shape, 120, np.float32)
+    kept.recon(sr_frame(0))
+    kept.recon(replace(sr_frame(0, Stream(0, "561")), depth_nm=nm))
+    pairs = RunPairs(kept, dict)
+    without, with_depth = (pairs.pair(Selection(name)) for name in ("488", "561"))
+    assert without is not None
+    assert without.depth is None
+    assert with_depth is not None
+    assert with_depth.depth is not None
+    assert with_depth.depth.header.channels[0].window == (-400, 400)
+    np.testing.assert_array_equal(with_depth.depth.pixels, nm)
 
 
 def test_a_frame_that_nobody_looks_at_is_not_converted(

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 what, folder = sys.argv[1], Path(sys.argv[2])
@@ -20,7 +21,7 @@ from npe2 import PluginManager, PluginManifest  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
 import livesr.napari  # noqa: E402
-from contracts import describe, multicolor_frame, sr_frame  # noqa: E402
+from contracts import describe, describe_channel, multicolor_frame, sr_frame  # noqa: E402
 
 plugins = PluginManager.instance()
 plugins.discover()
@@ -65,12 +66,12 @@ def bands(t):
     return multicolor_frame(t, channels=channels)
 
 
-def colors():
-    """How many pixels of the canvas have the full colour of each structure."""
+def colors(*full):
+    """How many pixels of the canvas have the full colour of each structure, or those given."""
     for _ in range(3):
         QApplication.processEvents()
     picture = viewer.screenshot(str(folder / f"{what}.png"), canvas_only=True, flash=False)
-    full = ((0, 255, 0), (255, 0, 255), (255, 255, 0))
+    full = full or ((0, 255, 0), (255, 0, 255), (255, 255, 0))
     return [int((np.abs(picture[..., :3].astype(int) - c).max(2) < 12).sum()) for c in full]
 
 
@@ -114,6 +115,28 @@ def stream():
     sink.close({})
     wait(lambda: "Ended" in overlay().text)
     widget.button.click()
+    return said
+
+
+def depth():
+    """Follow a stream whose measurement has a depth: low on the left, high on the right."""
+    from livesr.formats.layout import DEPTH_COLORS
+    from livesr.live.sinks.zeromq import ZeroMQSink
+    from livesr.napari.live_layers import LiveLayers
+
+    nm, image = np.full((32, 32), np.nan, np.float32), np.zeros((32, 32), np.float32)
+    nm[:, :10], nm[:, -10:], image[8:] = -400, 400, 500
+    sink = ZeroMQSink("tcp://127.0.0.1:*")
+    channel = replace(describe_channel(), depth_range_nm=(-400.0, 400.0))
+    sink.open(replace(describe(), channels=(channel,)))
+    live = LiveLayers(viewer, sink.endpoint)
+    wait(lambda: "Waiting for the first picture" in overlay().text)
+    sink.recon(replace(sr_frame(1), image=image, depth_nm=nm))
+    wait(lambda: len(viewer.layers) == 2)
+    ends = [[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in (DEPTH_COLORS[0], DEPTH_COLORS[-1])]
+    said = {"layers": layers(), "colors": colors(*ends)}
+    live.close()
+    sink.close({})
     return said
 
 
@@ -204,6 +227,7 @@ said = {
     "store": store,
     "first": first,
     "stream": stream,
+    "depth": depth,
     "run": run,
     "micromanager": micromanager,
     "micromanager_alone": micromanager_alone,

@@ -15,7 +15,17 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeGuard, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeGuard,
+    TypeVar,
+)
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -408,6 +418,23 @@ def _modality_name(value: str) -> str:
 ModalityName = Annotated[str, AfterValidator(_modality_name)]
 
 
+class RawAxes(NamedTuple):
+    """Axes that count the raw frames of a group together: their names, and where along them each
+    raw frame is, by raw index.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[tuple[int, ...], ...]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How many places each has."""
+        return {
+            name: 1 + max(along)
+            for name, along in zip(self.names, zip(*self.places, strict=True), strict=True)
+        }
+
+
 class Section(Model):
     """The section of a modality in rig.yaml.
 
@@ -437,6 +464,13 @@ class Section(Model):
     def tiles(self) -> tuple[int, int] | None:
         """How many raw frames, (down, across), stand side by side in one image of a recording; None
         where each is an image of its own.
+        """
+        return None
+
+    @property
+    def raw_axes(self) -> RawAxes | None:
+        """Axes of a recording that may count the raw frames of a group together, and in any order
+        with others; None where there are none.
         """
         return None
 

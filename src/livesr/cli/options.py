@@ -303,7 +303,7 @@ Axes = Annotated[
         rich_help_panel=RECORDING,
         help=(
             "Recording: its axes where it does not name them, as in tcyx or t,raw,y,x; raw counts"
-            " raw frames."
+            " raw frames, angle and phase those of patterns: angle,z,phase,y,x."
         ),
     ),
 ]

@@ -125,8 +125,15 @@ def said(report: Mapping[str, Any]) -> str:
         line += f"; dye after dye {other['exposures']} exposures"
         line += f", {other['exposure_s']:.3g} s" if other["exposure_s"] else ""
     left = [
-        f"{name or 'default'} {dose['signal_left']:.0%}"
+        f"{name or 'default'} {_left(dose['signal_left'])}"
         for name, dose in report["channels"].items()
         if "signal_left" in dose
     ]
     return line + (f"; signal left: {', '.join(left)}" if left else "")
+
+
+def _left(share: float) -> str:
+    """Say how much of the signal is left; what moved or came into focus makes it more than all."""
+    if share < 0.995:
+        return f"{share:.0%}"
+    return f"all ({share - 1:.0%} brighter than at first)" if share >= 1.005 else "all"

@@ -15,10 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError
-from livesr.formats.wire import Message
+from livesr.formats.layout import DEPTH_COLORS
+from livesr.formats.wire import DEPTH, Message
 from livesr.live.session import Session
 from livesr.napari.run_pairs import RunPairs, SessionPairs
-from livesr.napari.store_layers import ESTIMATE, MEASUREMENT, PREDICTION, layer_name
+from livesr.napari.store_layers import (
+    ESTIMATE,
+    MEASUREMENT,
+    PREDICTION,
+    depth_colormap,
+    layer_name,
+)
 from livesr.viewer.composite import auto_window
 from livesr.viewer.frame_pairs import (
     FramePair,
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PERIOD_MS = 40
+_BLENDING = {MEASUREMENT: "translucent", ESTIMATE: "additive", PREDICTION: "additive"}
 _STATES = {
     "waiting": "Waiting for a stream",
     "starting": "Waiting for the first picture",
@@ -43,14 +51,15 @@ _STATES = {
 
 
 class _Plane(NamedTuple):
-    """What one layer shows: (y, x) in ADU, and the window of the run in ADU."""
+    """What one layer shows: (y, x) in ADU, and the window of the run in ADU; of depth in nm."""
 
     name: str
-    color: str
+    color: str | dict[str, Any]
     pixels: NDArray[np.float32]
     window: tuple[float, float]
     pixel_size_um: float
     kind: str
+    blending: str
 
 
 class LiveLayers:
@@ -130,7 +139,7 @@ class LiveLayers:
 
     def _show_pair(self, pair: FramePair, *, several: bool) -> None:
         place = pair.shown.header.channel if several else ""
-        for message in (pair.measurement, pair.uncertainty, pair.prediction):
+        for message in (pair.measurement, pair.depth, pair.uncertainty, pair.prediction):
             if message is None or self._drawn.get(key := f"{place} {message.topic}") is message:
                 continue
             self._drawn[key] = message
@@ -155,7 +164,7 @@ class LiveLayers:
                 name=plane.name,
                 colormap=plane.color,
                 contrast_limits=plane.window,
-                blending="translucent" if plane.kind == MEASUREMENT else "additive",
+                blending=plane.blending,
                 visible=plane.kind != ESTIMATE,
                 scale=(plane.pixel_size_um, plane.pixel_size_um),
                 axis_labels=("y", "x"),
@@ -203,18 +212,21 @@ def _planes(message: Message, place: str) -> Iterator[_Plane]:
     predicted = bool(header.ai.get("prediction"))
     estimated = not header.ai.get("measurement", True)
     kind = PREDICTION if predicted else ESTIMATE if estimated else MEASUREMENT
+    deep = message.topic == DEPTH.decode()  # multiplied with the image below it: its z in colour
     planes = values if values.ndim == 3 else values[None]
     for channel, pixels in zip(header.channels, planes, strict=True):
         label = f"uncertainty of {channel.label}" if estimated else channel.label
+        label = "depth, nm" if deep else label
         window = channel.window or auto_window(pixels + np.float32(header.offset_adu))
         low, high = (value - header.offset_adu for value in window)
         yield _Plane(
             name=layer_name(f"live {label}", kind, place),
-            color=f"#{channel.color}",
+            color=depth_colormap(DEPTH_COLORS) if deep else f"#{channel.color}",
             pixels=pixels,
             window=(low, max(high, low + 1e-3)),
             pixel_size_um=header.pixel_size_um or 1.0,
             kind=kind,
+            blending="multiplicative" if deep else _BLENDING[kind],
         )
 
 

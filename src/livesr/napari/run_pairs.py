@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from livesr.base.frames import MulticolorFrame, SRFrame
-from livesr.formats.wire import FRAME, INPUT, UNCERTAINTY, Message
+from livesr.formats.wire import DEPTH, FRAME, INPUT, UNCERTAINTY, Message
 from livesr.gui.newest import Newest
 from livesr.live.session import Session
 from livesr.live.sinks.headers import PictureHeaders
@@ -101,10 +101,16 @@ class RunPairs:
                 self._message(FRAME, prediction),
                 self._message(INPUT, prediction.source),
                 uncertainty=self._message(UNCERTAINTY, prediction),
+                depth=self._message(DEPTH, prediction.source),
             )
         if measurement is None:
             return None
-        return FramePair(None, self._message(INPUT, measurement), separated=prediction is not None)
+        return FramePair(
+            None,
+            self._message(INPUT, measurement),
+            separated=prediction is not None,
+            depth=self._message(DEPTH, measurement),
+        )
 
     def _follow_run(self) -> RunDescription | None:
         if (run := self._newest.run) is not self._run:
@@ -113,7 +119,7 @@ class RunPairs:
         return run
 
     def _message(self, topic: bytes, frame: SRFrame | MulticolorFrame) -> Message | None:
-        """Return a frame as viewers take it, made once; None for an uncertainty that is not."""
+        """Return a frame as viewers take it, made once; None for what it does not have."""
         key = topic, frame.stream.channel
         made_of, message = self._made.get(key, (None, None))
         if made_of is not frame and (message := self._converted(topic, frame)) is not None:
@@ -125,6 +131,10 @@ class RunPairs:
         assert headers is not None
         assert run is not None
         name = topic.decode()
+        if topic == DEPTH and isinstance(frame, SRFrame):
+            if frame.depth_nm is None:
+                return None
+            return Message(name, headers.depth(frame, frame.t), frame.depth_nm)
         if isinstance(frame, SRFrame):
             pixels = to_uint16(frame.image, run.recon_offset_adu)
             return Message(name, headers.measurement(frame, frame.t, pixels), pixels)

@@ -175,10 +175,9 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
     window, offset = channel["window"], _offset(image)
     predicted = ("sr", image.position, image.channel) in store.images
     if image.kind == "depth":  # multiplied with the running image below it: its z in colour
-        stops = [[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in _depth_colors(image)]
         return {
             "name": layer_name("depth, nm", kind, *_places(store, image)),
-            "colormap": {"name": "depth", "colors": stops},
+            "colormap": depth_colormap(_depth_colors(image)),
             "contrast_limits": tuple(image.attributes["livesr"]["range_nm"]),
             "blending": "multiplicative",
             "visible": not predicted,
@@ -190,6 +189,12 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
         "blending": "translucent" if image.kind in measured else "additive",
         "visible": image.kind == "sr" or (image.kind == "recon" and not predicted),
     }
+
+
+def depth_colormap(colors: Sequence[str]) -> dict[str, Any]:
+    """Return colours (RRGGBB) from the lowest z to the highest as napari takes them."""
+    stops = [[int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)] for color in colors]
+    return {"name": "depth", "colors": stops}
 
 
 def _depth_colors(image: Image) -> Sequence[str]:

@@ -253,7 +253,7 @@ class ReadAs:
 
     Attributes
     ----------
-    axes : "tcyx", or names with commas as in "t,raw,y,x"
+    axes : "tcyx", or names with commas as in "t,raw,y,x"; of SIM also "angle,z,phase,y,x"
     channel : which channel of the rig it is
     pixel_size_nm : of the camera in the sample
     origin_px : (y, x) where the camera's region began on its chip
@@ -344,14 +344,15 @@ class _Recorded:
     def __init__(self, found: Recording, rig: RigConfig, how: ReadAs) -> None:
         self._how = how
         shown = found
+        first = how.channel or next(iter(rig.channels), "")
+        parts = rig.section(first).raw_axes
         if how.axes is not None:
-            shown = as_given(
-                found, how.axes, rig.raw_frames(how.channel or next(iter(rig.channels), ""))
-            )
+            shown = as_given(found, how.axes, rig.raw_frames(first), parts)
         names, shown, self._channel_notes = _rig_channels(shown, rig, how.channel)
         self._rig = rig.model_copy(update={"channels": {name: rig.channel(name) for name in names}})
         self._n_raw = _same_n_raw(found, self._rig, names)
-        self._file = with_axes(with_sections(shown, self._n_raw), None, self._n_raw)
+        shown = with_sections(shown, self._n_raw, parts)
+        self._file = with_axes(shown, None, self._n_raw, parts)
         self._length = dict(zip(self._file.axes, self._file.lengths, strict=True))
         if self._length.get("c", 1) != len(names):
             raise ConfigError(

@@ -17,6 +17,7 @@ import pytest
 import tifffile
 import zarr
 
+from livesr.base.config import RawAxes
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.live.sources.recordings.recording import (
     Recording,
@@ -39,10 +40,12 @@ def stamped(*lengths: int, dtype: str = "uint16") -> np.ndarray:
 
 
 @contextmanager
-def opened(path: Path, axes: str | None = None, n_raw: int = 9) -> Iterator[Recording]:
+def opened(
+    path: Path, axes: str | None = None, n_raw: int = 9, parts: RawAxes | None = None
+) -> Iterator[Recording]:
     found = open_recording(path)
     with closing(found):
-        yield with_axes(found, axes, n_raw)
+        yield with_axes(found, axes, n_raw, parts)
 
 
 def assert_holds(recording: Recording, frames: np.ndarray, axes: str) -> None:
@@ -448,6 +451,8 @@ def test_deltavision_says_how_its_sections_run(
         assert "raw" in with_sections(found, 4).axes
         with pytest.raises(ConfigError, match=r"4 sections; this rig needs 9 raw frames.*--axes"):
             with_sections(found, 9)
+        with pytest.raises(ConfigError, match="or angle,z,phase,y,x if all planes of one angle"):
+            with_sections(found, 6, TURNED)
 
 
 def test_absurd_mrc_numbers_are_refused(tmp_path: Path) -> None:
@@ -565,6 +570,50 @@ def test_an_axis_that_counts_groups_and_raw_frames_is_both(tmp_path: Path) -> No
             opened(tmp_path / "a.tif", axes, n_raw),
         ):
             pass
+
+
+TURNED = RawAxes(("angle", "phase"), tuple((a, p) for p in range(3) for a in range(2)))
+"""Raw frame 1 is the first phase of the second angle."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((24,), "angle,z,phase,y,x"),
+        ((8, 3), "angle,z,phase"),
+        ((2, 4, 3), "angle, z, phase"),
+        ((2, 12), "angle,phase,z,y,x"),
+        ((4, 6), "z,phase,angle"),
+        ((24,), "phase,z,angle"),
+    ],
+)
+def test_planes_may_stand_between_the_parts_of_a_group(
+    tmp_path: Path, shape: tuple[int, ...], axes: str
+) -> None:
+    names = [name.strip() for name in axes.split(",")][:3]
+    length = {"angle": 2, "z": 4, "phase": 3}
+    frames = stamped(*shape)
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack")
+    expected = frames.reshape(*(length[name] for name in names), Y, X).transpose(
+        *(names.index(name) for name in ("z", "phase", "angle")), 3, 4
+    )
+    with opened(tmp_path / "a.tif", axes, 6, TURNED) as recording:
+        assert_holds(recording, expected.reshape(4, 6, Y, X), "zr")
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ("angle,z,y,x", "Angle and phase may stand instead of raw"),
+        ("angle,phase,raw,y,x", "Angle and phase may stand instead of raw"),
+        ("angle,phase,z,t", r"names 4 axes before y, x; a.tif is 2 x 4 x 4"),
+        ("angle,z,phase", "axis phase has 4 places, the rig has 3"),
+    ],
+)
+def test_parts_of_a_group_that_do_not_fit_are_refused(tmp_path: Path, axes: str, says: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", stamped(2, 4, 4), photometric="minisblack")
+    with pytest.raises(ConfigError, match=says), opened(tmp_path / "a.tif", axes, 6, TURNED):
+        pass
 
 
 def test_axes_that_do_not_fit_are_refused(tmp_path: Path) -> None:

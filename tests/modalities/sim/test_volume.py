@@ -146,6 +146,44 @@ def test_the_patterns_are_measured_in_the_stack() -> None:
         assert min(first.likeness, second.likeness) > 0.98
 
 
+@pytest.fixture(scope="module")
+def thick() -> dict[float, Float]:
+    """Raw frames of one angle, cut out of a larger specimen along all axes, by the amplitude of the
+    outer beams.
+    """
+    rng, density = np.random.default_rng(5), np.zeros((22, 192, 192))
+    np.add.at(density, tuple(rng.integers(0, density.shape, (6000, 3)).T), 100.0)
+    field = replace(OPTICS, shape=(96, 96), order=ORDER[:5])
+    inside = (slice(4, -4), slice(None), slice(16, -16), slice(16, -16))
+    return {
+        outer: three_beam_stack(density, field, AXIAL, patterns()[:1], outer=outer)[inside]
+        for outer in (1.0, 0.6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("outer", "background"),
+    [
+        pytest.param(1.0, 0.0, id="equal beams"),
+        pytest.param(0.6, 0.0, id="a bright middle beam"),
+        pytest.param(1.0, 2.0, id="light without pattern, as bright as twice the specimen"),
+    ],
+)
+def test_modulations_are_those_of_a_specimen_that_goes_on_beyond_its_stack(
+    thick: dict[float, Float], outer: float, background: float
+) -> None:
+    raw = thick[outer] + background * thick[outer].mean()
+    optics = replace(OPTICS, shape=(64, 64), offset_adu=0.0, order=ORDER[:5])
+    made = ThreeBeamVolume(optics, patterns(0.1)[:1], AXIAL, len(raw))
+    made.reconstruct(raw)
+    ((first, second),) = made.orders
+    mean = 1 + 2 * outer**2
+    assert 2 * abs(first.strength) == pytest.approx(4 * outer / mean, rel=0.07)
+    assert 2 * abs(second.strength) == pytest.approx(2 * outer**2 / mean, rel=0.04)
+    assert first.k_um == pytest.approx(patterns()[0].k_um, abs=0.003)
+    assert min(first.likeness, second.likeness) > 0.8
+
+
 def test_light_beside_the_focus_is_found() -> None:
     expected = three_beam_stack(crowd(), OPTICS, AXIAL, patterns(), shift_um=0.1)
     made = ThreeBeamVolume(replace(OPTICS, offset_adu=0.0), patterns(), AXIAL, PLANES)
@@ -158,6 +196,26 @@ def test_frames_without_patterns_are_doubtful() -> None:
     made = ThreeBeamVolume(OPTICS, patterns(), AXIAL, PLANES)
     made.reconstruct(noise)
     assert "likeness" in made.doubt
+
+
+@pytest.mark.parametrize("file_order", ["angle,z,phase", "z,phase,angle", "phase,z,angle"])
+def test_frames_in_another_order_are_refused_by_its_name(
+    raw: NDArray[np.uint16], file_order: str
+) -> None:
+    names = ("z", "angle", "phase")
+    frames = raw.reshape(PLANES, 3, 5, SIDE, SIDE)
+    turned = frames.transpose(*(names.index(name) for name in file_order.split(",")), 3, 4)
+    made = ThreeBeamVolume(OPTICS, patterns(), AXIAL, PLANES)
+    with pytest.raises(ConfigError, match=f"--axes {file_order},y,x"):
+        made.reconstruct(turned.reshape(raw.shape))
+
+
+def test_frames_that_were_taken_for_another_order_are_refused(raw: NDArray[np.uint16]) -> None:
+    """A recording with all frames of a plane in a row, read as angle,z,phase."""
+    frames = raw.reshape(3, PLANES, 5, SIDE, SIDE).swapaxes(0, 1)
+    made = ThreeBeamVolume(OPTICS, patterns(), AXIAL, PLANES)
+    with pytest.raises(ConfigError, match="--axes z,raw,y,x"):
+        made.reconstruct(frames.reshape(raw.shape))
 
 
 def test_memory_is_what_was_announced(raw: NDArray[np.uint16]) -> None:
@@ -248,6 +306,22 @@ def test_a_stack_becomes_a_store(
     assert len(report["volumes"][0]["orders"]) == 6
     assert not [f for f in check_store(target).findings if f.level == "error"]
     assert not raw_input(target).normalisations
+
+
+def test_all_planes_of_an_angle_in_a_row_are_read_or_refused(
+    rig: RigConfig, raw: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    turned = raw.reshape(PLANES, 3, 5, SIDE, SIDE).swapaxes(0, 1).reshape(-1, SIDE, SIDE)
+    tifffile.imwrite(tmp_path / "omx.tif", turned, photometric="minisblack")
+    command = ["process", str(tmp_path / "omx.tif"), "--rig", str(rig.folder), "--volume"]
+    command += ["--z-step", "125", "--store", str(tmp_path / "out.ome.zarr"), "--axes"]
+    right = CliRunner().invoke(app, [*command, "angle,z,phase"])
+    assert right.exit_code == 0, right.output
+    np.testing.assert_array_equal(array(tmp_path / "out.ome.zarr", "raw")[0].swapaxes(0, 1), raw)
+    wrong = CliRunner().invoke(app, [*command, "z,raw"])
+    assert isinstance(wrong.exception, ConfigError)
+    assert "--axes angle,z,phase,y,x" in str(wrong.exception)
+    assert not array(tmp_path / "out_2.ome.zarr", "recon")[...].any()
 
 
 def test_a_stack_that_lacks_an_exposure_is_kept_and_left_out(

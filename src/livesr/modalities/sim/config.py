@@ -16,6 +16,7 @@ from livesr.base.config import (
     NotNegative,
     Number,
     Positive,
+    RawAxes,
     RigConfig,
     Section,
     TriggerConfig,
@@ -158,6 +159,11 @@ class SIMConfig(Section):
     def tiles(self) -> tuple[int, int] | None:
         """(rows, columns) of raw frames in an image of a recording."""
         return self.mosaic
+
+    @property
+    def raw_axes(self) -> RawAxes:
+        """Angles and phases, which planes may stand between."""
+        return RawAxes(("angle", "phase"), tuple(self.raw_order()))
 
     @property
     def lattice(self) -> bool:

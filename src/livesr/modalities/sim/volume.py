@@ -21,7 +21,8 @@ A a cosine that closes the spectrum at the ellipsoid that it reaches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from livesr.modalities.sim.calibration.correlation import refine
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.optics.illumination import Pattern, unmixing
 from livesr.optics.otf_3d import RadialOTF
+from livesr.optics.periodic import periodic_spectrum
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
@@ -40,10 +42,13 @@ Complex = NDArray[np.complex64]
 _FINE = 2  # pixels of the result per camera pixel, along y and x
 _FADE_UM = 0.5  # over which the last plane fades into the first, behind it
 _OVERLAP = 0.15  # of both transfer functions, where orders are compared
+_LOWEST = 0.1  # of the cutoff, likewise: below lies light whose other planes a stack may lack
 _SHIFTS = 12  # of the pattern along z that are tried
 _ROUNDS = 2  # of measuring k
 _FEWEST = 5
-_UNLIKE = 0.4  # below, an order does not show what band 0 does; noise alone gives 0.1 to 0.3
+_CLEAR, _BETTER = 0.7, 0.2  # likeness at which no other order of the frames is tried; by how much
+_LOOKED_AT = 256  # pixels of each side in the middle, where other orders are tried
+_UNLIKE = 0.4  # below, an order does not show what band 0 does; noise alone gives 0.1 at most
 
 
 class Axial(NamedTuple):
@@ -115,6 +120,7 @@ class ThreeBeamVolume:
                 f" {len(patterns[0].waves) if patterns else 0} waves"
             )
         self._given, self._axial, self._planes = parameters, axial, planes
+        self._patterns = patterns
         here = [p.seen_from(parameters.origin_px, parameters.pixel_size_um) for p in patterns]
         self._k_um = [p.k_um for p in here]
         _, highest = self._reach()
@@ -132,6 +138,7 @@ class ThreeBeamVolume:
         self._otf = RadialOTF.of(self._depth, axial.z_step_um, *detection, parameters.damping)
         self._window = _taper(parameters)
         self.orders: list[tuple[Order, Order]] = []
+        self._in_order = False
         height, width = parameters.shape
         self.shape = planes, _FINE * height, _FINE * width
 
@@ -161,14 +168,18 @@ class ThreeBeamVolume:
     @property
     def doubt(self) -> str:
         """What is wrong with the last stack, "" if nothing is."""
-        worst = min((o.likeness for both in self.orders for o in both), default=1.0)
-        if worst >= _UNLIKE:
+        if self._worst >= _UNLIKE:
             return ""
         return (
-            f"an order of the patterns has a likeness of {worst:.2f} with widefield where they show"
-            f" the same ({_UNLIKE} needed): the raw frames are not in the order of rig.yaml, its"
+            f"an order of the patterns has a likeness of {self._worst:.2f} with band 0 where both"
+            f" show the same ({_UNLIKE} needed): frames are not in the order of rig.yaml, its"
             " patterns are those of another calibration, or there is too little light"
         )
+
+    @property
+    def _worst(self) -> float:
+        """Least likeness of an order in the last stack."""
+        return min((o.likeness for both in self.orders for o in both), default=1.0)
 
     @property
     def memory_bytes(self) -> int:
@@ -192,6 +203,8 @@ class ThreeBeamVolume:
         ------
         FrameShapeError
             If its shape is another.
+        ConfigError
+            If it is the first, and its frames show the patterns in another order only.
         """
         expected = (self._planes, len(self._order), *self._given.shape)
         if stack.shape != expected:
@@ -201,29 +214,37 @@ class ThreeBeamVolume:
         self.orders = []
         level = stack.mean(dtype=np.float64) - self._given.offset_adu
         for angle in range(len(self._k_um)):
-            bands = self._bands(stack, angle, level)
+            bands = self._bands([stack[:, raw] for raw in self._raws(angle)], angle, level)
             orders = self._measured(bands, self._k_um[angle])
             self.orders.append(orders)
             self._add(bands[0], None, total, power)
             for m, order in enumerate(orders, start=1):
                 self._add(bands[m], (m, order), total, power)
+        if not self._in_order:
+            self._check_order(stack, level)
+            self._in_order = True
         return self._finished(total, power)
 
     # -- bands -------------------------------------------------------------------------------------
 
-    def _bands(self, stack: NDArray[np.generic], angle: int, level: float) -> list[Complex]:
-        """Return bands 0, 1, 2 of an angle, in space: (z padded, y, x), tapered."""
+    def _raws(self, angle: int) -> list[int]:
+        """Return the raw indices of an angle, by phase."""
         raws = [i for i, (a, _) in enumerate(self._order) if a == angle]
-        raws.sort(key=lambda i: self._order[i][1])
+        return sorted(raws, key=lambda i: self._order[i][1])
+
+    def _bands(
+        self, phases: Sequence[NDArray[np.generic]], angle: int, level: float
+    ) -> list[Complex]:
+        """Return bands 0, 1, 2 of an angle in space, (z padded, y, x), from its phases."""
         given = self._given
         made = [np.zeros((self._planes, *given.shape), np.complex64) for _ in range(3)]
-        for phase, raw in enumerate(raws):
-            frames = stack[:, raw].astype(np.float32) - np.float32(given.offset_adu)
+        for phase, taken in enumerate(phases):
+            frames = taken.astype(np.float32) - np.float32(given.offset_adu)
             if given.equalise and (mean := float(frames.mean())) > 0:
                 frames *= np.float32(level / mean)
             for band, weight in zip(made, self._unmixed[angle][:, phase], strict=True):
                 band += frames * np.complex64(weight)
-        return [self._faded(band * self._window) for band in made]
+        return [self._faded(band) for band in made]
 
     def _faded(self, band: Complex) -> Complex:
         """Let the last plane fade into the first, which lies beside it in a Fourier transform."""
@@ -240,24 +261,43 @@ class ThreeBeamVolume:
 
         The second order, which is the finer, says where both are.
         """
-        zero = np.asarray(scipy.fft.fftn(bands[0]), np.complex64)
+        zero = self._moved(bands, 0, k_um)
         for _ in range(_ROUNDS):
-            left = self._left(*self._shared(zero, bands[2], 2, k_um, 0.0))
+            left = self._left(*self._shared(zero, self._moved(bands, 2, k_um), 2, k_um))
             k_um = (k_um[0] + left[0] / 2, k_um[1] + left[1] / 2)
-        second = _likeness(*self._shared(zero, bands[2], 2, k_um, 0.0))
+        second = _likeness(*self._shared(zero, self._moved(bands, 2, k_um), 2, k_um))
         shifts = (np.arange(_SHIFTS) / _SHIFTS - 0.5) / (2 * self._kz(k_um))
-        tried = [_likeness(*self._shared(zero, bands[1], 1, k_um, float(s))) for s in shifts]
+        first = self._moved(bands, 1, k_um)
+        tried = [_likeness(*self._shared(zero, first, 1, k_um, float(s))) for s in shifts]
         best = int(np.argmax([likeness for _, likeness in tried]))
         twice = (2 * k_um[0], 2 * k_um[1])
         return Order(k_um, tried[best][0], float(shifts[best]), tried[best][1]), Order(
             twice, second[0], 0.0, second[1]
         )
 
+    def _check_order(self, stack: NDArray[np.generic], level: float) -> None:
+        """Refuse a stack that was read in another order than it has."""
+        if self._worst >= _CLEAR:
+            return
+        likeness = [min(order.likeness for order in both) for both in self.orders]
+        angle, frames, found = int(np.argmin(likeness)), _middle(stack), []
+        given = replace(self._given, shape=frames.shape[1:])
+        part = ThreeBeamVolume(given, self._patterns, self._axial, self._planes)
+        for axes, index in _other_orders(self._planes, self._order):
+            phases = [frames[index[:, raw]] for raw in self._raws(angle)]
+            both = part._measured(part._bands(phases, angle, level), self._k_um[angle])
+            found.append((min(order.likeness for order in both), axes))
+        best, axes = max(found)
+        if best >= max(self._worst + _BETTER, _UNLIKE):
+            raise ConfigError(
+                f"The frames of the stack are not in the order in which they were read: as {axes}"
+                f" the orders of the patterns have a likeness of {best:.2f} with band 0, and now"
+                f" one has {self._worst:.2f}. Say so: --axes {axes},y,x"
+            )
+
     def _left(self, a: Complex, b: Complex) -> tuple[float, float]:
         """Return what is left of a pattern between two bands that show the same, cycles/um."""
-        product = scipy.fft.ifftn(b, overwrite_x=True)
-        product *= scipy.fft.ifftn(a, overwrite_x=True).conj()
-        summed = product.sum(0)[None]
+        summed = np.einsum("zyx,zyx->yx", a.conj(), b)[None]
         return refine(np.ones_like(summed), summed, (0.0, 0.0), self._given.pixel_size_um)
 
     def _kz(self, k_um: tuple[float, float]) -> float:
@@ -277,22 +317,33 @@ class ThreeBeamVolume:
             return self._otf
         return self._otf.modulated(self._axial.z_step_um, self._kz(k_um), shift_um)
 
+    def _moved(self, bands: list[Complex], m: int, k_um: tuple[float, float]) -> Complex:
+        """Return the spectrum of order m where it belongs."""
+        band = bands[m] * self._wave((m * k_um[0], m * k_um[1]))
+        spectrum = periodic_spectrum(band)
+        return np.asarray(scipy.fft.fft(spectrum, axis=0, overwrite_x=True), np.complex64)
+
     def _shared(
-        self, zero: Complex, band: Complex, m: int, k_um: tuple[float, float], shift_um: float
+        self, zero: Complex, moved: Complex, m: int, k_um: tuple[float, float], shift_um: float = 0
     ) -> tuple[Complex, Complex]:
-        """Return the spectra of band 0 and of an order, moved to where it belongs, each through the
-        transfer function of the other: the same, but for a factor.
+        """Return band 0 and an order, each through the transfer function of the other, in space:
+        the same, but for a factor.
+
+        Weights as those of cudasirecon. The window comes last: before a transfer function
+        that falls from one side to the other, it would turn the phase along the field.
         """
-        where = (m * k_um[0], m * k_um[1])
-        own = self._otf_of(m, k_um, shift_um)
-        b = np.asarray(scipy.fft.fftn(band * self._wave(where), overwrite_x=True), np.complex64)
-        still, at, a = self._distance((0.0, 0.0)), self._distance(where), zero.copy()
+        a, b = zero.copy(), moved.copy()
+        own, still = self._otf_of(m, k_um, shift_um), self._distance((0.0, 0.0))
+        at = self._distance((m * k_um[0], m * k_um[1]))
+        fine = np.minimum(still, at) > _LOWEST * self._given.cutoff_um
         for z in range(self._depth):
             of_zero, of_band = self._otf.at(z, still), own.at(z, at)
-            both = (np.abs(of_zero) > _OVERLAP) & (np.abs(of_band) > _OVERLAP / 2)
-            a[z] *= of_band * both
-            b[z] *= of_zero * both
-        return a, b
+            size = np.abs(of_zero), np.abs(of_band)
+            both = fine & (size[0] > _OVERLAP) & (size[1] > _OVERLAP / 2)
+            weight = both / np.maximum(np.hypot(*size), _OVERLAP)
+            a[z] *= of_band * weight
+            b[z] *= of_zero * weight
+        return _inside(a), _inside(b)
 
     # -- adding up ---------------------------------------------------------------------------------
 
@@ -303,7 +354,7 @@ class ThreeBeamVolume:
         m, about = order or (0, Order((0.0, 0.0), 1.0, 0.0, 1.0))
         base = (about.k_um[0] / max(m, 1), about.k_um[1] / max(m, 1))
         own, rest = self._otf_of(m, base, about.shift_um), list(self._rest(about.k_um))
-        spectrum = scipy.fft.fftn(band * self._wave(rest), overwrite_x=True)
+        spectrum = scipy.fft.fftn(band * (self._wave(rest) * self._window), overwrite_x=True)
         radius, c = self._distance(rest), np.complex64(about.strength)
         ways = 1 if m == 0 else 2
         rows, columns = self._places(about.k_um)
@@ -376,6 +427,43 @@ class ThreeBeamVolume:
             for n, s in zip(self._given.shape, self._whole(k_um), strict=True)
         )
         return y, x
+
+
+def _middle(stack: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the frames (z n, y, x) of a stack, or the middle of large ones."""
+    y, x = (slice(max(0, n - _LOOKED_AT) // 2, None) for n in stack.shape[2:])
+    part = stack[..., y, x][..., :_LOOKED_AT, :_LOOKED_AT]
+    return part.reshape(-1, *part.shape[2:])
+
+
+def _other_orders(
+    planes: int, order: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """Yield in which other orders planes, angles and phases may follow each other in a recording,
+    each with the frames of every plane (z, raw), counted in the order in which they were read.
+
+    Either they were read as z,raw and have another order, or the other way round.
+    """
+    length = {"z": planes, "angle": 1 + max(a for a, _ in order), "phase": 0}
+    length["phase"] = len(order) // length["angle"]
+    angles, phases = np.transpose(order)
+    as_read = np.arange(planes * len(order)).reshape(planes, len(order))
+    usual = np.empty((planes, length["angle"], length["phase"]), np.intp)
+    usual[:, angles, phases] = as_read
+    for axes in permutations(length):
+        there = [axes.index(name) for name in length]
+        counted = as_read.reshape([length[name] for name in axes]).transpose(there)
+        yield ",".join(axes), counted[:, angles, phases]
+        back = [[*length].index(name) for name in axes]
+        yield "z,raw", usual.transpose(back).reshape(as_read.shape)
+
+
+def _inside(spectrum: Complex) -> Complex:
+    """Return what a spectrum is in space, the less the nearer to an edge."""
+    y, x = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in spectrum.shape[1:])
+    made = np.asarray(scipy.fft.ifftn(spectrum, overwrite_x=True), np.complex64)
+    made *= np.outer(y, x).astype(np.float32)
+    return made
 
 
 def _likeness(a: Complex, b: Complex) -> tuple[complex, float]:

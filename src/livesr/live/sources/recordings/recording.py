@@ -3,7 +3,7 @@
 Which format a path holds; what its axes mean.
 
 Owns the record that every reader returns and the meaning of axes. Knows no rig but the number of
-its raw frames.
+its raw frames, and the axes that count them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from livesr.base import contained
+from livesr.base.config import RawAxes
 from livesr.base.errors import ConfigError
 from livesr.base.frames import Pixels
 from livesr.live.sources.mda import RAW_AXIS
@@ -209,15 +211,19 @@ def split_tiles(recording: Recording, rows: int, columns: int) -> Recording:
     )
 
 
-def parse_axes(text: str) -> tuple[str, ...]:
+def parse_axes(text: str, parts: RawAxes | None = None) -> tuple[str, ...]:
     """Read what a user says of the axes before (y, x).
 
     "tcyx", or names with commas as in "t,raw,y,x".
 
+    Parameters
+    ----------
+    parts : axes that may stand instead of raw, all of them
+
     Raises
     ------
     ConfigError
-        If a name is unknown or comes twice.
+        If a name is unknown or comes twice, or raw stands beside its parts.
     """
     words = (
         [w.strip().lower() for w in re.split(r"[,\s]+", text.strip())]
@@ -227,29 +233,37 @@ def parse_axes(text: str) -> tuple[str, ...]:
     names = [_WORDS.get(word, word) for word in words]
     if names[-2:] == ["y", "x"]:
         names = names[:-2]
-    unknown = [name for name in names if name not in AXES]
-    if unknown or len(set(names)) != len(names):
+    more = parts.names if parts else ()
+    unknown = [name for name in names if name not in (*AXES, *more)]
+    said = [name for name in (*more, "raw") if name in names]
+    if unknown or len(set(names)) != len(names) or (said != ["raw"] and said not in ([], [*more])):
         raise ConfigError(
             f"--axes {text!r}: expected each of t, p, c, z and raw at most once, then y, x, as in"
             " 'tcyx' or 't,raw,y,x'."
+            + (f" {' and '.join(more).capitalize()} may stand instead of raw." if more else "")
         )
     return tuple(names)
 
 
-def with_axes(recording: Recording, given: str | None, n_raw: int) -> Recording:
+def with_axes(
+    recording: Recording, given: str | None, n_raw: int, parts: RawAxes | None = None
+) -> Recording:
     """Return the recording with axes of `AXES` only.
 
     Parameters
     ----------
     given : what the user says of the axes, None to believe the file
     n_raw : exposures of one super-resolution frame; an axis without a name may be their axis
+    parts : axes that a user may name instead of raw
 
     Raises
     ------
     ConfigError
         If the axes cannot be what they are called, or it is not clear what they are.
     """
-    named = _understood(recording, n_raw) if given is None else as_given(recording, given, n_raw)
+    named = (
+        _understood(recording, n_raw) if given is None else as_given(recording, given, n_raw, parts)
+    )
     length = dict(zip(named.axes, named.lengths, strict=True))
     if length.get("raw", n_raw) != n_raw:
         raise ConfigError(
@@ -259,32 +273,44 @@ def with_axes(recording: Recording, given: str | None, n_raw: int) -> Recording:
     if n_raw > 1 and "raw" not in length and any(length.get(axis, 1) > 1 for axis in "pcz"):
         raise ConfigError(
             f"{recording.path.name} is {recording.size}: it is not clear which axis counts the"
-            f" {n_raw} raw frames. Say it with --axes, as in --axes t,raw,y,x."
+            f" {n_raw} raw frames. Say it with --axes, as in --axes t,raw,y,x{_or_between(parts)}."
         )
     return named
 
 
-def as_given(recording: Recording, given: str, n_raw: int) -> Recording:
+def _or_between(parts: RawAxes | None) -> str:
+    """Say how axes are named where planes stand between the raw frames of one."""
+    if parts is None:
+        return ""
+    first, *others = parts.names
+    return f", or {','.join((first, 'z', *others))},y,x if all planes of one {first} come first"
+
+
+def as_given(
+    recording: Recording, given: str, n_raw: int, parts: RawAxes | None = None
+) -> Recording:
     """Return the recording with the axes that the user says.
 
     Names of channels and positions go with their axes.
 
     Axes with one place need no name. Where the file counts raw frames and something else in one
     axis, as a time axis that counts exposures does, both are named: "t,raw,c,y,x" of (18, 2, y, x)
-    is two groups of 9 raw frames.
+    is two groups of 9 raw frames. With `parts`, as angle and phase of SIM, "angle,z,phase" of 135
+    pages is 9 planes of 3 x 5 raw frames.
 
     Raises
     ------
     ConfigError
         If the axes cannot be what they are called.
     """
-    axes = parse_axes(given)
+    axes = parse_axes(given, parts)
+    known = {"raw": n_raw, **(parts.lengths if parts else {})}
     short = _without(recording, {n: 1 for n in recording.axes})
-    for shown in (recording, short, *_split(short, axes, n_raw)):
+    for shown in (recording, short, *_split(short, axes, known)):
         if len(shown.axes) == len(axes) and (
-            shown is not recording or _fits(recording, axes, n_raw) or len(short.axes) == len(axes)
+            shown is not recording or _fits(recording, axes, known) or len(short.axes) == len(axes)
         ):
-            return _named(shown, recording, axes)
+            return _joined(_named(shown, recording, axes), parts)
     raise ConfigError(
         f"--axes {given!r} names {len(axes)} axes before y, x; {recording.path.name} is"
         f" {recording.size}."
@@ -296,8 +322,8 @@ def as_given(recording: Recording, given: str, n_raw: int) -> Recording:
     )
 
 
-def _fits(recording: Recording, axes: tuple[str, ...], n_raw: int) -> bool:
-    return dict(zip(axes, recording.lengths, strict=True)).get("raw", n_raw) == n_raw
+def _fits(recording: Recording, axes: tuple[str, ...], known: Mapping[str, int]) -> bool:
+    return all(known.get(a, n) == n for a, n in zip(axes, recording.lengths, strict=True))
 
 
 def _named(shown: Recording, recording: Recording, axes: tuple[str, ...]) -> Recording:
@@ -308,41 +334,71 @@ def _named(shown: Recording, recording: Recording, axes: tuple[str, ...]) -> Rec
     return replace(shown, axes=axes, channels=channels, positions=positions)
 
 
-def _split(recording: Recording, axes: tuple[str, ...], n_raw: int) -> list[Recording]:
-    """Return the recording with one axis taken for two of `axes`, raw and its neighbour.
+def _split(
+    recording: Recording, axes: tuple[str, ...], known: Mapping[str, int]
+) -> list[Recording]:
+    """Return the recording with axes of it taken for several of `axes`, which follow each other.
 
-    Nothing if none or several can be.
+    Nothing if none can be, or there are several ways.
     """
-    if "raw" not in axes or len(axes) != len(recording.axes) + 1:
-        return []
-    raw = axes.index("raw")
-    firsts = [
-        at
-        for at in (raw - 1, raw)
-        if 0 <= at < len(recording.axes) and recording.lengths[at] % n_raw == 0
-    ]
-    found = [_in_two(recording, at, n_raw, raw_first=at == raw) for at in firsts]
-    return found if len(found) == 1 else []
+    found = []
+    for cuts in combinations(range(1, len(axes)), len(recording.axes) - 1):
+        runs = [axes[i:j] for i, j in pairwise((0, *cuts, len(axes)))]
+        inner = [_inner(r, n, known) for r, n in zip(runs, recording.lengths, strict=True)]
+        if all(inner):
+            found.append(inner)
+    return [_in_several(recording, inner) for inner in found] if len(found) == 1 else []
 
 
-def _in_two(recording: Recording, at: int, n_raw: int, *, raw_first: bool) -> Recording:
-    """Take the axis at `at` for two, the second of which counts faster."""
-    groups = recording.lengths[at] // n_raw
-    inner = (n_raw, groups) if raw_first else (groups, n_raw)
+def _inner(names: tuple[str, ...], length: int, known: Mapping[str, int]) -> tuple[int, ...]:
+    """Return how long the axes of these names are that together are an axis of `length` places;
+    nothing if they cannot be, or it is not known.
+    """
+    left, rest = divmod(length, math.prod(known.get(name, 1) for name in names))
+    unknown = sum(name not in known for name in names)
+    if rest or unknown > 1 or (not unknown and left != 1):
+        return ()
+    return tuple(known.get(name, left) for name in names)
+
+
+def _in_several(recording: Recording, inner: list[tuple[int, ...]]) -> Recording:
+    """Take each axis for as many as it has lengths in `inner`, the last of which counts fastest."""
 
     def read(place: Place) -> Plane | None:
-        both = place[at] * inner[1] + place[at + 1]
-        return recording.read((*place[:at], both, *place[at + 2 :]))
+        left = iter(place)
+        return recording.read(
+            tuple(int(np.ravel_multi_index([next(left) for _ in n], n)) for n in inner)
+        )
 
-    return replace(
-        recording,
-        axes=(*recording.axes[:at], "", "", *recording.axes[at + 1 :]),
-        lengths=(*recording.lengths[:at], *inner, *recording.lengths[at + 1 :]),
-        read=read,
-    )
+    pairs = zip(recording.axes, inner, strict=True)
+    axes = tuple(name for axis, n in pairs for name in ([axis] if len(n) == 1 else [""] * len(n)))
+    lengths = tuple(n for run in inner for n in run)
+    return replace(recording, axes=axes, lengths=lengths, read=read)
 
 
-def with_sections(recording: Recording, n_raw: int) -> Recording:
+def _joined(recording: Recording, parts: RawAxes | None) -> Recording:
+    """Return the recording with one axis of raw frames for its parts, if it has them."""
+    if parts is None or parts.names[0] not in recording.axes:
+        return recording
+    length = dict(zip(recording.axes, recording.lengths, strict=True))
+    for name, expected in parts.lengths.items():
+        if length[name] != expected:
+            raise ConfigError(
+                f"{recording.path.name} is {recording.size}: axis {name} has {length[name]} places,"
+                f" the rig has {expected}."
+            )
+    others = tuple(axis for axis in recording.axes if axis not in parts.names)
+
+    def read(place: Place) -> Plane | None:
+        *outer, raw = place
+        index = dict(zip((*others, *parts.names), (*outer, *parts.places[raw]), strict=True))
+        return recording.read(tuple(index[axis] for axis in recording.axes))
+
+    lengths = (*(length[axis] for axis in others), len(parts.places))
+    return replace(recording, axes=(*others, "raw"), lengths=lengths, read=read)
+
+
+def with_sections(recording: Recording, n_raw: int, parts: RawAxes | None = None) -> Recording:
     """Return the recording with a meaning for DeltaVision's sections.
 
     Planes, or the raw frames of one plane.
@@ -360,7 +416,7 @@ def with_sections(recording: Recording, n_raw: int) -> Recording:
         raise ConfigError(
             f"{recording.path.name} is {recording.size}, with {length} sections; this rig needs"
             f" {n_raw} raw frames, and the file does not say how they run beside planes. If one"
-            f" group follows the other, say so: --axes {axes},y,x."
+            f" group follows the other, say so: --axes {axes},y,x{_or_between(parts)}."
         )
     meaning = "raw" if n_raw > 1 and length == n_raw else "z"
     return replace(

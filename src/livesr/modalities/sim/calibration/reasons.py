@@ -160,8 +160,8 @@ def check_distinct(
 def _why_one_direction(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
     return planes_after_angles(raw, optics, offset_adu) or (
         "Check that the pattern display shows every direction, that raw frames are in the order of"
-        " rig.yaml (all angles and phases of a plane before the next plane), and that the specimen"
-        " has no lines of its own along a pattern."
+        " rig.yaml (all angles and phases of a plane before the next plane, or --axes says so), and"
+        " that the specimen has no lines of its own along a pattern."
     )
 
 
@@ -186,8 +186,8 @@ def planes_after_angles(raw: NDArray[Any], optics: Optics, offset_adu: float) ->
     return (
         f"Time point {first} shows {direction:.0f} degrees in all its frames, and time point"
         f" {turned[0]} {seen[turned[0]]:.0f}: the recording seems to hold all planes of an angle"
-        " before the next angle. Sort it so that all angles and phases of a plane follow each"
-        " other."
+        " before the next angle. Read it with --axes angle,z,phase,y,x, or sort it so that all"
+        " angles and phases of a plane follow each other."
     )
 
 

@@ -28,6 +28,7 @@ def three_beam_stack(
     axial: Axial,
     patterns: Sequence[Pattern],
     shift_um: float = 0.0,
+    outer: float = 1.0,
 ) -> NDArray[np.float32]:
     """Return expected raw frames (z, angles x 5, y, x) of a volume, angle by angle.
 
@@ -36,20 +37,22 @@ def three_beam_stack(
     density : fluorophores (z, 2y, 2x); what leaves at one edge along y and x comes back at the
         other, so keep its rim dark
     optics : shape, pixel, aperture and emission
-    patterns : vector and phase of each angle; the three beams are equally bright
+    patterns : vector and phase of each angle
     shift_um : of the light along z against the focus
+    outer : amplitude a of the two outer beams, that of the middle one is 1
 
     Notes
     -----
-    Three plane waves of one brightness, one along the axis and two at lateral frequencies +k and
-    -k, make light (3 + 4 cos(2 pi k.r + phase) cos(2 pi f z) + 2 cos(2 (2 pi k.r + phase))) / 3
-    about its mean, f the difference of their axial frequencies.
+    Three plane waves, one along the axis and two at lateral frequencies +k and -k, make light of
+    mean 1 and of the form 1 + m cos(2 pi k.r + phase) cos(2 pi f z) + n cos(2 (2 pi k.r + phase)),
+    f the difference of their axial frequencies, m = 4 a / (1 + 2 a^2), n = 2 a^2 / (1 + 2 a^2).
     """
     planes, fine = len(density), density.shape[1:]
     pixel_um = optics.pixel_size_um / 2
     spread = _spread(planes, fine, pixel_um, optics, axial)
     y, x = (np.arange(n) * pixel_um for n in fine)
     stack = np.zeros((planes, len(patterns) * _PHASES, *optics.shape), np.float32)
+    mean = 1 + 2 * outer**2
     for angle, pattern in enumerate(patterns):
         ky, kx = pattern.k_um
         wave = np.exp(2j * np.pi * ky * y)[:, None] * np.exp(2j * np.pi * kx * x)
@@ -60,8 +63,8 @@ def three_beam_stack(
             depths = (np.arange(planes) - z) * axial.z_step_um - shift_um
             light = (
                 np.ones(planes),
-                4 / 3 * np.cos(2 * np.pi * f * depths),
-                np.full(planes, 2 / 3),
+                4 * outer / mean * np.cos(2 * np.pi * f * depths),
+                np.full(planes, 2 * outer**2 / mean),
             )
             orders = [
                 scipy.fft.ifft2(
