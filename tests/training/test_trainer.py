@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
@@ -20,7 +21,7 @@ from torch import nn
 
 from livesr.training import networks
 from livesr.training.batches import augment
-from livesr.training.journal import Progress
+from livesr.training.journal import Progress, draw_curves
 from livesr.training.scores import TrainingCollapsedError
 from livesr.training.settings import TrainConfig
 from livesr.training.sources import Pairs
@@ -306,6 +307,20 @@ def test_a_starving_loader_shows(tmp_path: Path) -> None:
     )
     assert max(report.waiting for report in reports) > 0.2
     assert all(0 <= report.waiting <= 1 for report in reports)
+
+
+def test_curves_are_named_by_their_structures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "attempt,step,patches,loss,val_nrmse,val_pcc_0,val_pcc_1,val_pcc\n0,10,40,0.1,0.2,0.5,0.7,0.6\n"
+    )
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    draw_curves(log, tmp_path / "curves.png", ("tubules", "sheets"))
+    labels = [line.get_label() for axes in drawn[0].axes for line in axes.lines]
+    assert labels == ["loss", "val_nrmse", "tubules", "sheets", "mean"]
 
 
 def test_curves_and_validation_are_pictures(tmp_path: Path) -> None:
