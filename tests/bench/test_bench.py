@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from livesr.bench.picture import draw
 from livesr.bench.report import notes, read_json, table, to_json, write_json
 from livesr.bench.result import Environment, LeftOut, Measured, Result, Target
 from livesr.bench.runner import SuiteUnavailableError, suites, with_peers
-from livesr.bench.timing import Summary, interleave
+from livesr.bench.timing import Summary, in_turns, interleave
 from livesr.cli import app
 from livesr.modalities.fluctuation import peers
 
@@ -101,6 +102,18 @@ def test_who_goes_first_alternates() -> None:
     assert found.ratio == pytest.approx(1.5)
     assert found.ratio_interval == pytest.approx((1.5, 1.5))
     assert (found.subject.n, found.reference.n) == (6, 6)
+
+
+def test_every_way_has_its_turn_forwards_and_backwards() -> None:
+    order: list[str] = []
+
+    def way(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    found = in_turns({name: partial(way, name) for name in "abc"}, 3)
+    assert "".join(order) == "abc" + "cba" + "abc"
+    assert found[1] == {"c": 4.0, "b": 5.0, "a": 6.0}
 
 
 def test_a_drift_that_slows_both_leaves_the_ratio_alone() -> None:

@@ -126,6 +126,32 @@ def test_what_waits_for_a_slot_can_still_be_skipped() -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 2])
+def test_what_is_not_wanted_has_no_result(slots: int) -> None:
+    work = Watched()
+    workers = OrderedWorkers(work, slots, wanted=lambda item: item % 2 == 0)
+    assert [item for item, _ in workers.over(queue_of(*range(9)))] == [0, 2, 4, 6, 8]
+    assert {item for _, item in work.begun} <= {0, 2, 4, 6, 8}
+
+
+def test_what_is_not_wanted_keeps_no_slot_from_what_is() -> None:
+    work = Watched()
+    work.held = {0}
+    landed: list[int] = []
+
+    def take() -> None:
+        workers = OrderedWorkers(work, 2, wanted=lambda item: item != 1)
+        landed.extend(item for item, result in workers.over(queue_of(0, 1, 2)) if result())
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    work.wait_until_begun(2)  # 2 as well, while 0 has not ended and its result holds a place
+    work.release(0)
+    thread.join(DEADLINE_S)
+    assert landed == [0, 2]
+    assert sorted(item for _, item in work.begun) == [0, 2]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
 def test_an_error_lands_with_its_item_and_ends_no_other(slots: int) -> None:
     landed: list[tuple[int, str]] = []
     for item, result in OrderedWorkers(Watched(), slots).over(queue_of(1, -2, 3)):

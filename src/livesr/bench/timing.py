@@ -6,7 +6,7 @@ Owns the statistics. Knows nothing of what is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,15 @@ def interleave(
     return Comparison(
         Summary.of(found[0]), Summary.of(found[1]), float(np.median(ratios)), _interval(ratios)
     )
+
+
+def in_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
+    """Measure every way once a round, in their order and backwards in turn; one sample of each."""
+    there = list(ways)
+    return [
+        {name: ways[name]() for name in (there if i % 2 == 0 else there[::-1])}
+        for i in range(rounds)
+    ]
 
 
 def paired(pairs: Sequence[tuple[float, float]]) -> Comparison:

@@ -58,12 +58,12 @@ class EvenEdges:
         arrays = self._arrays
         for view, edge in zip(_from_each_edge(plane), self._input, strict=True):
             lit = view[edge.rim : edge.rim + edge.factor.shape[0], :]
-            arrays.add(lit, background, out=lit)
             arrays.multiply(lit, edge.factor, out=lit)
-            arrays.subtract(lit, background, out=lit)
+            arrays.add(lit, (edge.factor - 1) * background, out=lit)
         for view, edge in zip(_from_each_edge(plane), self._input, strict=True):
-            for i in range(edge.mirrored):
-                view[edge.rim - 1 - i, :] = view[edge.rim + i, :]
+            if n := edge.mirrored:
+                inside = view[edge.rim + n - 1 : edge.rim - 1 : -1, :]
+                view[edge.rim - n : edge.rim, :] = inside
 
     def darken(self, output: Array) -> None:
         """Let channels (c, y, x) fade as the measurement does; in place."""

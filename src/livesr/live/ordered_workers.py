@@ -40,6 +40,8 @@ class OrderedWorkers(Generic[T, R]):
     slots : with one, the thread that asks for a result works on it; with several, each slot has its
         own
     name : of the threads
+    wanted : asked of an item when a slot could take it; one that is not wanted is let go. It has no
+        result, and holds no place among those that have
 
     Notes
     -----
@@ -48,8 +50,14 @@ class OrderedWorkers(Generic[T, R]):
     until then.
     """
 
-    def __init__(self, work: Callable[[int, T], R], slots: int = 1, name: str = "slot") -> None:
-        self._work, self._slots, self._name = work, slots, name
+    def __init__(
+        self,
+        work: Callable[[int, T], R],
+        slots: int = 1,
+        name: str = "slot",
+        wanted: Callable[[T], bool] = lambda item: True,
+    ) -> None:
+        self._work, self._slots, self._name, self._wanted = work, slots, name, wanted
         self._results: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
         self._taking = threading.Lock()
         self._room = threading.Semaphore(slots)
@@ -69,7 +77,7 @@ class OrderedWorkers(Generic[T, R]):
         ended.
         """
         if self._slots == 1:
-            while (item := queue.get()) is not None:
+            while (item := self._next(queue)) is not None:
                 self._under_way.append(item)
                 yield item, partial(self._work, 0, item)
                 self._under_way.popleft()
@@ -106,7 +114,7 @@ class OrderedWorkers(Generic[T, R]):
         """Take the next item and its place in the order of results."""
         with self._taking:
             self._room.acquire()
-            item = queue.get()
+            item = self._next(queue)
             if item is None or self._abandoned:
                 self._room.release()
                 self._results.put(None)
@@ -115,3 +123,9 @@ class OrderedWorkers(Generic[T, R]):
             self._under_way.append(item)
             self._results.put((item, future.result))
             return item, future
+
+    def _next(self, queue: Queue[T]) -> T | None:
+        """Wait for the next item that is wanted; None when there will be no more."""
+        while (item := queue.get()) is not None and not self._wanted(item):
+            pass
+        return item

@@ -41,7 +41,7 @@ class Separate:
         slots = max(len(path.on_device) for path in paths)
         if not any(path.resident for path in paths):
             slots = max(slots, *(len(path.networks.lanes) for path in paths))
-        self._workers = OrderedWorkers(self._predict, max(slots, 1), "separate")
+        self._workers = OrderedWorkers(self._predict, max(slots, 1), "separate", self._wanted)
         self._landing, self.network_left = threading.Lock(), False
 
     def work(self) -> None:
@@ -81,14 +81,13 @@ class Separate:
             " backfill' computes them."
         )
 
-    def _predict(self, slot: int, window: Window) -> Prediction | None:
-        """Separate a window in a slot.
+    def _wanted(self, window: Window) -> bool:
+        """Whether a window is to be separated: no provisional one that keeps others waiting."""
+        return not window.provisional or self._run.provisional.fit()
 
-        None if nothing is to be separated, or it would keep a complete window waiting.
-        """
+    def _predict(self, slot: int, window: Window) -> Prediction | None:
+        """Separate a window in a slot; None if nothing is to be separated any more."""
         if self._state.ended("separate"):
-            return None
-        if window.provisional and not self._run.provisional.fit():
             return None
         with self._run.watchdog.call():
             start_s = time.perf_counter()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -84,16 +85,18 @@ def on_grid(
     return np.append(profile[:rings], 0.0).astype(np.float32)[ring]
 
 
+@lru_cache(maxsize=2)
 def _rings(
     shape: tuple[int, int], pixel_size_um: float, cutoff_um: float
 ) -> tuple[NDArray[np.intp], int]:
-    """Return the ring number of every frequency.
+    """Return the ring number of every frequency, only to be read.
 
     The number of rings itself stands for all beyond the cutoff.
     """
     rings = max(int(cutoff_um * pixel_size_um * min(shape)), 8)
     ring = (radial_frequency(shape, pixel_size_um) * (rings / cutoff_um)).astype(np.intp)
-    return np.minimum(ring, rings), rings
+    np.minimum(ring, rings, out=ring).flags.writeable = False
+    return ring, rings
 
 
 def correlate(zero: Complex, one: Complex) -> Float:
