@@ -171,6 +171,23 @@ def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:
         invoke("train", "--out", tmp_path / "run", "--teacher", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("shown", "drawn", "said"),
+    [(0.3, False, "set 'unknown: true'"), (0.0, True, "set 'data: unknown', to 0.3 say")],
+)
+def test_unknown_structures_need_a_network_that_draws_them_and_the_reverse(
+    shown: float, drawn: bool, said: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    data = {**RECIPE["data"], "recombined": 0.5, "unknown": shown}
+    parameters = {**RECIPE["train"]["parameters"], "head": "restore", "unknown": drawn}
+    train = {**RECIPE["train"], "parameters": parameters}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "data": data, "train": train}))
+    with pytest.raises(ConfigError, match=said):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # before pairs are made
+
+
 def invoke(*arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
     return json.loads(result.stdout)
@@ -307,7 +324,8 @@ def test_every_shipped_recipe_parses(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.engine["id"] == name
     network = networks.build(recipe.train.architecture, **recipe.train.parameters)
-    assert len(recipe.engine["channels"]) == network.channels
+    assert len(recipe.engine["channels"]) == getattr(network, "structures", network.channels)
+    assert bool(recipe.data.unknown) == bool(recipe.train.parameters.get("unknown"))
     seen = len(recipe.engine.get("raw_frames", ())) or recipe.engine["window"]
     assert network.frames == seen + len(recipe.engine.get("beside", ()))
     if recipe.data.kind in ("separate", "upscale", "paired"):  # others draw their own finer pixels

@@ -199,7 +199,8 @@ class Trainer:
             theirs, ours = getattr(teacher, what), getattr(self.network, what)
             if theirs != ours:
                 raise ValueError(
-                    f"the teacher has {what} {theirs}, this network {ours}; they must be alike"
+                    f"the teacher has {what} {theirs}, this network {ours} (unknown light is one"
+                    " more channel); they must be alike"
                 )
         return Distillation(loss, teacher, self.config.teacher_share)
 
