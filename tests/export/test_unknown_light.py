@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,12 @@ def test_bioimageio_is_told_of_the_second_output(engine: Engine, tmp_path: Path)
     assert np.load(tmp_path / "rdf" / "test-features.npy").shape == (1, 4, 1, 1)
     back = import_model(tmp_path / "rdf", tmp_path / "back").engine
     assert back.manifest == engine.manifest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies
+        spec = pytest.importorskip("bioimageio.spec", reason="pip install bioimageio.spec")
+        with spec.ValidationContext(perform_io_checks=True):
+            found = spec.load_description(str(tmp_path / "rdf" / "rdf.yaml"))
+    assert found.validation_summary.status == "valid-format", found.validation_summary.format()
 
 
 def test_pairs_measure_what_is_usual_where_nothing_was_measured(

@@ -273,8 +273,8 @@ class IMCSRSingle(nn.Module):  # type: ignore[misc]
         super().__init__()
         if parameters.get("unknown"):
             raise ValueError(
-                "'imcsr-single' shares out no light between its structures, so that none can be left"
-                " to 'unknown'; choose 'imcsr'"
+                "networks of one structure each share out no light between them, so that none can"
+                " be left to 'unknown'; choose 'imcsr'"
             )
         self.frames, self.channels = frames, channels
         self.networks = nn.ModuleList(IMCSR(frames, 1, **parameters) for _ in range(channels))
