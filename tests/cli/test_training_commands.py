@@ -203,6 +203,32 @@ def own_images(folder: Path) -> dict[str, Any]:
     return {"folders": {n: str(folder / n) for n in ("spots", "blobs")}, "pixel_size_nm": 30}
 
 
+def test_own_structures_leave_light_to_none_of_them(tmp_path: Path) -> None:
+    shares = {"recombined": 1.0, "unknown": 0.5}
+    parameters = {**RECIPE["train"]["parameters"], "channels": 2, "head": "restore"}
+    engine = [{"name": n, "color": "00FF00"} for n in ("spots", "blobs")]
+    recipe = {
+        **RECIPE,
+        "data": {**RECIPE["data"], **shares, "images": own_images(tmp_path / "images")},
+        "train": {**RECIPE["train"], "parameters": {**parameters, "unknown": True}},
+        "engine": {**RECIPE["engine"], "channels": engine},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe))
+    run, pairs = tmp_path / "run", tmp_path / "run" / "pairs-train"
+    found = invoke("train", "--recipe", tmp_path / "own.yaml", "--out", run, "--workers", 1)
+    assert "pcc_2" in found["validation"]
+    weights = ("--weights", "final", "--sequences", 2, "--threads", 1)
+    invoke("export", run, "--out", tmp_path / "engine", *weights)
+    invoke("limits", tmp_path / "engine", "--pairs", pairs, "--sequences", 2, "--threads", 1)
+    manifest = load_engine(tmp_path / "engine").manifest
+    assert manifest.channel_names == ("spots", "blobs")
+    assert shares.items() <= manifest.training.items()
+    assert set(manifest.metrics.channels) == {"spots", "blobs"}
+    assert manifest.limits.unknown_light is not None
+    card = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
+    assert "light that looks like none of them goes to no channel" in card
+
+
 @pytest.mark.parametrize("kind", ["separate", "upscale"])
 def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind: str) -> None:
     data = {**RECIPE["data"], "images": own_images(tmp_path / "images")}

@@ -187,7 +187,10 @@ def _output(manifest: Manifest) -> dict[str, Any]:
 
 
 def _features(n: int) -> list[dict[str, Any]]:
-    """Describe the second output, `n` numbers: bioimageio.core takes none that is not described."""
+    """Describe the second output, of `n` numbers.
+
+    bioimageio.core up to 0.9 at least refuses a network that gives more than is described.
+    """
     if not n:
         return []
     names = [f"feature_{i}" for i in range(n)]
