@@ -99,10 +99,7 @@ def description(manifest: Manifest) -> dict[str, Any]:
         "cite": [c.model_dump(exclude_none=True) for c in manifest.cite if c.doi or c.url],
         "tags": [*_TAGS, manifest.task, *manifest.modality],
         "inputs": [_input(manifest)],
-        "outputs": [
-            _output(manifest),
-            *_features(weights.features),
-        ],
+        "outputs": [_output(manifest), *_features(weights.features)],
         "weights": {
             "onnx": {
                 "source": weights.onnx.source,
