@@ -187,7 +187,10 @@ def _separated(engine: Engine, session: Any, mixture: Mapping[str, Image], left:
     session.input[...] = (image - np.float32(background)) / np.float32(scale)
     names = engine.manifest.channel_names
     composer = Composer(engine.manifest, engine.output_shape(image.shape)[1:])
-    pixels = composer.arithmetic(HOST).compose(session.infer(), image, frame.normalisation)
+    output = session.infer()
+    pixels = composer.arithmetic(HOST).compose(
+        output, image, frame.normalisation, features=session.features
+    )
     made = composer.frame(pixels, Window(frame, frame, frame))
     truth = np.stack([np.maximum(parts.get(name, np.zeros_like(image)), 0) for name in names])
     return seen(made, truth)

@@ -171,6 +171,23 @@ def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:
         invoke("train", "--out", tmp_path / "run", "--teacher", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("shown", "drawn", "said"),
+    [(0.3, False, "set 'unknown: true'"), (0.0, True, "set 'data: unknown', to 0.3 say")],
+)
+def test_unknown_structures_need_a_network_that_draws_them_and_the_reverse(
+    shown: float, drawn: bool, said: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    data = {**RECIPE["data"], "recombined": 0.5, "unknown": shown}
+    parameters = {**RECIPE["train"]["parameters"], "head": "restore", "unknown": drawn}
+    train = {**RECIPE["train"], "parameters": parameters}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "data": data, "train": train}))
+    with pytest.raises(ConfigError, match=said):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # before pairs are made
+
+
 def invoke(*arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
     return json.loads(result.stdout)
@@ -184,6 +201,32 @@ def own_images(folder: Path) -> dict[str, Any]:
             points = (rng.random((80, 80)) < 0.02).astype(np.float32)
             tifffile.imwrite(folder / name / f"{i}.tif", 1000 * gaussian_filter(points, sigma))
     return {"folders": {n: str(folder / n) for n in ("spots", "blobs")}, "pixel_size_nm": 30}
+
+
+def test_own_structures_leave_light_to_none_of_them(tmp_path: Path) -> None:
+    shares = {"recombined": 1.0, "unknown": 0.5}
+    parameters = {**RECIPE["train"]["parameters"], "channels": 2, "head": "restore"}
+    engine = [{"name": n, "color": "00FF00"} for n in ("spots", "blobs")]
+    recipe = {
+        **RECIPE,
+        "data": {**RECIPE["data"], **shares, "images": own_images(tmp_path / "images")},
+        "train": {**RECIPE["train"], "parameters": {**parameters, "unknown": True}},
+        "engine": {**RECIPE["engine"], "channels": engine},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe))
+    run, pairs = tmp_path / "run", tmp_path / "run" / "pairs-train"
+    found = invoke("train", "--recipe", tmp_path / "own.yaml", "--out", run, "--workers", 1)
+    assert "pcc_2" in found["validation"]
+    weights = ("--weights", "final", "--sequences", 2, "--threads", 1)
+    invoke("export", run, "--out", tmp_path / "engine", *weights)
+    invoke("limits", tmp_path / "engine", "--pairs", pairs, "--sequences", 2, "--threads", 1)
+    manifest = load_engine(tmp_path / "engine").manifest
+    assert manifest.channel_names == ("spots", "blobs")
+    assert shares.items() <= manifest.training.items()
+    assert set(manifest.metrics.channels) == {"spots", "blobs"}
+    assert manifest.limits.unknown_light is not None
+    card = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
+    assert "light that looks like none of them goes to no channel" in card
 
 
 @pytest.mark.parametrize("kind", ["separate", "upscale"])
@@ -307,7 +350,8 @@ def test_every_shipped_recipe_parses(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.engine["id"] == name
     network = networks.build(recipe.train.architecture, **recipe.train.parameters)
-    assert len(recipe.engine["channels"]) == network.channels
+    assert len(recipe.engine["channels"]) == getattr(network, "structures", network.channels)
+    assert bool(recipe.data.unknown) == bool(recipe.train.parameters.get("unknown"))
     seen = len(recipe.engine.get("raw_frames", ())) or recipe.engine["window"]
     assert network.frames == seen + len(recipe.engine.get("beside", ()))
     if recipe.data.kind in ("separate", "upscale", "paired"):  # others draw their own finer pixels

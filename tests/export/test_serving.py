@@ -65,8 +65,8 @@ def test_half_precision_is_only_on_the_way(tmp_path: Path) -> None:
         onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         for data in (engine.read(), path.read_bytes())
     )
-    (expected,) = here.run(None, {here.get_inputs()[0].name: frames})
-    (found,) = there.run(None, {there.get_inputs()[0].name: frames.astype(np.float16)})
+    expected = here.run(None, {here.get_inputs()[0].name: frames})[0]
+    found = there.run(None, {there.get_inputs()[0].name: frames.astype(np.float16)})[0]
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, expected, atol=2e-3)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,22 @@ import torch
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.documents import read_yaml
-from livesr.export.engine import export_engine
-from livesr.live.inference.engine import Engine, Limits, Manifest, Weights, load_engine
+from livesr.evaluation.limits import measure_on_pairs
+from livesr.export.engine import export_engine, write_limits
+from livesr.export.imported import import_model
+from livesr.export.onnx import reference
+from livesr.export.rdf import export_rdf
+from livesr.export.serving import Door, write_repository
+from livesr.live.inference.engine import (
+    FEATURES_OUTPUT,
+    Engine,
+    Limits,
+    Manifest,
+    Weights,
+    load_engine,
+)
 from livesr.live.inference.runner import open_session
+from livesr.live.inference.typed_onnx import typed
 from livesr.live.normalise import BRIGHT_LEVEL
 from livesr.live.unknown_light import unknown_light
 from livesr.training import networks
@@ -125,7 +140,7 @@ def test_a_limit_needs_a_network_that_tells(engine: Engine) -> None:
     document = engine.manifest.model_dump() | {"limits": {"unknown_light": 0.1}}
     assert Manifest.model_validate(document).limits.unknown_light == 0.1
     document["weights"] |= {"features": 0}
-    with pytest.raises(ValueError, match="needs a network that returns 4 features"):
+    with pytest.raises(ValueError, match="take it out, and run 'livesr limits'"):
         Manifest.model_validate(document)
 
 
@@ -137,3 +152,87 @@ def test_what_engines_said_of_features_before_is_read_over(
         section = document[kind.__name__.lower()] if kind is Weights else {}
         kind.model_validate({**section, old: {}})
         assert f"{old} is read over" in caplog.text
+
+
+def test_frames_on_the_device_are_told_alike(engine: Engine) -> None:
+    from livesr.live.inference.onnx_graph import OnnxGraph
+    from livesr.live.inference.torch_cuda import ResidentNetwork
+
+    graph = OnnxGraph(engine.read(), "cpu", torch.float32)
+    resident = ResidentNetwork(graph, engine, (SIDE, SIDE), "cpu")
+    resident.device_input.copy_(torch.from_numpy(frames()))
+    resident.step()
+    np.testing.assert_allclose(
+        resident.device_features.numpy(), run(engine, frames())[1], atol=1e-5
+    )
+
+
+def test_tensorrt_computes_it_in_f32(engine: Engine) -> None:
+    import onnx
+
+    made = onnx.load_model_from_string(typed(engine.read(), "f16", (1, 3, SIDE, SIDE)))
+    assert [end.name for end in made.graph.output] == ["channels", FEATURES_OUTPUT]
+    assert {end.type.tensor_type.elem_type for end in made.graph.output} == {onnx.TensorProto.FLOAT}
+    found = reference(made).run(None, {"frames": frames()[None]})[1].ravel()
+    np.testing.assert_allclose(found, run(engine, frames())[1], rtol=0.02)
+
+
+def test_a_server_tells_it(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient.grpc", reason="the kserve backend needs tritonclient")
+    from kserve_server import KServeServer
+
+    write_repository([engine], tmp_path, Door())
+    config = (tmp_path / "models" / engine.manifest.id / "config.pbtxt").read_text()
+    assert 'name: "features" data_type: TYPE_FP32 dims: [ 1, 4, 1, 1 ]' in config
+    server = KServeServer(engine)
+    server.features = (0.1, 0.2, 0.3, 0.04)
+    try:
+        compute = ComputeConfig(backend="kserve", endpoint=server.endpoint)
+        with open_session(engine, (SIDE, SIDE), compute) as session:
+            session.input[...] = frames()
+            session.infer()
+            np.testing.assert_array_equal(session.features, np.float32(server.features))
+    finally:
+        server.stop()
+
+
+def test_bioimageio_is_told_of_the_second_output(engine: Engine, tmp_path: Path) -> None:
+    rdf = read_yaml(export_rdf(engine, tmp_path / "rdf"))
+    channels, features = rdf["outputs"]
+    assert (channels["id"], features["id"]) == ("channels", FEATURES_OUTPUT)
+    assert len(features["axes"][1]["channel_names"]) == 4
+    assert np.load(tmp_path / "rdf" / "test-features.npy").shape == (1, 4, 1, 1)
+    back = import_model(tmp_path / "rdf", tmp_path / "back").engine
+    assert back.manifest == engine.manifest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies
+        spec = pytest.importorskip("bioimageio.spec", reason="pip install bioimageio.spec")
+        with spec.ValidationContext(perform_io_checks=True):
+            found = spec.load_description(str(tmp_path / "rdf" / "rdf.yaml"))
+    assert found.validation_summary.status == "valid-format", found.validation_summary.format()
+
+
+def test_pairs_measure_what_is_usual_where_nothing_was_measured(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "engine"
+    shutil.copytree(engine.folder, folder)
+    pairs = [(frames() * np.float32(i / 8), np.zeros((3, SIDE, SIDE))) for i in range(1, 9)]
+    found = measure_on_pairs(folder, pairs, threads=1)
+    measured = found["limits"].unknown_light
+    usual = [unknown_light(run(engine, x)[1], 3) for x, _ in pairs]
+    assert measured == pytest.approx(np.quantile(usual, 0.975), rel=0.02)
+    write_limits(folder, {"limits": Limits(unknown_light=0.5)})
+    assert measure_on_pairs(folder, pairs, threads=1)["limits"].unknown_light == 0.5
+
+
+def test_it_begins_with_nothing_of_another_width(tmp_path: Path) -> None:
+    narrow = {**TINY, "width": 8}
+    networks.save(tmp_path / "best.pt", networks.build("imcsr", **narrow), "imcsr", narrow)
+    with pytest.raises(ValueError, match="a network of its kind"):
+        begin_with(network(), str(tmp_path))
+
+
+def test_networks_of_one_structure_each_share_out_nothing() -> None:
+    with pytest.raises(ValueError, match="choose 'imcsr'"):
+        networks.build("imcsr-single", **{**TINY, "unknown": True})

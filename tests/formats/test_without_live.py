@@ -103,7 +103,7 @@ def test_the_files_of_a_store_are_those_of_version_1(tmp_path: Path) -> None:
     sink.open(describe())
     for t in range(3):
         feed(sink, t)
-    sink.separated(multicolor_frame(2, ood_score=0.53125))
+    sink.separated(multicolor_frame(2, ood_score=0.53125, unknown_light=0.09375))
     sink.close({})
     assert {str(p.relative_to(sink.path)) for p in sink.path.rglob("*") if p.is_file()} == {
         "zarr.json",
@@ -120,7 +120,7 @@ def test_the_files_of_a_store_are_those_of_version_1(tmp_path: Path) -> None:
         "sr/0/c/0/0/0/0",
     }
     log = (sink.path / "livesr" / "frames.jsonl").read_text(encoding="utf-8").splitlines()
-    assert '"novelty": 0.5312' in log[-1]
+    assert '"novelty": 0.5312, "unknown_light": 0.0938' in log[-1]
     assert log[0] == (
         '{"series": "raw", "state": "raw", "t": 0, "position": 0, "channel": "488", "z": 0,'
         ' "stored": true, "t_acq_ns": 1700000000000000000, "t_camera_ms": 0.0}'

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
 from livesr.live.inference.kserve import name_that_says_it
 
 _TYPES = {"FP32": np.float32, "FP16": np.float16}
@@ -28,6 +28,7 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     slow_s : seconds that a frame takes
     most_at_once, answered : frames that were under way at the same time; that were answered
     headers : those of the last call
+    features : numbers of a second output, () has none
     plain : whether it is of those that hand out no configuration, and know models by a name that
         says which network they are
     """
@@ -37,7 +38,7 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._id, self._channels, self._tls = manifest.id, len(manifest.channels), tls
         self.said = {"sha256": manifest.sha256, "version": manifest.version}
         self.does, self.datatype, self.ends, self.slow_s = "right", "FP32", 1, 0.0
-        self.size = (-1, -1)
+        self.size, self.features = (-1, -1), ()
         self.most_at_once = self.answered = self._now = 0
         self.headers: dict[str, Any] = {}
         self.plain, self._named = False, name_that_says_it(manifest)
@@ -84,6 +85,9 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 name=f"frames{i or ''}", datatype=self.datatype, shape=[1, 3, *self.size]
             )
         answer.outputs.add(name="channels", datatype=self.datatype, shape=[1, 3, *self.size])
+        if self.features:
+            shape = [1, len(self.features), 1, 1]
+            answer.outputs.add(name=FEATURES_OUTPUT, datatype="FP32", shape=shape)
         return answer
 
     def ModelStatistics(self, request: Any, context: Any) -> Any:
@@ -128,7 +132,12 @@ class KServeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         content = pixels.tobytes()
         if self.does == "fewer bytes":
             content = content[:-7]
-        return self._response("channels", self.datatype, pixels.shape, content)
+        answer = self._response("channels", self.datatype, pixels.shape, content)
+        if FEATURES_OUTPUT in {wanted.name for wanted in request.outputs}:
+            numbers = np.array(self.features, np.float32)
+            answer.outputs.add(name=FEATURES_OUTPUT, datatype="FP32", shape=[1, len(numbers), 1, 1])
+            answer.raw_output_contents.append(numbers.tobytes())
+        return answer
 
     def _response(self, name: str, datatype: str, shape: Any, content: bytes) -> Any:
         answer = service_pb2.ModelInferResponse(model_name=self._id)

@@ -43,7 +43,7 @@ def limits(
         Path | None,
         typer.Option(
             help="Folder of training pairs to measure the brightness of structures on instead, in"
-            " minutes; the rest stays."
+            " minutes, and residual and unknown light where none was measured; the rest stays."
         ),
     ] = None,
     threads: options.Threads = 0,
@@ -53,9 +53,9 @@ def limits(
 ) -> None:
     """Measure what a live run compares every frame with, and write it into the engine's manifest.
 
-    Which input is unlike the training data, which structure is too weak, which are confused, which
-    optics it knows, what its uncertainty is worth. 'livesr export --limits' does it for a new
-    engine.
+    Which input is unlike the training data, how much light of no known structure is usual, which
+    structure is too weak, which are confused, which optics it knows, what its uncertainty is worth.
+    'livesr export --limits' does it for a new engine.
 
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """

@@ -130,11 +130,31 @@ def train(
             "train": chosen.train.model_copy(update=budget),
         }
     )
+    _check_unknown(chosen)
     _require_torch()  # behind what can be wrong in a recipe: a typo costs no installation
     session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json), lines)
     result = session.run(workers, cluster)
     if as_json:
         print_json(result)
+
+
+def _check_unknown(recipe: Recipe) -> None:
+    """Refuse crops with unknown structures for a network that draws none, and the reverse, before
+    pairs are made for hours.
+    """
+    from livesr.base.errors import ConfigError
+
+    shown, drawn = recipe.data.unknown, bool(recipe.train.parameters.get("unknown"))
+    if shown and not drawn:
+        raise ConfigError(
+            f"'data: unknown' is {shown:g}, but the network draws no unknown light: set 'unknown:"
+            " true' in 'train: parameters', or leave 'data: unknown' out."
+        )
+    if drawn and not shown:
+        raise ConfigError(
+            "The network draws unknown light ('train: parameters'), but none of the crops has some:"
+            " set 'data: unknown', to 0.3 say, and 'recombined' beside it."
+        )
 
 
 def _require_torch() -> None:

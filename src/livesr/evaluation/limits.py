@@ -277,8 +277,8 @@ def measure_on_pairs(
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure how bright structures are in predictions, on pairs instead of sequences, and the
-    residual of an engine whose validation had none.
+    """Measure how bright structures are in predictions, on pairs instead of sequences; residual and
+    unknown light of an engine for which none was measured.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def measure_on_pairs(
     Returns
     -------
     dict
-        Fields of `Manifest` to update: the engine's limits, with `mixing` anew, and its metrics.
+        Fields of `Manifest` to update: limits and metrics.
     """
     loaded, looked = load_engine(engine), []
     known = list(pairs)
@@ -301,12 +301,16 @@ def measure_on_pairs(
             session.input[...] = frames
             image = np.asarray(frames[len(frames) // 2], np.float32) * _PAIR_ADU
             frame = SRFrame(image, Stream(), 0, 0, 0, Normalisation(0.0, float(_PAIR_ADU)))
-            made = arithmetic.compose(session.infer(), image, frame.normalisation)
+            output = session.infer()
+            made = arithmetic.compose(output, image, frame.normalisation, features=session.features)
             separated = composer.frame(made, Window(frame, frame, frame))
             looked.append(seen(separated, np.asarray(truth, np.float32) * _PAIR_ADU))
             _tell(progress, done, len(known))
     names = loaded.manifest.channel_names
-    limits = loaded.manifest.limits.model_copy(update={"mixing": mixing_of(looked, names)})
+    measured: dict[str, Any] = {"mixing": mixing_of(looked, names)}
+    if loaded.manifest.limits.unknown_light is None:
+        measured["unknown_light"] = usual_unknown_light(looked)
+    limits = loaded.manifest.limits.model_copy(update=measured)
     metrics = loaded.manifest.metrics
     if metrics.residual is None:
         least, most = np.percentile([frame.residual for frame in looked], _USUAL_RESIDUALS)

@@ -146,6 +146,11 @@ def _began(folder: Path) -> str:
 
 
 def _sum_rule(parameters: Mapping[str, Any]) -> str:
+    left_out = "; light that looks like none of them goes to no channel, and how much is told"
+    return _shared_out(parameters) + (left_out if parameters.get("unknown") else "")
+
+
+def _shared_out(parameters: Mapping[str, Any]) -> str:
     if parameters.get("head") == "partition":
         return "; x is shared out, so that their sum cannot exceed it"
     if parameters.get("head") == "restore":

@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 from livesr.base import contained
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
-from livesr.live.inference.engine import Engine, Manifest
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine, Manifest
 from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
@@ -69,7 +69,11 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
         card = f"# {manifest.id}\n\n{manifest.description}\n"
         contained.write_text(folder, "README.md", card, error=EngineError)
     given = _test_image(manifest)
-    for name, image in (("test-input.npy", given), ("test-output.npy", _answer(engine, given))):
+    answer, features = _answer(engine, given)
+    tests = {"test-input.npy": given, "test-output.npy": answer}
+    if features is not None:
+        tests["test-features.npy"] = features
+    for name, image in tests.items():
         with contained.open_to_write(folder, name, "w", error=EngineError) as file:
             np.save(file, image)
     text = yaml.safe_dump(description(manifest), sort_keys=False, allow_unicode=True, width=110)
@@ -79,9 +83,9 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
 
 def description(manifest: Manifest) -> dict[str, Any]:
     """Return what rdf.yaml says of an engine."""
-    weights = manifest.weights.onnx
+    weights = manifest.weights
     packed = manifest.model_copy(
-        update={"weights": manifest.weights.model_copy(update={"int8": None})}
+        update={"weights": weights.model_copy(update={"int8": None})}
     )  # bioimage.io knows no network in int8
     name = _NEVER_IN_A_NAME.sub(" ", f"livesr {manifest.id} {manifest.version}")
     return {
@@ -95,15 +99,15 @@ def description(manifest: Manifest) -> dict[str, Any]:
         "cite": [c.model_dump(exclude_none=True) for c in manifest.cite if c.doi or c.url],
         "tags": [*_TAGS, manifest.task, *manifest.modality],
         "inputs": [_input(manifest)],
-        "outputs": [_output(manifest)],
+        "outputs": [_output(manifest), *_features(weights.features)],
         "weights": {
             "onnx": {
-                "source": weights.source,
-                "sha256": weights.sha256,
-                "opset_version": weights.opset_version,
+                "source": weights.onnx.source,
+                "sha256": weights.onnx.sha256,
+                "opset_version": weights.onnx.opset_version,
             }
         },
-        "config": {CONFIG_KEY: packed.model_dump(mode="json")},
+        "config": {CONFIG_KEY: packed.model_dump(mode="json"), **_tolerances(weights.features)},
     }
 
 
@@ -179,6 +183,38 @@ def _output(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _features(n: int) -> list[dict[str, Any]]:
+    """Describe the second output, of `n` numbers.
+
+    bioimageio.core up to 0.9 at least refuses a network that gives more than is described.
+    """
+    if not n:
+        return []
+    names = [f"feature_{i}" for i in range(n)]
+    return [
+        {
+            "id": FEATURES_OUTPUT,
+            "description": "Mean squares of the channels, then of light of no known structure.",
+            "axes": [
+                {"type": "batch", "size": 1},
+                {"type": "channel", "id": "channel", "channel_names": names},
+                *({"type": "space", "id": axis, "size": 1} for axis in ("y", "x")),
+            ],
+            "data": {"type": "float32"},
+            "test_tensor": {"source": "test-features.npy"},
+        }
+    ]
+
+
+def _tolerances(n: int) -> dict[str, Any]:
+    """Return how near the test answers are to be met: features are smaller than the default."""
+    if not n:
+        return {}
+    of_features = {"output_ids": [FEATURES_OUTPUT], "relative_tolerance": 0.01}
+    found = [{**of_features, "absolute_tolerance": 1e-6}, {"output_ids": ["channels"]}]
+    return {"bioimageio": {"reproducibility_tolerance": found}}
+
+
 def _pixel(manifest: Manifest, finer: int = 1) -> dict[str, Any]:
     """Return unit and scale of a spatial axis.
 
@@ -212,14 +248,15 @@ def _test_image(manifest: Manifest) -> Image:
     return np.asarray(frames, np.float32)[None]
 
 
-def _answer(engine: Engine, given: Image) -> Image:
+def _answer(engine: Engine, given: Image) -> tuple[Image, Image | None]:
     """Return what the network makes of `given`, normalised as the description says.
 
-    Float32 (1, c, y, x).
+    Float32 (1, c, y, x), and its features (1, n, 1, 1), None without.
     """
     low, high = np.percentile(given, (BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE))
     x = (given - low) / (high - low + _EPSILON) * BRIGHT_LEVEL
     compute = ComputeConfig(precision="f32", tile="off")
     with open_session(engine, (given.shape[2], given.shape[3]), compute) as session:
         session.input[:] = x[0]
-        return session.infer()[None].copy()
+        answer, told = session.infer()[None].copy(), session.features
+        return answer, None if told is None else told.reshape(1, -1, 1, 1).copy()

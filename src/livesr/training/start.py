@@ -100,7 +100,8 @@ def _with_unknown(
     """
     made = {}
     for name in ("out.weight", "out.bias"):
-        if name not in given or len(own[name]) != len(given[name]) + rows:
+        lacking = (len(own[name]) - rows, *own[name].shape[1:])
+        if name not in given or given[name].shape != lacking:
             return {}
         fresh = own[name][-2 * rows : -rows]
         if name == "out.bias":

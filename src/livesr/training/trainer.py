@@ -198,8 +198,10 @@ class Trainer:
         for what in ("frames", "channels", "scale"):
             theirs, ours = getattr(teacher, what), getattr(self.network, what)
             if theirs != ours:
+                counted = ", that of unknown light included" if what == "channels" else ""
                 raise ValueError(
-                    f"the teacher has {what} {theirs}, this network {ours}; they must be alike"
+                    f"the teacher has {what} {theirs}, this network {ours}{counted}; they must be"
+                    " alike"
                 )
         return Distillation(loss, teacher, self.config.teacher_share)
 

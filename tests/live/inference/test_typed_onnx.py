@@ -39,8 +39,7 @@ NETWORKS = {
 
 
 def run(model: bytes, frames: np.ndarray = FRAMES) -> np.ndarray:
-    (channels,) = reference(onnx.load_model_from_string(model)).run(None, {"frames": frames[None]})
-    return channels
+    return reference(onnx.load_model_from_string(model)).run(None, {"frames": frames[None]})[0]
 
 
 def graph_of(model: bytes) -> onnx.GraphProto:

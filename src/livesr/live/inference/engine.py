@@ -341,8 +341,8 @@ class Manifest(Model):
         wanted = len(names) + 1
         if self.limits.unknown_light is not None and self.weights.features != wanted:
             raise ValueError(
-                f"'unknown_light' needs a network that returns {wanted} features, and this one"
-                f" returns {self.weights.features}: run 'livesr limits' anew"
+                f"'limits: unknown_light' needs a network that returns {wanted} features, and this"
+                f" one returns {self.weights.features}: take it out, and run 'livesr limits'"
             )
         return self
 

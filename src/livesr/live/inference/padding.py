@@ -124,7 +124,7 @@ class PaddedSession(InferenceSession):
 
     @property
     def features(self) -> NDArray[np.float32] | None:
-        """Means of the network's features over the frame of the last `infer`; None without."""
+        """Second output of the last `infer`, float32 (n,); None without."""
         return self._features
 
     @property
@@ -180,7 +180,7 @@ def check_features(engine: Engine, found: int | None) -> None:
     if expected and found != expected:
         raise EngineError(
             f"The network of engine {engine.manifest.id!r} returns {found or 'no'} features, and"
-            f" its manifest says {expected}. 'livesr limits' adds the output and corrects it."
+            f" its manifest says {expected}. Export it anew, or correct 'weights: features'."
         )
 
 

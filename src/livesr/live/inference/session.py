@@ -161,7 +161,7 @@ class InferenceSession(ABC):
 
     @property
     def features(self) -> NDArray[np.float32] | None:
-        """Means of the network's own features over the frame of the last `infer`, float32 (n,).
+        """What the network tells of the frame of the last `infer`, means over it, float32 (n,).
 
         The session's memory, valid until the next call. None where the engine has no such output
         (`Weights.features`), or the runtime does not hand it out.

@@ -257,14 +257,25 @@ class KnownLight(nn.Module):  # type: ignore[misc]
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
     """IMC-SR-Single: one network per structure, side by side, each with parameters of its own.
 
-    Takes the parameters of `IMCSR`. Nothing is shared, so that training them together under a loss
-    without summation term is training each alone, and one engine still holds them all.
+    Takes the parameters of `IMCSR`, but `unknown`. Nothing is shared, so that training them
+    together under a loss without summation term is training each alone, and one engine still holds
+    them all.
+
+    Raises
+    ------
+    ValueError
+        If `unknown`: each network would leave to it what is the others'. As of `IMCSR`.
     """
 
     scale = 1
 
     def __init__(self, frames: int = 3, channels: int = 3, **parameters: Any) -> None:
         super().__init__()
+        if parameters.get("unknown"):
+            raise ValueError(
+                "networks of one structure each share out no light between them, so that none can"
+                " be left to 'unknown'; choose 'imcsr'"
+            )
         self.frames, self.channels = frames, channels
         self.networks = nn.ModuleList(IMCSR(frames, 1, **parameters) for _ in range(channels))
         self.multiple_of, self.halo = self.networks[0].multiple_of, self.networks[0].halo
