@@ -109,7 +109,7 @@ class Eye:
         distribution = self._limits.training_distribution
         of_frame = frame_features(frame, noise_threshold(frame.image))
         found = {"the frame itself": distance(distribution, of_frame)} if distribution else {}
-        unknown = unknown_light(told, len(self.names))
+        unknown = unknown_light(told)
         return found if unknown is None else found | {"light of no known structure": unknown}
 
 

@@ -76,7 +76,7 @@ def test_unknown_light_is_unusual_above_what_1_in_40_known_frames_have() -> None
     assert usual_unknown_light(known) == pytest.approx(0.0975, abs=1e-4)
     assert usual_unknown_light([seen()] * 40) is None
     dark = [replace(seen(), unknown_light=0.0)] * 40
-    assert usual_unknown_light(dark) == pytest.approx(1e-4)  # a limit of 0 would always warn
+    assert usual_unknown_light(dark) == pytest.approx(0.001)  # a limit of 0 would always warn
 
 
 def test_the_uncertainty_is_scaled_to_the_error() -> None:

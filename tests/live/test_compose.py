@@ -11,7 +11,6 @@ from livesr.evaluation.limits import fit_training_distribution
 from livesr.live.arrays import HOST
 from livesr.live.compose import MAX_RESIDUAL, Composer, noise_threshold, summation_residual
 from livesr.live.inference.engine import Manifest
-from livesr.live.normalise import BRIGHT_LEVEL
 from livesr.live.out_of_distribution import features
 
 SHAPE = (70, 101)  # no multiple of a band
@@ -294,10 +293,10 @@ class TestWarnings:
         assert any("unlike" in warning for warning in strange.warnings)
 
     def test_light_of_no_known_structure(self) -> None:
-        composer = OnHost(manifest(limits={"unknown_light": 0.1}, features=3), SHAPE)
+        composer = OnHost(manifest(limits={"unknown_light": 0.1}, features=2), SHAPE)
 
         def made(unknown: float, stream: int) -> MulticolorFrame:
-            composer.features = np.array([0.4, 0.4, (unknown * BRIGHT_LEVEL) ** 2], np.float32)
+            composer.features = np.array([unknown**2, 1], np.float32)
             centre = frame(specimen(), stream=Stream(stream))
             return composer.compose(specimen(), window(centre))
 

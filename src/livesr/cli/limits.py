@@ -102,7 +102,7 @@ def _show(manifest: Manifest, out: Console) -> None:
     if found.unknown_light is not None:
         out.print(
             "Light of no known structure: unusual above"
-            f" {found.unknown_light:.2%} of the bright parts, root mean square"
+            f" {found.unknown_light:.1%} where a frame is bright"
         )
     for name, mixing in found.mixing.items():
         out.print(

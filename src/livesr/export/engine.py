@@ -13,6 +13,7 @@ from livesr.base.documents import read_json
 from livesr.export.onnx import export_onnx
 from livesr.live.inference.engine import (
     MODEL_NAME,
+    MOMENTS,
     Citation,
     Manifest,
     Metrics,
@@ -82,7 +83,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         },
         weights=Weights(
             onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME)),
-            features=network.channels if tells_unknown else 0,
+            features=MOMENTS if tells_unknown else 0,
         ),
         license="BSD-3-Clause",
         authors=("the livesr developers",),

@@ -214,8 +214,12 @@ def _candidates(model: ModelProto) -> set[str]:
     Kernels of more than one pixel, but the first and the last.
     """
     sizes = {t.name: tuple(t.dims) for t in model.graph.initializer}
-    found = [node for node in model.graph.node if node.op_type == "Conv"]
-    return {node.name for node in found[1:-1] if max(sizes[node.input[1]][2:]) > 1}
+    found = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv" and max(sizes[node.input[1]][2:]) > 1
+    ]
+    return {node.name for node in found[1:-1]}
 
 
 def _quantise(

@@ -362,7 +362,7 @@ class Composer:
             itself
         """
         centre = window.centre
-        unknown = unknown_light(made.features, len(self._manifest.channels))
+        unknown = unknown_light(made.features)
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten

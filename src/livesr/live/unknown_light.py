@@ -14,20 +14,23 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.normalise import BRIGHT_LEVEL
+from livesr.live.inference.engine import MOMENTS
+
+_NOTHING = 1e-9  # mean t^3 in x: less is a dark frame
 
 
-def unknown_light(features: NDArray[np.float32] | None, channels: int) -> float | None:
-    """Return the root mean square of the unknown light over the level of the frame's bright parts.
+def unknown_light(features: NDArray[np.float32] | None) -> float | None:
+    """Return the share of unknown light where the frame is bright, sqrt(sum u^2 t / sum t^3).
 
-    None where the network does not tell, or tells no number.
+    Squares of u, and t as a weight, let a bright structure count more than the little that every
+    pixel gives away. None where the network does not tell, or tells no number.
 
     Parameters
     ----------
-    features : (c + 1,) of a network that draws unknown light: the mean squares over the frame of
-        its c structures and of the unknown light, in x
-    channels : c
+    features : (2,) means over the frame of u^2 t and of t^3, u the unknown light and t all that is
+        predicted, in x
     """
-    if features is None or len(features) != channels + 1 or not np.isfinite(features).all():
+    if features is None or len(features) != MOMENTS or not np.isfinite(features).all():
         return None
-    return math.sqrt(max(float(features[-1]), 0.0)) / BRIGHT_LEVEL
+    unknown, total = (max(float(number), 0.0) for number in features)
+    return math.sqrt(min(unknown / total, 1.0)) if total > _NOTHING else 0.0

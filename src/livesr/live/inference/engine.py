@@ -37,6 +37,9 @@ MODEL_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
 
 FEATURES_OUTPUT = "features"
+MOMENTS = 2
+"""Numbers in it of a network that draws unknown light."""
+
 """Name of a network's second output, (1, n, 1, 1)."""
 
 CONFUSED = 0.2
@@ -338,10 +341,9 @@ class Manifest(Model):
                 f"an engine that does {self.task!r} has {made if made > 1 else 'one'}"
                 f" output channel{'s' if made > 1 else ''}, got {len(names)}"
             )
-        wanted = len(names) + 1
-        if self.limits.unknown_light is not None and self.weights.features != wanted:
+        if self.limits.unknown_light is not None and self.weights.features != MOMENTS:
             raise ValueError(
-                f"'limits: unknown_light' needs a network that returns {wanted} features, and this"
+                f"'limits: unknown_light' needs a network that returns {MOMENTS} features, and this"
                 f" one returns {self.weights.features}: take it out, and run 'livesr limits'"
             )
         return self

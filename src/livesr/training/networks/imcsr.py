@@ -233,7 +233,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
 
 
 class KnownLight(nn.Module):  # type: ignore[misc]
-    """The structures of a network that draws unknown light, and how bright each image is.
+    """The structures of a network that draws unknown light, and how much of that there is.
 
     What its engine computes: the unknown light is no channel, only its amount is told.
 
@@ -245,13 +245,17 @@ class KnownLight(nn.Module):  # type: ignore[misc]
     def __init__(self, network: IMCSR) -> None:
         super().__init__()
         self.network = network
+        self.total = nn.Conv2d(network.channels, 1, 1, bias=False)  # a sum: one operation
+        nn.init.ones_(self.total.weight)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the structures (n, c, y, x), and the mean squares of them and of the unknown light
-        (n, c + 1, 1, 1).
+        """Return the structures (n, c, y, x), and two numbers (n, 2, 1, 1): the means over the
+        frame of u^2 t and of t^3, u the unknown light and t all that is predicted.
         """
-        images = self.network(frames)
-        return images[:, 0 : self.network.structures], spatial_mean(images * images)
+        images, structures = self.network(frames), self.network.structures
+        total, unknown = self.total(images), images[:, structures : structures + 1]
+        moments = torch.cat([unknown * unknown * total, total * total * total], 1)
+        return images[:, 0:structures], spatial_mean(moments)
 
 
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
