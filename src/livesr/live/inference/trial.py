@@ -45,9 +45,9 @@ SHIPPED = frozenset({
     # imcsr-ccp-mt-er/model.onnx
     "4cd9368c63113dd6e78006b28232ca0b94f964b8dd06a4b72475084d46dc4827",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "a69ec0bf5ef4bdb2c289e0e3720a968da581bb0093e1a0df1dfa1fa5ba9375d9",
+    "fdc09816e8fdceac6321b64384f3b10bbe056feaa4b26eaf8fdb629b90b176b1",
     # imcsr-mt-er-lyso-light/model.onnx
-    "e45a4ea33227a4c0c1c8c826b97bd5798226a09c08d537c58c27ad5530416946",
+    "41f970cc0817969f599836336151214f764f35a23dd5ec4af053f8b4e02a4700",
     # imcsr-mt-er-lyso/model.onnx
     "8be672afae969a85ab2dec67929e4077f4bfc750d37d185dc2ab38cae29acbb6",
 })  # fmt: skip
