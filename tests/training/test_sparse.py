@@ -60,4 +60,5 @@ def test_every_recipe_says_what_its_data_and_its_network_are() -> None:
             network = networks.build(recipe.train.architecture, **recipe.train.parameters)
         (frames, y, _), (channels, sy, _) = shapes
         assert frames >= network.frames, name
-        assert (channels, sy // y) == (network.channels, network.scale), name
+        drawn = getattr(network, "structures", network.channels)
+        assert (channels, sy // y) == (drawn, network.scale), name
