@@ -1,4 +1,4 @@
-"""Mitochondria: hollow tubes, labelled in their outer membrane, that sway and drift."""
+"""Mitochondria: tubes and grains, labelled in the outer membrane or inside, that sway and drift."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ class MitochondriaParameters(StructureParameters):
         Number per area of the cell.
     length_um, length_spread : float
         Median length and spread of its logarithm.
-    diameter_nm : float
-        Of the tubes, 250-500 nm.
+    diameter_nm, diameter_spread : float
+        Median of the tubes' diameters, 250-500 nm, and spread of their logarithm: some are swollen.
     persistence_um : float
         Of the tubes as worm-like chains.
     filled : float
         Brightness of the inside, seen through the membrane, relative to the walls.
+    matrix : float
+        0 where the outer membrane is labelled (TOMM20), 1 where what is inside is (MitoTracker), or
+        between.
+    clumped : float
+        Share of them that lies near another one, within a micrometre or so.
     sway_nm, drift_nm, sway_time_s : float
         Standard deviations and correlation time of the motion.
     brightness_spread : float
@@ -43,8 +48,11 @@ class MitochondriaParameters(StructureParameters):
     length_um: float = 3.0
     length_spread: float = 0.5
     diameter_nm: float = 350.0
+    diameter_spread: float = 0.1
     persistence_um: float = 4.0
     filled: float = 0.35
+    matrix: float = 0.0
+    clumped: float = 0.0
     sway_nm: float = 60.0
     drift_nm: float = 120.0
     sway_time_s: float = 4.0
@@ -58,23 +66,29 @@ class MitochondriaParameters(StructureParameters):
         self._check_positive(
             "density_per_100_um2", "length_um", "diameter_nm", "persistence_um", "sway_time_s"
         )
-        self._check_shares("filled")
-        self._check_not_negative("length_spread", "sway_nm", "drift_nm", "brightness_spread")
+        self._check_shares("filled", "matrix", "clumped")
+        self._check_not_negative(
+            "length_spread", "diameter_spread", "sway_nm", "drift_nm", "brightness_spread"
+        )
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
+        length_um = log_uniform(rng, 0.5, 6)
         return cls(
-            density_per_100_um2=log_uniform(rng, 4, 30),
-            length_um=log_uniform(rng, 1, 6),
+            density_per_100_um2=min(100 * log_uniform(rng, 0.15, 2) / length_um, 120),
+            length_um=length_um,
             length_spread=rng.uniform(0.2, 0.8),
-            diameter_nm=rng.uniform(250, 500),
-            persistence_um=log_uniform(rng, 1.5, 8),
-            filled=rng.uniform(0.1, 0.7),
+            diameter_nm=rng.uniform(220, 550),
+            diameter_spread=rng.uniform(0.05, 0.35),
+            persistence_um=log_uniform(rng, 0.7, 8),
+            filled=rng.uniform(0.1, 0.8),
+            matrix=rng.choice([0.0, 0.0, rng.uniform(0, 1), 1.0]),
+            clumped=rng.uniform(0, 0.9),
             sway_nm=log_uniform(rng, 20, 120),
             drift_nm=log_uniform(rng, 40, 250),
             sway_time_s=rng.uniform(2, 8),
-            brightness_spread=rng.uniform(0.1, 0.5),
+            brightness_spread=rng.uniform(0.1, 0.6),
             thickness_nm=rng.uniform(22, 40),
             out_of_focus=rng.uniform(0, 0.5),
             haze=log_uniform(rng, 0.1, 3),
@@ -92,7 +106,7 @@ class Mitochondria(Structure):
     """
 
     Parameters = MitochondriaParameters
-    _SPACING_UM = 0.1
+    _SPACING_UM, _CLUMP_UM = 0.1, 0.9
     # Where a tube is painted, in radii from its axis: even angles around it, as a membrane
     # projects.
     _ACROSS = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 13)).astype(np.float32)
@@ -110,19 +124,27 @@ class Mitochondria(Structure):
         super().__init__(shape, pixel_size_um, rng, p, outline=outline)
         area = float(np.prod(self._high_um - self._low_um))
         count = max(2, round(p.density_per_100_um2 * area / 100))
-        self.radius_um = (p.diameter_nm / 2000 * np.exp(rng.normal(0, 0.1, count))).astype(
-            np.float32
-        )
+        spread = np.exp(rng.normal(0, p.diameter_spread, count))
+        self.radius_um = (p.diameter_nm / 2000 * spread).astype(np.float32)
         length = p.length_um * np.exp(rng.normal(0, p.length_spread, count))
         self.length_um = np.clip(length, 2.5 * self.radius_um, 3 * p.length_um).astype(np.float32)
         arc = np.arange(0, 3 * p.length_um + self._SPACING_UM, self._SPACING_UM) - 1.5 * p.length_um
-        middle = self._random_points(count)
+        middle = self._places(count)
         rest = worm_like_chains(
             rng, middle, rng.uniform(0, 2 * np.pi, count), arc, p.persistence_um
         )
         self._lines = SwayingLines(rng, rest, p.sway_nm / 1000, p.drift_nm / 1000, p.sway_time_s)
         self._draw_profile(arc, middle)
         self._settle(line_density=1.0)
+
+    def _places(self, count: int) -> Image:
+        """Return the middle of each, (n, 2) um: some near another one (a Thomas process)."""
+        places = self._random_points(count)
+        if self.parameters.clumped:
+            near = self._rng.random(count) < self.parameters.clumped
+            beside = places[self._rng.integers(count, size=count)]
+            places[near] = (beside + self._rng.normal(0, self._CLUMP_UM, places.shape))[near]
+        return places
 
     def _draw_profile(self, arc: NDArray[np.floating], middle: Image) -> None:
         """Fix how wide and how bright each tube is along its axis: rounded ends, uneven label."""
@@ -144,11 +166,14 @@ class Mitochondria(Structure):
         self._lines.advance(dt_s)
 
     def _paint(self) -> Image:
-        nodes, normals = self._lines.nodes_um, self._lines.normals
+        nodes, normals, p = self._lines.nodes_um, self._lines.normals, self.parameters
         painted = np.zeros((2, *self._canvas_shape), np.float32)
         for place in self._ACROSS:
             line = nodes + normals * (place * self._width)[..., None]
-            share = np.float32(1 if abs(place) > 0.99 else self.parameters.filled)
+            membrane = 1 if abs(place) > 0.99 else p.filled
+            # As high as the tube is there; angles are even, so that points are denser at the walls.
+            inside = 1 - place**2
+            share = np.float32((1 - p.matrix) * membrane + p.matrix * inside)
             painted += splat_polylines(
                 self._to_pixels(line), share * self._light, self._canvas_shape
             )
