@@ -5,12 +5,13 @@ into their model cards.
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light --fast --dry-run
 
-Four sets of images: the fields that the simulation was first compared with, other fields of the
-same kind, ER of another microscope (a Nikon N-SIM, dense and soft), and noisy images as they were
-before their authors denoised them, with the denoised ones as truth. What is composed and measured
-is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC and takes at most eight
-fields of a set. The images are not part of the repository and no engine learns from them.
-`--picture FOLDER` draws what was found; the images' licences keep such pictures out of the
+Sets of images: the fields that the simulation was first compared with, other fields of the same
+kind, ER of another microscope (a Nikon N-SIM, dense and soft), noisy images as they were before
+their authors denoised them, with the denoised ones as truth, and two colours of one cell (lattice
+light-sheet SIM). Each engine is measured on those that hold all of its structures. What is composed
+and measured is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC and takes at
+most eight fields of a set. The images are not part of the repository and no engine learns from
+them. `--picture FOLDER` draws what was found; the images' licences keep such pictures out of the
 repository.
 """
 
@@ -43,7 +44,10 @@ Picture = NDArray[np.float32]
 
 
 class Files(NamedTuple):
-    """Of one structure in one set; patterns below the folder of the data."""
+    """Of one structure in one set; patterns below the folder of the data.
+
+    What follows a # is the colour of the pictures: 0 is red.
+    """
 
     clean: tuple[str, ...]
     noisy: tuple[str, ...] = ()
@@ -52,6 +56,8 @@ class Files(NamedTuple):
 _MT, _MT_OTHER = "organelles/microtubules_1004.tif", "more/organelles/mt_tmpE_1004.tif"
 _ER, _ER_NSIM = "organelles/er_224x1024.tif", "more/er_nsim/*.tif"
 _LYSO, _LYSO_OTHER = "organelles/lysosomes_1024.tif", "more/organelles/lamp1_crop_512.png"
+_MITO = "more/organelles/tomm20_crop_360.png"
+_TWO_COLOURS = "more/mixtures/mt_mito_samecell_1000_rgb.png"
 _CCP, _CCP_OTHER = "organelles/ccps_1004.tif", "more/organelles/ccp_exE_1004.tif"
 
 SETS: dict[str, dict[str, Files]] = {
@@ -60,12 +66,14 @@ SETS: dict[str, dict[str, Files]] = {
         "ER": Files((_ER,)),
         "Lysosomes": Files((_LYSO,)),
         "CCPs": Files((_CCP,)),
+        "Mitochondria": Files((_MITO,)),
     },
     "other fields": {
         "Microtubules": Files((_MT_OTHER,)),
         "ER": Files((_ER,)),
         "Lysosomes": Files((_LYSO_OTHER,)),
         "CCPs": Files((_CCP_OTHER,)),
+        "Mitochondria": Files((_MITO,)),
     },
     "ER of an N-SIM": {
         "Microtubules": Files((_MT, _MT_OTHER)),
@@ -81,6 +89,11 @@ SETS: dict[str, dict[str, Files]] = {
         "ER": Files((_ER,)),
         "Lysosomes": Files((_LYSO,)),
         "CCPs": Files((_CCP_OTHER,), ("more/organelles/ccp_exE_noisy_1004.tif",)),
+        "Mitochondria": Files((_MITO,)),
+    },
+    "two colours of one cell": {
+        "Microtubules": Files((f"{_TWO_COLOURS}#1",)),
+        "Mitochondria": Files((f"{_TWO_COLOURS}#0",)),
     },
 }
 
@@ -114,6 +127,8 @@ def measure(
     """Return what `evaluate_composites` found on every set of images."""
     engine, found = load_engine(folder), {}
     for label, files in SETS.items():
+        if not files.keys() >= set(engine.manifest.channel_names):
+            continue
         images = {name: _read(data, files[name]) for name in engine.manifest.channel_names}
         rows: list[PictureRow] = []
         found[label] = evaluate_composites(
@@ -137,16 +152,20 @@ def _read(data: Path, files: Files) -> StructureImages:
 
 
 def _images(data: Path, patterns: Sequence[str]) -> list[Picture]:
-    paths = [path for pattern in patterns for path in sorted(data.glob(pattern))]
-    return [_image(path) for path in paths]
+    found = []
+    for pattern in patterns:
+        names, _, colour = pattern.partition("#")
+        found += [_image(path, colour) for path in sorted(data.glob(names))]
+    return found
 
 
-def _image(path: Path) -> Picture:
-    pixels = (
-        tifffile.imread(path)
-        if path.suffix == ".tif"
-        else np.asarray(Pillow.open(path).convert("L"))
-    )
+def _image(path: Path, colour: str = "") -> Picture:
+    if path.suffix == ".tif":
+        pixels = tifffile.imread(path)
+    elif colour:
+        pixels = np.asarray(Pillow.open(path))[..., int(colour)]
+    else:
+        pixels = np.asarray(Pillow.open(path).convert("L"))
     return np.asarray(np.squeeze(pixels), np.float32)
 
 
