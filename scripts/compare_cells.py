@@ -19,20 +19,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image as Pillow
+from real_images import Picture, images
 
 from livesr.evaluation.texture import STATISTICS, texture
 from livesr.training.recombine import RecombinedPairs
 from livesr.training.sources import CachedPairs
 
-Picture = NDArray[np.float32]
-
 REAL = {
     "microtubules": ("organelles/microtubules_1004.tif", "more/organelles/mt_tmpE_1004.tif"),
     "er": ("organelles/er_224x1024.tif", "more/er_nsim/*.tif"),
     "lysosomes": ("organelles/lysosomes_1024.tif", "more/organelles/lamp1_crop_512.png"),
+    "mitochondria": (
+        "more/organelles/tomm20_crop_360.png",
+        "more/mixtures/mt_mito_samecell_1000_rgb.png#0",
+    ),
 }
 PIXEL_NM, SIDE, CROPS = 32.0, 176, 8
 EDGE = 2.5  # percent: what lies below it, or above 100 less it, is counted as outside
@@ -65,17 +66,17 @@ def table(name: str, known: NDArray[np.float64], data: Path) -> str:
         "|---" * (len(STATISTICS) + 2) + "|",
     ]
     outside = np.zeros(len(STATISTICS), int)
-    paths = [path for pattern in REAL[name] for path in sorted(data.glob(pattern))]
-    for path in paths:
-        found = np.array([list(texture(crop, PIXEL_NM).values()) for crop in _crops(_image(path))])
+    shown = images(data, REAL[name])
+    for stem, image in shown.items():
+        found = np.array([list(texture(crop, PIXEL_NM).values()) for crop in _crops(image)])
         rank = 100 * np.median([(known < one).mean(0) for one in found], axis=0)
         beyond = (rank < EDGE) | (rank > 100 - EDGE)
         outside += beyond
         lines.append(
-            f"| {path.stem} | {beyond.sum()} | {' | '.join(f'{value:.0f}' for value in rank)} |"
+            f"| {stem} | {beyond.sum()} | {' | '.join(f'{value:.0f}' for value in rank)} |"
         )
     lines.append(
-        f"| outside, of {len(paths)} | {outside.sum()} | {' | '.join(map(str, outside))} |"
+        f"| outside, of {len(shown)} | {outside.sum()} | {' | '.join(map(str, outside))} |"
     )
     return "\n".join(lines)
 
@@ -104,15 +105,6 @@ def _crops(image: Picture) -> Iterator[Picture]:
     rows, columns = (range(0, n - SIDE + 1, SIDE) for n in image.shape)
     crops = [image[y : y + SIDE, x : x + SIDE] for y in rows for x in columns]
     yield from sorted(crops, key=lambda crop: -float(crop.mean()))[:CROPS]
-
-
-def _image(path: Path) -> Picture:
-    pixels = (
-        tifffile.imread(path)
-        if path.suffix == ".tif"
-        else np.asarray(Pillow.open(path).convert("L"))
-    )
-    return np.asarray(np.squeeze(pixels), np.float32)
 
 
 if __name__ == "__main__":

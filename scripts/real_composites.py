@@ -20,14 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
-from numpy.typing import NDArray
-from PIL import Image as Pillow
+from real_images import images
 
 from livesr.evaluation.composites import (
     StructureImages,
@@ -40,7 +37,6 @@ from livesr.live.inference.engine import load_engine
 
 HEADING = "## On composites of real images"
 FAST_FIELDS, FIELDS = 8, 18
-Picture = NDArray[np.float32]
 
 
 class Files(NamedTuple):
@@ -129,11 +125,11 @@ def measure(
     for label, files in SETS.items():
         if not files.keys() >= set(engine.manifest.channel_names):
             continue
-        images = {name: _read(data, files[name]) for name in engine.manifest.channel_names}
+        shown = {name: _read(data, files[name]) for name in engine.manifest.channel_names}
         rows: list[PictureRow] = []
         found[label] = evaluate_composites(
             engine,
-            images,
+            shown,
             n=FAST_FIELDS if fast else FIELDS,
             measures="pcc" if fast else "equal",
             threads=threads,
@@ -146,27 +142,8 @@ def measure(
 
 
 def _read(data: Path, files: Files) -> StructureImages:
-    return StructureImages(
-        _images(data, files.clean), _images(data, files.noisy) if files.noisy else None
-    )
-
-
-def _images(data: Path, patterns: Sequence[str]) -> list[Picture]:
-    found = []
-    for pattern in patterns:
-        names, _, colour = pattern.partition("#")
-        found += [_image(path, colour) for path in sorted(data.glob(names))]
-    return found
-
-
-def _image(path: Path, colour: str = "") -> Picture:
-    if path.suffix == ".tif":
-        pixels = tifffile.imread(path)
-    elif colour:
-        pixels = np.asarray(Pillow.open(path))[..., int(colour)]
-    else:
-        pixels = np.asarray(Pillow.open(path).convert("L"))
-    return np.asarray(np.squeeze(pixels), np.float32)
+    clean, noisy = (list(images(data, patterns).values()) for patterns in files)
+    return StructureImages(clean, noisy or None)
 
 
 def tables(found: dict[str, Any], *, details: bool = True) -> str:

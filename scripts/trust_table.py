@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image as Pillow
+from real_images import Picture, images
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
@@ -42,7 +41,6 @@ from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.simulation.sequence import EVALUATION
 
-Picture = NDArray[np.float32]
 DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
 _PX = 224
 _GOOD_PCC, _POOR_PCC = 0.7, 0.5
@@ -53,7 +51,7 @@ FILES = {
     "ER of an N-SIM": ("more/er_nsim/*.tif",),
     "mitochondria": (
         "more/organelles/tomm20_crop_360.png",
-        "more/mixtures/mt_mito_samecell_1000_rgb.png",
+        "more/mixtures/mt_mito_samecell_1000_rgb.png#0",
     ),
     "actin": ("organelles/actin_512x1024.tif", "more/organelles/actin2_512x1024.tif"),
     "coated pits": ("organelles/ccps_1004.tif", "more/organelles/ccp_exE_1004.tif"),
@@ -200,10 +198,7 @@ def composites(data: Path, n: int, seed: int) -> Iterator[tuple[str, dict[str, P
 
 def _tiles(data: Path, pattern: str) -> list[Picture]:
     found = []
-    for path in sorted(data.glob(pattern)):
-        image = tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Pillow.open(path))
-        image = np.squeeze(image)
-        image = np.asarray(image[..., 0] if image.shape[-1] == 3 else image, np.float32)
+    for image in images(data, (pattern,)).values():
         if image.shape[0] < _PX:
             image = np.pad(image, ((0, _PX - image.shape[0]), (0, 0)), mode="reflect")
         for y in range(0, image.shape[0] - _PX + 1, _PX):
