@@ -163,7 +163,10 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     begun = load_engine(tmp_path / "second-engine").manifest.training["start"]
     assert begun["name"] == load_engine(tmp_path / "engine").manifest.id
     assert begun["tensors"] == begun["of"]
-    assert "It began with" in (tmp_path / "second-engine" / "README.md").read_text()
+    assert begun["outputs"]["Microtubules"] == "Microtubules"
+    card = (tmp_path / "second-engine" / "README.md").read_text()
+    assert "It began with" in card
+    assert "; outputs taken over: " in card
 
 
 def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:

@@ -230,6 +230,8 @@ class _Session:
         names = [channel["name"] for channel in self._recipe.engine["channels"]]
         names += ["unknown"] * bool(self._recipe.data.unknown)
         trainer = Trainer(self._recipe.train, train_pairs, validation_pairs, self._out, names)
+        if trainer.begun and not (self._out / "checkpoint.pt").is_file():
+            self._terminal.print(trainer.begun.words())
         trainer.run(self._show, minutes=left)
         return trainer.finished
 

@@ -74,7 +74,12 @@ class Trainer:
     out_dir : the run's folder. If it holds a checkpoint of the same config, `run` resumes there;
         one of a different config raises ValueError, but for what does not change a step (budget,
         device, threads, intervals of the log)
-    names : of the output channels, for the pictures
+    names : of the output channels, that of unknown light included, for the pictures; the structures
+        among them are kept with the weights
+
+    Attributes
+    ----------
+    begun : what the network begins with, None for chance
 
     Raises
     ------
@@ -126,9 +131,9 @@ class Trainer:
         (self.out_dir / "config.json").write_text(
             self.config.model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
-        if self._begun:
+        if self.begun:
             (self.out_dir / START_NAME).write_text(
-                json.dumps(self._begun.to_json(), indent=2) + "\n", encoding="utf-8"
+                json.dumps(self.begun.to_json(), indent=2) + "\n", encoding="utf-8"
             )
         with _torch_settings(self.config.threads):
             while True:
@@ -153,7 +158,13 @@ class Trainer:
         """Make network, average and optimiser anew for the state's attempt."""
         torch.manual_seed(self.config.seed + state.attempt)
         network = networks.build(self.config.architecture, **self.config.parameters)
-        self._begun = begin_with(network, self.config.start) if self.config.start else None
+        drawn = int(getattr(network, "structures", getattr(network, "channels", 1)))
+        self._structures = self._names[:drawn]
+        self.begun = (
+            begin_with(network, self.config.start, self._structures, self.config.begin_as)
+            if self.config.start
+            else None
+        )
         network = network.to(self._device)
         if self.config.channels_last:
             network = network.to(memory_format=torch.channels_last)
@@ -293,7 +304,7 @@ class Trainer:
         """Count the patches that these weights have seen, those of the runs that they began with
         included.
         """
-        return (self._begun.patches if self._begun else 0) + self._state.step * self.config.batch
+        return (self.begun.patches if self.begun else 0) + self._state.step * self.config.batch
 
     # -- schedule ----------------------------------------------------------------------------------
 
@@ -359,7 +370,12 @@ class Trainer:
     def _write_weights(self, name: str) -> None:
         partial = self.out_dir / f"{name}.part"
         networks.save(
-            partial, self.average, self.config.architecture, self.config.parameters, self._patches()
+            partial,
+            self.average,
+            self.config.architecture,
+            self.config.parameters,
+            self._patches(),
+            self._structures,
         )
         replace_file(partial, self.out_dir / name)
 

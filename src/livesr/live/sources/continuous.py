@@ -51,9 +51,9 @@ _RESERVE = (
 )
 
 OVERFLOWED = (
-    "Micro-Manager's buffer was full: the core then throws away the frames that wait in it, or stops"
-    " the camera. This computer took frames out of it more slowly than the camera made them: lower"
-    " the frame rate, close other programs, or make the buffer larger"
+    "Micro-Manager's buffer was full: the core then throws away the frames that wait in it, or"
+    " stops the camera. This computer took frames out of it more slowly than the camera made"
+    " them: lower the frame rate, close other programs, or make the buffer larger"
     " (core.setCircularBufferMemoryFootprint)."
 )
 

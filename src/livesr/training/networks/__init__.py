@@ -13,6 +13,7 @@ the receptive field in input pixels, the means of channel attention left out).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,15 @@ def build(architecture: str, **parameters: Any) -> nn.Module:
 
 
 def save(
-    path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any], patches: int = 0
+    path: Path,
+    network: nn.Module,
+    architecture: str,
+    parameters: dict[str, Any],
+    patches: int = 0,
+    structures: Sequence[str] = (),
 ) -> None:
-    """Write weights together with what `build` needs to make the network again, and how many
-    patches they have seen.
+    """Write weights together with what `build` needs to make the network again, how many patches
+    they have seen, and which structures they draw.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     torch.save(
@@ -114,6 +120,7 @@ def save(
             "architecture": architecture,
             "parameters": parameters,
             "patches": patches,
+            "structures": list(structures),
             "state": state,
         },
         path,
