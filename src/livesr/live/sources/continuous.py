@@ -46,9 +46,9 @@ _POLL_S = 0.001
 _ASK_CAMERA_S = (
     0.05  # an empty buffer is older than this before the camera is asked whether it still runs
 )
-_RESERVE = (
-    0.1  # part of the core's buffer that is left to the frames that come while the camera stops
-)
+# Part of the core's buffer that is left to the frames that come while the camera stops: half a
+# second. On two busy cores it took a tenth of one to see how full it is and to stop.
+_RESERVE = 0.25
 
 OVERFLOWED = (
     "Micro-Manager's buffer was full: the core then throws away the frames that wait in it, or"
@@ -363,7 +363,8 @@ class Poller:
                     f"Live mode ended with an error of the camera or core: {type(e).__name__}: {e}."
                 )
             )
-            self._stop_camera()
+            self._abort = True
+            self._heed_abort()
             self._take_what_is_left()
         finally:
             self._end()
