@@ -77,10 +77,6 @@ class Trainer:
     names : of the output channels, that of unknown light included, for the pictures; the structures
         among them are kept with the weights
 
-    Attributes
-    ----------
-    begun : what the network begins with, None for chance
-
     Raises
     ------
     ValueError
@@ -131,9 +127,9 @@ class Trainer:
         (self.out_dir / "config.json").write_text(
             self.config.model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
-        if self.begun:
+        if self._begun:
             (self.out_dir / START_NAME).write_text(
-                json.dumps(self.begun.to_json(), indent=2) + "\n", encoding="utf-8"
+                json.dumps(self._begun.to_json(), indent=2) + "\n", encoding="utf-8"
             )
         with _torch_settings(self.config.threads):
             while True:
@@ -160,7 +156,7 @@ class Trainer:
         network = networks.build(self.config.architecture, **self.config.parameters)
         drawn = int(getattr(network, "structures", getattr(network, "channels", 1)))
         self._structures = self._names[:drawn]
-        self.begun = (
+        self._begun = (
             begin_with(network, self.config.start, self._structures, self.config.begin_as)
             if self.config.start
             else None
@@ -304,7 +300,7 @@ class Trainer:
         """Count the patches that these weights have seen, those of the runs that they began with
         included.
         """
-        return (self.begun.patches if self.begun else 0) + self._state.step * self.config.batch
+        return (self._begun.patches if self._begun else 0) + self._state.step * self.config.batch
 
     # -- schedule ----------------------------------------------------------------------------------
 

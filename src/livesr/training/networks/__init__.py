@@ -13,6 +13,7 @@ the receptive field in input pixels, the means of channel attention left out).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,21 @@ NETWORKS: dict[str, type[nn.Module]] = {
 def build(architecture: str, **parameters: Any) -> nn.Module:
     """Make a freshly initialised network by its registered name.
 
-    Raises ValueError for a name not in `NETWORKS`.
+    Raises
+    ------
+    ValueError
+        For a name not in `NETWORKS`, or parameters that the network does not have.
     """
     if architecture not in NETWORKS:
         raise ValueError(
             f"architecture {architecture!r} is not known; choose one of {', '.join(NETWORKS)}"
+        )
+    known = inspect.signature(NETWORKS[architecture]).parameters
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    if not takes_more and (strange := [name for name in parameters if name not in known]):
+        raise ValueError(
+            f"architecture {architecture!r} has no parameter {', '.join(map(repr, strange))}; it"
+            f" has {', '.join(known)}"
         )
     return NETWORKS[architecture](**parameters)
 
