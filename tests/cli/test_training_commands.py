@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -163,7 +164,28 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     begun = load_engine(tmp_path / "second-engine").manifest.training["start"]
     assert begun["name"] == load_engine(tmp_path / "engine").manifest.id
     assert begun["tensors"] == begun["of"]
-    assert "It began with" in (tmp_path / "second-engine" / "README.md").read_text()
+    assert begun["outputs"]["Microtubules"] == "Microtubules"
+    card = (tmp_path / "second-engine" / "README.md").read_text()
+    assert "It began with" in card
+    assert "; outputs taken over: " in card
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": "nowhere"}, "No engine 'nowhere'"),
+        ({"start": "identity"}, "begin with a network of its kind"),
+        ({"parameters": {"depth": 3}}, "'imcsr' has no parameter 'depth'; it has frames, channels"),
+    ],
+)
+def test_a_network_that_cannot_begin_is_refused_before_pairs_are_made(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "train": {**RECIPE["train"], **change}}))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "pairs-train").exists()
 
 
 def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:

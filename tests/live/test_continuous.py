@@ -26,9 +26,9 @@ from rich.console import Console
 
 from livesr import LiveSR
 from livesr.base.config import load_rig
-from livesr.base.errors import BacklogError, ConfigError
+from livesr.base.errors import BacklogError, ConfigError, RunError
 from livesr.cli.output import run_table
-from livesr.live.sources.continuous import Numbering
+from livesr.live.sources.continuous import OVERFLOWED, Numbering, camera_runs
 from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
@@ -425,6 +425,177 @@ def test_a_disk_that_stays_too_slow_ends_the_run_with_everything_received_on_it(
     assert session.report["raw_missing"] == 0
     assert_in_place(stamps, first)
     assert np.count_nonzero(stamps) == session.report["raw_frames"] == exposed > 1000
+
+
+def slow_poller(
+    core: CMMCorePlus, monkeypatch: pytest.MonkeyPatch, waiting: int, pop_s: float
+) -> None:
+    """A computer that stands still until `waiting` frames wait.
+
+    Then it takes each in `pop_s`, as long as the camera runs.
+    """
+    ask, pop, stood_still = core.getRemainingImageCount, core.popNextImageAndMD, threading.Event()
+
+    def asked_late() -> int:
+        if threading.current_thread().name == "livesr-live" and not stood_still.is_set():
+            until(lambda: ask() >= waiting)
+            stood_still.set()
+        return ask()
+
+    def popped_slowly() -> Any:
+        if camera_runs(core):
+            time.sleep(pop_s)
+        return pop()
+
+    monkeypatch.setattr(core, "getRemainingImageCount", asked_late)
+    monkeypatch.setattr(core, "popNextImageAndMD", popped_slowly)
+
+
+def test_the_camera_is_stopped_before_what_waits_is_taken(
+    small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poller found a thousand frames at once, and pops more slowly than the camera exposes: the
+    rest of the buffer would fill while it takes them."""
+    core, disk = small_buffer_core, threading.Event()
+    first = next_stamp(core)
+    session = LiveSR(
+        core,
+        rig="virtual_sim",
+        live="own",
+        store=tmp_path / "b.ome.zarr",
+        raw_queue_bytes=20 * SIZE * SIZE * 2,
+        engine="none",
+    )
+    slow_poller(core, monkeypatch, waiting=1000, pop_s=0.003)
+
+    def acquire() -> None:
+        with session, released(disk):
+            core.startContinuousSequenceAcquisition()
+            write = session._writer.raw
+            monkeypatch.setattr(session._writer, "raw", lambda stack: (disk.wait(), write(stack)))
+            until(lambda: not camera_runs(core))
+
+    with pytest.raises(BacklogError, match="nor can a continuous one"):
+        acquire()
+    stamps = stamps_of(session.report)
+    assert session.report["raw_missing"] == 0
+    assert_in_place(stamps, first)
+    assert np.count_nonzero(stamps) == session.report["raw_frames"] == next_stamp(core) - 1 - first
+
+
+@pytest.mark.parametrize("stop_on_overflow", [False, True])
+def test_a_buffer_that_overflows_is_said_and_no_other_program_is_blamed(
+    demo_core: CMMCorePlus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_on_overflow: bool,
+) -> None:
+    demo_core.setCircularBufferMemoryFootprint(8)  # 1024 frames
+    with LiveSR(
+        demo_core, rig="demo", engine="none", live="own", store=tmp_path / "o.ome.zarr"
+    ) as session:
+        monkeypatch.setattr("livesr.live.sources.continuous._POLL_S", 60.0)  # a poller that sleeps
+        demo_core.startSequenceAcquisition(1300, 0, stop_on_overflow)
+        until(lambda: not demo_core.isSequenceRunning())
+        report = session.wait()
+    assert OVERFLOWED in report["warnings"]
+    assert DRAINED not in report["warnings"]
+    exposed = report["raw_frames"] + report["raw_missing"]
+    if stop_on_overflow:  # the camera made no more than fit
+        assert report["raw_missing"] == 0
+        assert 1024 <= exposed < 1300
+    else:
+        assert report["raw_missing"] >= 1024
+        assert exposed == 1300
+
+
+def test_what_a_camera_that_stopped_has_left_does_not_wait_for_the_disk(
+    small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new region empties the core's buffer: what still waited there would be lost, uncounted."""
+    core, disk = small_buffer_core, threading.Event()
+    first = next_stamp(core)
+    with LiveSR(
+        core,
+        rig="virtual_sim",
+        live="own",
+        store=tmp_path / "r.ome.zarr",
+        raw_queue_bytes=20 * SIZE * SIZE * 2,
+        engine="none",
+    ) as session:
+        with released(disk):
+            core.startSequenceAcquisition(900, 0, True)
+            write = session._writer.raw
+            monkeypatch.setattr(session._writer, "raw", lambda stack: (disk.wait(), write(stack)))
+            until(lambda: core.getRemainingImageCount() > 700)
+            until(lambda: not camera_runs(core))
+            until(lambda: core.getRemainingImageCount() == 0)  # the disk still stands
+            core.clearROI()
+        report = session.wait()
+    assert report["acquisition_waits"] > 0
+    assert report["raw_missing"] == 0
+    np.testing.assert_array_equal(stamps_of(report), first + np.arange(900).reshape(100, 9))
+
+
+@pytest.mark.parametrize("fails", ["popNextImageAndMD", "getExposure", "isSequenceRunning"])
+def test_a_camera_that_fails_costs_no_frame_that_waits_in_the_buffer(
+    demo_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    call, failures = getattr(demo_core, fails), []
+
+    def failing(*args: Any) -> Any:
+        in_poller = threading.current_thread().name == "livesr-live"
+        # One pop fails; a camera that is gone never answers again.
+        if in_poller and session.status()["raw_frames"] > 20 and not (failures and "pop" in fails):
+            failures.append(demo_core.getRemainingImageCount())
+            raise RuntimeError("the cable is out")
+        return call(*args)
+
+    def acquire() -> None:
+        with session:
+            demo_core.startSequenceAcquisition(200, 0, True)
+            until(lambda: len(failures) > 0 and not demo_core.isSequenceRunning())
+            until(lambda: demo_core.getRemainingImageCount() == 0)
+
+    session = LiveSR(
+        demo_core, rig="demo", engine="none", live="own", store=tmp_path / "f.ome.zarr"
+    )
+    monkeypatch.setattr(demo_core, fails, failing)
+    if fails == "getExposure":
+        acquire()
+        assert any("the cable is out" in w for w in session.report["warnings"])
+        assert session.report["raw_frames"] == 200
+    else:
+        with pytest.raises(RunError, match="the cable is out"):
+            acquire()
+    assert session.report["raw_missing"] == 0
+    assert session.report["raw_frames"] == len(raw_of(session.report)) > 20
+    assert demo_core.getRemainingImageCount() == 0
+
+
+def test_what_a_buffer_of_unimmcore_throws_away_is_counted_and_said(
+    small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It throws away what waits at its end, full or not: docs/upstream."""
+    core = small_buffer_core
+    core.setROI(0, 0, 48, 48)
+    slow_poller(core, monkeypatch, waiting=200, pop_s=0.003)
+    with LiveSR(
+        core, rig="virtual_sim", live="own", store=tmp_path / "u.ome.zarr", engine="none"
+    ) as session:
+        monkeypatch.setattr(
+            "livesr.live.sources.continuous.prepare_buffer",
+            lambda core, mode: core.setCircularBufferMemoryFootprint(1),  # 227 frames
+        )
+        first = next_stamp(core)
+        core.startSequenceAcquisition(400, 0, False)
+        until(lambda: not camera_runs(core))
+        report = session.wait()
+    assert report["raw_missing"] > 0
+    assert report["raw_frames"] + report["raw_missing"] == 400
+    assert_in_place(stamps_of(report), first)
+    assert OVERFLOWED in report["warnings"]
+    assert DRAINED not in report["warnings"]
 
 
 def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMMCorePlus) -> None:

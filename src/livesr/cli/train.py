@@ -204,6 +204,7 @@ class _Session:
             self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
         try:
+            self._begin()
             finished = self._train(*self._pairs(workers, cluster))
         except _SliceOver:
             finished = False
@@ -221,14 +222,31 @@ class _Session:
             "log": log,
         }
 
+    def _begin(self) -> None:
+        """Say what the network begins with.
+
+        One that cannot be is refused before pairs are made for it.
+        """
+        from livesr.training import networks
+        from livesr.training.start import begin_with
+
+        config = self._recipe.train
+        network = networks.build(config.architecture, **config.parameters)
+        if config.start and not (self._out / "checkpoint.pt").is_file():
+            begun = begin_with(network, config.start, self._structures, config.begin_as)
+            self._terminal.print(begun.words())
+
+    @property
+    def _structures(self) -> list[str]:
+        return [channel["name"] for channel in self._recipe.engine["channels"]]
+
     def _train(self, train_pairs: TrainSource, validation_pairs: ValidationSource) -> bool:
         from livesr.training.trainer import Trainer
 
         left = None if self._until is None else (self._until - time.monotonic()) / 60
         if left is not None and left <= 0:
             return False
-        names = [channel["name"] for channel in self._recipe.engine["channels"]]
-        names += ["unknown"] * bool(self._recipe.data.unknown)
+        names = [*self._structures, *["unknown"] * bool(self._recipe.data.unknown)]
         trainer = Trainer(self._recipe.train, train_pairs, validation_pairs, self._out, names)
         trainer.run(self._show, minutes=left)
         return trainer.finished

@@ -14,6 +14,7 @@ from livesr.evaluation.pairs import pairs_table, upscale_table
 from livesr.live.inference.engine import load_engine
 from livesr.training.journal import read_log
 from livesr.training.recipes import Recipe
+from livesr.training.start import outputs_in_words
 
 _ORIGINS = {
     "imcsr": "IMC-SR-All (Wang et al. 2021)",
@@ -141,7 +142,7 @@ def _began(folder: Path) -> str:
         return ""
     return (
         f"It began with {start['tensors']} of {start['of']} tensors of {start['name']} (SHA-256"
-        f" {start['sha256'][:12]}). "
+        f" {start['sha256'][:12]}){outputs_in_words(start.get('outputs', {}))}. "
     )
 
 

@@ -120,7 +120,10 @@ class TrainConfig(BaseModel):
     loss: LossConfig = LossConfig()
     start: str | None = None
     """A run's folder or weights, or an engine, whose tensors of the same name and shape the network
-    begins with."""
+    begins with; of the last layer those of the structures that it draws as well."""
+    begin_as: dict[str, str] = {}
+    """Structure of this network to one of `start` whose output it begins with, where `start` has
+    none of its name."""
     teacher: str | None = None
     """Weights (best.pt) of a network with the same input and output that this one also learns
     from."""
@@ -149,6 +152,8 @@ class TrainConfig(BaseModel):
     def _has_an_end(self) -> Self:
         if self.steps is None and self.minutes is None:
             raise ValueError("a run needs an end: give steps, minutes or both")
+        if self.begin_as and not self.start:
+            raise ValueError("begin_as is for structures of a start: give start, or leave it out")
         if self.teacher and self.loss.kind == "adversarial":
             raise ValueError("a discriminator and a teacher cannot both be learned from: give one")
         return self
@@ -161,4 +166,6 @@ class TrainConfig(BaseModel):
         if self.loss.summation_with == "structures":
             unknown.add("summation_with")
         left_out["loss"] = unknown
+        if not self.begin_as:
+            left_out["begin_as"] = True
         return self.model_dump_json(exclude=left_out)

@@ -74,7 +74,8 @@ class Trainer:
     out_dir : the run's folder. If it holds a checkpoint of the same config, `run` resumes there;
         one of a different config raises ValueError, but for what does not change a step (budget,
         device, threads, intervals of the log)
-    names : of the output channels, for the pictures
+    names : of the output channels, that of unknown light included, for the pictures; the structures
+        among them are kept with the weights
 
     Raises
     ------
@@ -153,7 +154,13 @@ class Trainer:
         """Make network, average and optimiser anew for the state's attempt."""
         torch.manual_seed(self.config.seed + state.attempt)
         network = networks.build(self.config.architecture, **self.config.parameters)
-        self._begun = begin_with(network, self.config.start) if self.config.start else None
+        drawn = int(getattr(network, "structures", getattr(network, "channels", 1)))
+        self._structures = self._names[:drawn]
+        self._begun = (
+            begin_with(network, self.config.start, self._structures, self.config.begin_as)
+            if self.config.start
+            else None
+        )
         network = network.to(self._device)
         if self.config.channels_last:
             network = network.to(memory_format=torch.channels_last)
@@ -359,7 +366,12 @@ class Trainer:
     def _write_weights(self, name: str) -> None:
         partial = self.out_dir / f"{name}.part"
         networks.save(
-            partial, self.average, self.config.architecture, self.config.parameters, self._patches()
+            partial,
+            self.average,
+            self.config.architecture,
+            self.config.parameters,
+            self._patches(),
+            self._structures,
         )
         replace_file(partial, self.out_dir / name)
 

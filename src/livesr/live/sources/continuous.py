@@ -46,8 +46,15 @@ _POLL_S = 0.001
 _ASK_CAMERA_S = (
     0.05  # an empty buffer is older than this before the camera is asked whether it still runs
 )
-_RESERVE = (
-    0.1  # part of the core's buffer that is left to the frames that come while the camera stops
+# Part of the core's buffer that is left to the frames that come while the camera stops: half a
+# second. On two busy cores it took a tenth of one to see how full it is and to stop.
+_RESERVE = 0.25
+
+OVERFLOWED = (
+    "Micro-Manager's buffer was full: the core then throws away the frames that wait in it, or"
+    " stops the camera. This computer took frames out of it more slowly than the camera made"
+    " them: lower the frame rate, close other programs, or make the buffer larger"
+    " (core.setCircularBufferMemoryFootprint)."
 )
 
 
@@ -300,7 +307,9 @@ class Poller:
         self._finish = threading.Event()
         self._abort = self._ended = False
         self._count, self._look_again_s = 0, 0.0
-        self._reserve = 0
+        self._capacity = self._reserve = 0
+        self._was_full = False
+        self._exposure_ms: float | None = None
         run.hook.missing = 0
 
     @property
@@ -311,7 +320,9 @@ class Poller:
     def start(self) -> None:
         """Begin to poll; the camera runs."""
         if not self.started and not self._ended:
-            self._reserve = max(int(self._core.getBufferTotalCapacity() * _RESERVE), 2)
+            self._capacity = self._core.getBufferTotalCapacity()
+            self._reserve = max(int(self._capacity * _RESERVE), 2)
+            self._was_full = self._core.isBufferOverflowed()
             self._thread.start()
 
     def finish(self) -> None:
@@ -331,7 +342,8 @@ class Poller:
     def abort(self) -> None:
         """Stop the camera and finish.
 
-        Returns at once. The poller does it: the caller may be any thread of the run.
+        Returns at once. The poller does it, before it takes another frame: the caller may be any
+        thread of the run.
         """
         self._abort = True
         self._finish.set()
@@ -341,16 +353,19 @@ class Poller:
             if self._numbering.joined and self._own:
                 self._discard()
             self._poll()
-            if self._abort:
-                self._stop_camera()
+            self._heed_abort()
             self._fetch()
+            if self._own and self._overflowed():
+                self._run.warn(OVERFLOWED)
         except Exception as e:  # whatever a driver raises ends this run, not the process
             self._run.stop(
                 RunError(
                     f"Live mode ended with an error of the camera or core: {type(e).__name__}: {e}."
                 )
             )
-            self._stop_camera()
+            self._abort = True
+            self._heed_abort()
+            self._take_what_is_left()
         finally:
             self._end()
 
@@ -366,10 +381,20 @@ class Poller:
                 seen_s = time.monotonic()
             self._finish.wait(_POLL_S)
 
+    def _take_what_is_left(self) -> None:
+        try:
+            self._fetch()
+        except Exception as e:  # the run has ended already, with its own error
+            self._run.warn(
+                "What was left in Micro-Manager's buffer could not be fetched:"
+                f" {type(e).__name__}: {e}."
+            )
+
     def _pop(self) -> int:
         """Take what is in the buffer now, oldest first; return how many frames that were."""
         remaining = self._core.getRemainingImageCount()
         for taken in range(remaining):
+            self._heed_abort()
             try:
                 image, metadata = self._core.popNextImageAndMD()
             except IndexError:  # somebody else takes frames as well
@@ -403,18 +428,39 @@ class Poller:
         missing, restarts = numbering.missing, numbering.restarts
         event = MDAEvent(index={"t": numbering.place(number)})
         self._run.hook.missing = numbering.missing
-        if self._own and missing < numbering.missing and not self._core.isBufferOverflowed():
-            self._run.warn(DRAINED)
+        if self._own and (gap := numbering.missing - missing):
+            self._run.warn(OVERFLOWED if self._overflowed(gap) else DRAINED)
         if restarts < numbering.restarts:
             log.warning("ImageNumber went back to %d: the camera was started anew.", number)
         camera = {"ElapsedTime-ms": metadata.get("ElapsedTime-ms", None)}
-        # What is set now: a frame of live mode is in the buffer for a millisecond, unless the run
-        # cannot keep up.
-        about = {"camera_metadata": camera, "exposure_ms": self._core.getExposure()}
+        about = {"camera_metadata": camera, "exposure_ms": self._exposure_now_ms()}
         self._run.hook.take(image, event, about, may_wait=self._buffer_has_room)
 
+    def _exposure_now_ms(self) -> float | None:
+        """Return what is set now, or was before if the camera does not say.
+
+        A frame of live mode is in the buffer for a millisecond, unless the run cannot keep up.
+        """
+        try:
+            self._exposure_ms = self._core.getExposure()
+        except Exception as e:  # whatever a driver raises: the frame is here, and is kept
+            self._run.warn(f"The camera does not say its exposure: {type(e).__name__}: {e}.")
+        return self._exposure_ms
+
     def _buffer_has_room(self) -> bool:
+        if not camera_runs(self._core):
+            # Nothing fills the buffer any more, but a new region would empty it: what is left does
+            # not wait.
+            self._run.hook.release()
         return self._core.getBufferFreeCapacity() > self._reserve
+
+    def _overflowed(self, gap: int = 0) -> bool:
+        """Return whether the core's buffer was full in this run.
+
+        MMCore clears a full buffer of a camera that is not to stop, and forgets that it was full
+        (12.5.1): what is missing then is all that the buffer holds.
+        """
+        return gap >= self._capacity or (not self._was_full and self._core.isBufferOverflowed())
 
     def _discard(self) -> None:
         """Throw away what was exposed before the run.
@@ -426,6 +472,12 @@ class Poller:
                 self._core.popNextImage()
             except IndexError:
                 return
+
+    def _heed_abort(self) -> None:
+        """Stop the camera if it must: while frames are taken, a running one fills the buffer."""
+        if self._abort:
+            self._abort = False
+            self._stop_camera()
 
     def _stop_camera(self) -> None:
         try:

@@ -140,11 +140,13 @@ class MDAHook:
         return self._queue.qsize() >= self.limit
 
     def _put(self, received: Received, may_wait: Callable[[], bool]) -> None:
-        if self.full:
-            self._wait(may_wait)
-        self.received += 1
-        self.newest = received.pixels
-        self._queue.put(received)
+        try:
+            if self.full:
+                self._wait(may_wait)
+        finally:  # Ctrl-C, or a camera that fails while a frame waits, does not cost the frame
+            self.received += 1
+            self.newest = received.pixels
+            self._queue.put(received)
 
     def _wait(self, may_wait: Callable[[], bool]) -> None:
         waited = False

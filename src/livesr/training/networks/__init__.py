@@ -13,6 +13,8 @@ the receptive field in input pixels, the means of channel attention left out).
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +95,35 @@ NETWORKS: dict[str, type[nn.Module]] = {
 def build(architecture: str, **parameters: Any) -> nn.Module:
     """Make a freshly initialised network by its registered name.
 
-    Raises ValueError for a name not in `NETWORKS`.
+    Raises
+    ------
+    ValueError
+        For a name not in `NETWORKS`, or parameters that the network does not have.
     """
     if architecture not in NETWORKS:
         raise ValueError(
             f"architecture {architecture!r} is not known; choose one of {', '.join(NETWORKS)}"
         )
+    known = inspect.signature(NETWORKS[architecture]).parameters
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    if not takes_more and (strange := [name for name in parameters if name not in known]):
+        raise ValueError(
+            f"architecture {architecture!r} has no parameter {', '.join(map(repr, strange))}; it"
+            f" has {', '.join(known)}"
+        )
     return NETWORKS[architecture](**parameters)
 
 
 def save(
-    path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any], patches: int = 0
+    path: Path,
+    network: nn.Module,
+    architecture: str,
+    parameters: dict[str, Any],
+    patches: int = 0,
+    structures: Sequence[str] = (),
 ) -> None:
-    """Write weights together with what `build` needs to make the network again, and how many
-    patches they have seen.
+    """Write weights together with what `build` needs to make the network again, how many patches
+    they have seen, and which structures they draw.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     torch.save(
@@ -114,6 +131,7 @@ def save(
             "architecture": architecture,
             "parameters": parameters,
             "patches": patches,
+            "structures": list(structures),
             "state": state,
         },
         path,

@@ -11,6 +11,7 @@ network" (IMC-SR).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,6 +46,9 @@ _START_BIAS: dict[Head, float] = {"sigmoid": -4.0, "partition": 1.0, "restore": 
 # _REACH_PX, the width of a blurred point. Without this, frames with an even background and dark
 # edges, which no training pair has, let the correction run away.
 _REACH_PX, _MAX_GAIN = 4, 2.0
+
+CORRECTION, UNKNOWN_LIGHT, NO_STRUCTURE = "correction of the frame", "unknown light", "no structure"
+"""What an image of the last convolution is that is no structure."""
 
 # Images that the last convolution gives besides one per structure: "none", and the correction of
 # the frame.
@@ -186,6 +190,17 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         self.brightest = nn.Sequential(
             nn.MaxPool2d((side, 1), stride=1, padding=(_REACH_PX, 0)),
             nn.MaxPool2d((1, side), stride=1, padding=(0, _REACH_PX)),
+        )
+
+    def images(self, structures: Sequence[str]) -> tuple[str, ...]:
+        """Return what each image of the last convolution is, in its order, by the names of the
+        `structures`.
+        """
+        return (
+            *[CORRECTION] * (self.head_kind == "restore"),
+            *structures,
+            *[UNKNOWN_LIGHT] * (self.channels > self.structures),
+            *[NO_STRUCTURE] * (self.head_kind != "sigmoid"),
         )
 
     def _first_conv(self, width: int) -> nn.Conv2d:
