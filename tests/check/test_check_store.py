@@ -43,6 +43,21 @@ def codes(state: StoreState, level: str = "error") -> set[str]:
     return {f.code for f in state.findings if f.level == level}
 
 
+def test_what_was_skipped_is_promised_only_where_its_raw_frames_are_there(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(positions=("0",), channels=("488",), z_planes=1))
+    for t in range(4):
+        feed(sink, t, Stream(0, "488", 0))
+    for t, reason in ((4, "raw frames missing"), (5, "busy"), (6, "busy"), (7, "busy")):
+        sink.skipped(Stream(0, "488", 0), t, reason)
+    sink.close({"raw_frames": 4 * RAW, "raw_lost": 0})
+    said = {f.says: f.advice for f in check_store(sink.path).findings if f.code == "skipped"}
+    assert said == {
+        "1 prediction was skipped: raw frames are missing.": "",
+        "3 predictions were skipped.": "'livesr backfill' computes them from raw.",
+    }
+
+
 @pytest.mark.parametrize(
     ("positions", "channels", "planes"),
     [

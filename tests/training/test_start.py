@@ -205,3 +205,13 @@ def test_a_checkpoint_of_before_goes_on() -> None:
     kept = TrainConfig(steps=1, start="edsr-x2").identity()
     assert "begin_as" not in kept
     assert "begin_as" in TrainConfig(steps=1, start="a", begin_as={"A": "B"}).identity()
+
+
+def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    network = made(1, 2, head="restore")
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        begin_with(network, str(tmp_path / "junk.pt"))
+    with pytest.raises(ValueError, match="holds no weights that livesr train wrote"):
+        begin_with(network, str(tmp_path / "other.pt"))

@@ -356,14 +356,20 @@ class _Check:
             yield Finding("warning", "rig", says, "", self._path / layout.SIDECARS)
         events = [e for e in self._log.events if e["series"] == "sr"]
         made = {(stream_of(e), e["t"]) for e in events if e["stored"]}
-        if skipped := {(stream_of(e), e["t"]) for e in events if e["state"] == "skipped"} - made:
-            yield Finding(
-                "note",
-                "skipped",
-                f"{len(skipped)} predictions were skipped.",
-                _BACKFILL,
-                self._path,
-            )
+        skipped = {(stream_of(e), e["t"]): e for e in events if e["state"] == "skipped"}
+        left = [str(e.get("reason", "")) for place, e in skipped.items() if place not in made]
+        lacking = sum(reason.endswith("raw frames missing") for reason in left)
+        for n, why, advice in (
+            (len(left) - lacking, "", _BACKFILL),
+            (lacking, ": raw frames are missing", ""),
+        ):
+            if n:
+                says = f"{_predictions(n)} skipped{why}."
+                yield Finding("note", "skipped", says, advice, self._path)
+
+
+def _predictions(n: int) -> str:
+    return "1 prediction was" if n == 1 else f"{n} predictions were"
 
 
 def _pictures(times: Sequence[int]) -> str:

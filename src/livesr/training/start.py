@@ -285,7 +285,7 @@ def _read(start: str) -> _Given:
     if (path / "best.pt").is_file():
         path /= "best.pt"
     if path.is_file() and path.suffix == ".pt":
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = _stored(path)
         return _Given(
             f"run {path.resolve().parent.name}",
             path,
@@ -305,6 +305,19 @@ def _read(start: str) -> _Given:
         engine.manifest.parameters,
         tuple(engine.manifest.channel_names),
     )
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # whatever pickle and zip raise of other bytes
+        raise ValueError(f"{path} cannot be read as weights ({type(e).__name__})") from e
+    if not isinstance(stored, dict) or not {"architecture", "parameters", "state"} <= stored.keys():
+        raise ValueError(
+            f"{path} holds no weights that livesr train wrote; give the best.pt or final.pt of a"
+            " run, its folder, or an engine"
+        )
+    return stored
 
 
 def _structures_of_recipe(path: Path) -> list[str]:

@@ -26,7 +26,7 @@ from livesr.live.sources.recordings.recording import (
     Recording,
     open_file,
 )
-from livesr.live.sources.recordings.tiff_pages import TiffPages
+from livesr.live.sources.recordings.tiff_pages import TiffPages, reason
 
 _TIFF = (".tif", ".tiff")
 _COMPANION = (".companion.ome", ".companion.ome.xml", ".ome.xml")
@@ -133,7 +133,8 @@ def _names(file: Path, *, companion: bool) -> set[str] | None:
         xml = description_in(file, pages)
     except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
         raise ConfigError(
-            f"Cannot read {file} as TIFF: {e}. Put it elsewhere, or give one file at a time."
+            f"Cannot read {file} as TIFF: {reason(e)}. Put it elsewhere, or give one file at a"
+            " time."
         ) from e
     finally:
         pages.close()

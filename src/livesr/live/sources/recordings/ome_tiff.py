@@ -24,7 +24,7 @@ from livesr.base.errors import ConfigError
 from livesr.live.sources.recordings.pixels import check_count, opened
 from livesr.live.sources.recordings.placed import Placed, recording_of
 from livesr.live.sources.recordings.recording import AXES, Place, Recording
-from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints
+from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints, reason
 from livesr.live.sources.recordings.units import s_per, um_per
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class _Set:
             xml = description_in(file, found)
         except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
             raise ConfigError(
-                f"{path.name} is described in {named}, which cannot be read as TIFF: {e}."
+                f"{path.name} is described in {named}, which cannot be read as TIFF: {reason(e)}."
             ) from e
         finally:
             found.close()
@@ -374,7 +374,7 @@ class _Set:
         try:
             theirs = self._identity(file)
         except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
-            self._notes.append(f"{file.name} cannot be read as TIFF: {e}.")
+            self._notes.append(f"{file.name} cannot be read as TIFF: {reason(e)}.")
             return False
         if theirs and identity and theirs != identity:
             self._notes.append(

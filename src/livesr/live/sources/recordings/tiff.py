@@ -19,7 +19,7 @@ from livesr.live.sources.recordings.ome_tiff import description_in, open_compani
 from livesr.live.sources.recordings.pixels import check_count
 from livesr.live.sources.recordings.placed import Placed, recording_of
 from livesr.live.sources.recordings.recording import Recording
-from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints, rows_at
+from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints, reason, rows_at
 from livesr.live.sources.recordings.units import s_per, um_per
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def open_tiff(path: Path) -> Recording:
                 xml = description_in(path, pages)
                 tiff = pages.file(path)
             except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
-                raise ConfigError(f"Cannot read {path} as TIFF: {e}.") from e
+                raise ConfigError(f"Cannot read {path} as TIFF: {reason(e)}.") from e
             if xml is not None:
                 return open_ome_tiff(path, xml, pages)
             placed, notes = _placed(path, tiff, found)

@@ -86,7 +86,7 @@ class TiffPages:
         try:
             page = self.page(first)
         except Exception as e:  # whatever tifffile raises of a damaged file
-            raise ConfigError(f"Cannot read {first.file} as TIFF: {e}.") from e
+            raise ConfigError(f"Cannot read {first.file} as TIFF: {reason(e)}.") from e
         _check_page(first.file, page, self.file(first.file).filehandle.size)
         self._shape = (int(page.imagelength), int(page.imagewidth))
         self._pixels = camera_pixels(first.file, page.dtype or "O")
@@ -223,6 +223,15 @@ class TiffPages:
                     f" {codec}: reading it needs another package, pip install imagecodecs."
                 ) from NotImplementedError(str(e))
             raise DamagedFileError(f"{at.file.name} cannot be read at {which}: {e}.") from e
+
+
+def reason(error: Exception) -> str:
+    """Return why a file is no TIFF, of whatever tifffile raised: of a damaged one also the key of a
+    dictionary that it looked into.
+    """
+    told = str(error)
+    in_words = isinstance(error, (OSError, ValueError, ConfigError))
+    return told if in_words else f"damaged ({type(error).__name__}: {told})"
 
 
 def _close(tiff: TiffFile, file: BinaryIO) -> None:
