@@ -206,7 +206,7 @@ def _alike(network: nn.Module, former: nn.Module) -> bool:
 
     A sigmoid's is an image, that of a head which shares out light a logit.
     """
-    if type(network) is not type(former):
+    if not isinstance(network, type(former)):
         return False
     if isinstance(network, IMCSRSingle):
         network, former = network.networks[0], former.networks[0]
