@@ -4,7 +4,7 @@ Owns the choice of what is quantised, the calibration and the proof. NNCF does t
 Trains nothing.
 
 Only the inputs and kernels of 3x3 and larger convolutions become integers: they are nearly all of
-the work. The last one and what follows stay FP32, as everywhere. The first stays in floating point
+the work. The last one stays in floating point, as everywhere. The first stays in floating point
 too, because frames have a wider range than 255 steps: in integers it cost most of what was lost. So
 do attention's two small convolutions, activations and skips, which runtimes fuse into the
 convolutions before them: with integers inside the GELU OpenVINO took 41 ms of one core instead of
@@ -49,6 +49,7 @@ from livesr.live.inference.engine import (
     sha256_of,
     write_manifest,
 )
+from livesr.live.inference.fixed_size import drawing_convolutions
 from livesr.live.inference.runner import open_session
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
@@ -211,14 +212,11 @@ def _window(frames: Image, window: int) -> Image:
 def _candidates(model: ModelProto) -> set[str]:
     """Names of the convolutions that may compute in integers.
 
-    Kernels of more than one pixel, but the first and the last.
+    Kernels of more than one pixel, but the first and the last that draw.
     """
     sizes = {t.name: tuple(t.dims) for t in model.graph.initializer}
-    found = [
-        node
-        for node in model.graph.node
-        if node.op_type == "Conv" and max(sizes[node.input[1]][2:]) > 1
-    ]
+    drawing = [model.graph.node[i] for i in drawing_convolutions(model.graph)]
+    found = [node for node in drawing if max(sizes[node.input[1]][2:]) > 1]
     return {node.name for node in found[1:-1]}
 
 

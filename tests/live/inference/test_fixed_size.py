@@ -131,6 +131,9 @@ def test_spectra_the_first_steps_and_the_last_are_held() -> None:
         (False, helper.make_node("Mul", ["r", "gate"], ["gated"])),
         (True, helper.make_node("Conv", ["gated", "k"], ["c2"])),
         (True, helper.make_node("Sigmoid", ["c2"], ["channels"])),
+        (True, helper.make_node("Conv", ["channels", "k"], ["amounts"])),  # draws nothing
     ]
-    held = held_in_f32([node for _, node in nodes])
+    graph = helper.make_graph([], "held", [], [helper.make_empty_tensor_value_info("channels")])
+    graph.node.extend(node for _, node in nodes)
+    held = held_in_f32(graph)
     assert [i in held for i in range(len(nodes))] == [expected for expected, _ in nodes]

@@ -68,8 +68,16 @@ USED = {
 USED_BY_8 = {
     "NetworkDefinitionCreationFlag": {"EXPLICIT_BATCH"},
     "BuilderFlag": {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"},
-    "INetworkDefinition": {"num_layers", "get_layer"},
-    "ILayer": {"type", "precision", "get_output", "set_output_type"},
+    "INetworkDefinition": {"num_layers", "get_layer", "get_output"},
+    "ILayer": {
+        "type",
+        "precision",
+        "num_inputs",
+        "num_outputs",
+        "get_input",
+        "get_output",
+        "set_output_type",
+    },
     "LayerType": {"CONVOLUTION", "CONSTANT", "SHAPE", "CAST"},
     "DataType": {"FLOAT", "HALF"},
 }

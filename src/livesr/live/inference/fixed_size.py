@@ -69,18 +69,32 @@ def fix_size(network: ModelProto, shape: Sequence[int]) -> None:
         _Transforms(network, opset).to_products()
 
 
-def held_in_f32(nodes: Sequence[NodeProto]) -> set[int]:
-    """Return which of `nodes`, by their places, need FP32 whatever the network computes in.
+def drawing_convolutions(graph: Any) -> list[int]:
+    """Return the places of the convolutions from which the first output of a graph follows.
+
+    The others only tell something of it, such as how much of its light is unknown.
+    """
+    wanted, found = {graph.output[0].name}, []
+    for i, node in reversed(list(enumerate(graph.node))):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(node.input)
+            if node.op_type == "Conv":
+                found.append(i)
+    return found[::-1]
+
+
+def held_in_f32(graph: Any) -> set[int]:
+    """Return which nodes of a graph, by their places, need FP32 whatever the network computes in.
 
     From a Fourier transform to the next convolution: its zero frequency is the sum of an image.
     Before the first convolution: a frame is normalised there, by squares of its dim pixels. The
-    last convolution and what follows: the intensities that are shown.
+    last convolution of what is drawn, and what follows: the intensities that are shown.
     """
-    convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
+    convolutions = drawing_convolutions(graph)
     first, last = (convolutions[0], convolutions[-1]) if convolutions else (0, 0)
     held: set[int] = set()
     spectra: set[str] = set()
-    for i, node in enumerate(nodes):
+    for i, node in enumerate(graph.node):
         transform = node.op_type == "DFT" or any(n.startswith(_MATRIX) for n in node.input)
         spectral = transform or not spectra.isdisjoint(node.input)
         if spectral and node.op_type not in {"Conv", *_QUANTISERS}:

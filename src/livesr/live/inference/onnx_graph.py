@@ -428,7 +428,7 @@ def _parse(model: bytes) -> Any:
 
 def _steps(graph: Any, precision: Any) -> list[_Step]:
     nodes = list(graph.node)
-    held = held_in_f32(nodes)
+    held = held_in_f32(graph)
     kept = {output.name for output in graph.output}
     last_user = {name: i for i, node in enumerate(nodes) for name in node.input}
     return [

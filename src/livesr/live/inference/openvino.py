@@ -105,9 +105,10 @@ class OpenVINOSession(PaddedSession):
     -----
     In bf16 activations and weights are rounded to 8 bits of mantissa and summed in f32. In int8 the
     convolutions named in the file multiply integers, and what lies between them is bf16 or f32, as
-    the CPU has it. The last convolution and what follows it stay in f32. It reads the input block
-    and fills the output in place: nothing is copied or allocated per frame. Nothing is cached on
-    disk: compiling the light network takes half a second.
+    the CPU has it. What follows the last convolution stays in f32, and so does that itself, unless
+    a softmax makes shares of what it gives. It reads the input block and fills the output in place:
+    nothing is copied or allocated per frame. Nothing is cached on disk: compiling the light network
+    takes half a second.
     """
 
     name = OpenVINORuntime.name
@@ -188,16 +189,22 @@ def _keep_last_convolution_f32(core: Any, model: Any) -> Any:
 
     OpenVINO leaves what follows the last convolution in f32 on its own. The mark for the
     convolution itself is a run-time attribute that Python can set only in the serialised network.
+
+    One whose result a softmax turns into shares of the light needs none: in f32 it took 9 % of an
+    int8 inference of the light engine, and its mean PCC on 520 composites of real images is the
+    same to four digits.
     """
     import openvino
 
-    convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
-    if not convolutions:
+    drawn = openvino.Model([model.output(0).get_node()], model.get_parameters(), "drawn")
+    steps = [(op.get_type_name(), op.get_friendly_name()) for op in drawn.get_ordered_ops()]
+    last = max((i for i, (kind, _) in enumerate(steps) if kind == "Convolution"), default=None)
+    if last is None or "Softmax" in {kind for kind, _ in steps[last:]}:
         return model
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
         openvino.serialize(model, xml, weights)
-        marked = _with_mark(xml.read_text(encoding="utf-8"), convolutions[-1].get_friendly_name())
+        marked = _with_mark(xml.read_text(encoding="utf-8"), steps[last][1])
         return core.read_model(marked, openvino.Tensor(np.fromfile(weights, np.uint8)))
 
 

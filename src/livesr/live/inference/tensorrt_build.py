@@ -241,8 +241,8 @@ def _bits(*flags: Any) -> int:
 
 
 def _allow(trt: Any, config: Any, network: Any, precision: str) -> None:
-    """Weak typing: allow what `precision` names, and hold the last convolution and what follows in
-    FP32.
+    """Weak typing: allow what `precision` names, and hold the last convolution of what is drawn and
+    what follows in FP32.
     """
     if precision == "f32":
         return
@@ -251,17 +251,26 @@ def _allow(trt: Any, config: Any, network: Any, precision: str) -> None:
         config.set_flag(trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
-    last = max(
-        (i for i, layer in enumerate(layers) if layer.type == trt.LayerType.CONVOLUTION), default=0
-    )
     untyped = (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.CAST)
-    for layer in layers[last:]:
+    for layer in layers[_last_drawing(trt, network, layers) :]:
         if layer.type not in untyped and layer.get_output(0).dtype in (
             trt.DataType.FLOAT,
             trt.DataType.HALF,
         ):
             layer.precision = trt.DataType.FLOAT
             layer.set_output_type(0, trt.DataType.FLOAT)
+
+
+def _last_drawing(trt: Any, network: Any, layers: list[Any]) -> int:
+    """Return the place of the last convolution from which the first output follows, 0 without."""
+    wanted = {network.get_output(0).name}
+    for i, layer in reversed(list(enumerate(layers))):
+        if any(layer.get_output(k).name in wanted for k in range(layer.num_outputs)):
+            if layer.type == trt.LayerType.CONVOLUTION:
+                return i
+            inputs = (layer.get_input(k) for k in range(layer.num_inputs))
+            wanted.update(tensor.name for tensor in inputs if tensor is not None)
+    return 0
 
 
 def _set_timings(config: Any, timings: bytes) -> None:

@@ -45,9 +45,9 @@ SHIPPED = frozenset({
     # imcsr-ccp-mt-er/model.onnx
     "4cd9368c63113dd6e78006b28232ca0b94f964b8dd06a4b72475084d46dc4827",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "fdc09816e8fdceac6321b64384f3b10bbe056feaa4b26eaf8fdb629b90b176b1",
+    "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
     # imcsr-mt-er-lyso-light/model.onnx
-    "41f970cc0817969f599836336151214f764f35a23dd5ec4af053f8b4e02a4700",
+    "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
     # imcsr-mt-er-lyso/model.onnx
     "8be672afae969a85ab2dec67929e4077f4bfc750d37d185dc2ab38cae29acbb6",
 })  # fmt: skip

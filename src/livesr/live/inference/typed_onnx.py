@@ -157,7 +157,7 @@ class _Typing:
     def assign(self) -> None:
         """Rewrite the nodes in order."""
         nodes = list(self._graph.node)
-        held = held_in_f32(nodes)
+        held = held_in_f32(self._graph)
         for i, node in enumerate(nodes):
             self._assign(node, np.float32 if i in held else self._dtype)
         del self._graph.node[:], self._graph.initializer[:], self._graph.value_info[:]

@@ -242,20 +242,26 @@ class KnownLight(nn.Module):  # type: ignore[misc]
     network : with `unknown`
     """
 
+    BLOCK = 2  # pixels along y and x
+
     def __init__(self, network: IMCSR) -> None:
         super().__init__()
         self.network = network
-        self.total = nn.Conv2d(network.channels, 1, 1, bias=False)  # a sum: one operation
-        nn.init.ones_(self.total.weight)
+        # Means over blocks of the unknown light, and of all that is predicted, in one operation.
+        inputs, side = network.channels, self.BLOCK
+        self.amounts = nn.Conv2d(inputs, 2, side, stride=side, bias=False)
+        nn.init.constant_(self.amounts.weight, 1 / side**2)
+        nn.init.zeros_(self.amounts.weight[0, : network.structures])
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the structures (n, c, y, x), and two numbers (n, 2, 1, 1): the means over the
-        frame of u^2 t and of t^3, u the unknown light and t all that is predicted.
+        """Return the structures (n, c, y, x), and two numbers (n, 2, 1, 1): the means over blocks
+        of 2 x 2 pixels of u^2 t and of t^3, u the unknown light of a block and t all that is
+        predicted there.
         """
-        images, structures = self.network(frames), self.network.structures
-        total, unknown = self.total(images), images[:, structures : structures + 1]
-        moments = torch.cat([unknown * unknown * total, total * total * total], 1)
-        return images[:, 0:structures], spatial_mean(moments)
+        images = self.network(frames)
+        amounts = self.amounts(images)
+        moments = amounts * amounts * amounts[:, 1:2]
+        return images[:, 0 : self.network.structures], spatial_mean(moments)
 
 
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
