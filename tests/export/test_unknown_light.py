@@ -26,6 +26,7 @@ from livesr.live.inference.engine import (
     Weights,
     load_engine,
 )
+from livesr.live.inference.openvino import OpenVINORuntime
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.typed_onnx import typed
 from livesr.live.unknown_light import unknown_light
@@ -86,7 +87,7 @@ def test_an_engine_draws_the_structures_and_tells_how_much_light_is_unknown(
     assert images.shape == (4, SIDE, SIDE)
     assert engine.output_shape((SIDE, SIDE)) == drawn.shape == (3, SIDE, SIDE)
     np.testing.assert_allclose(drawn, images[:3], atol=2e-3)  # weights are stored as FP16
-    blocks = images.reshape(4, SIDE // 4, 4, SIDE // 4, 4).mean((2, 4))
+    blocks = images.reshape(4, SIDE // 2, 2, SIDE // 2, 2).mean((2, 4))
     total, unknown = blocks.sum(0), blocks[3]
     moments = [(unknown**2 * total).mean(), (total**3).mean()]
     np.testing.assert_allclose(features, moments, rtol=0.02)
@@ -154,6 +155,50 @@ def test_what_engines_said_of_features_before_is_read_over(
         section = document[kind.__name__.lower()] if kind is Weights else {}
         kind.model_validate({**section, old: {}})
         assert f"{old} is read over" in caplog.text
+
+
+def test_what_only_tells_is_not_the_last_that_draws(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    import onnx
+
+    from livesr.export.quantise import quantise_engine
+
+    folder = tmp_path / "engine"
+    shutil.copytree(engine.folder, folder)
+    blocks = np.stack([frames(), frames() * np.float32(2)])
+    truths = np.stack([run(engine, block)[0] for block in blocks])
+    quantise_engine(folder, blocks, (blocks, truths), "noise", max_loss=2, threads=1)
+    model = onnx.load_model_from_string(load_engine(folder).read_int8())
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    integers = {n.name for n in convolutions if made_by.get(n.input[0]) == "DequantizeLinear"}
+    assert "network.tail.0" in integers
+    assert not integers & {"network.head.0", "network.out", "amounts"}
+    _, exact = run(engine, frames())
+    _, in_int8 = run(load_engine(folder), frames(), precision="int8")
+    assert unknown_light(in_int8) == pytest.approx(unknown_light(exact), abs=0.05)
+
+
+def test_shares_of_the_light_need_no_convolution_in_f32(engine: Engine) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU does not multiply bf16")
+    settings = ComputeConfig(backend="openvino", precision="bf16", tile="off")
+    with OpenVINORuntime().open(engine, (SIDE, SIDE), settings) as session:
+        compiled = session._request.get_compiled_model().get_runtime_model()
+        layers = [op.get_rt_info() for op in compiled.get_ordered_ops()]
+        kinds = {
+            kind: {
+                layer["runtimePrecision"].astype(str)
+                for layer in layers
+                if layer["layerType"].astype(str) == kind
+            }
+            for kind in ("Convolution", "Softmax")
+        }
+        session.input[...] = frames()
+        drawn, exact = session.infer().copy(), run(engine, frames())[0]
+    assert kinds == {"Convolution": {"bf16"}, "Softmax": {"f32"}}
+    assert np.corrcoef(drawn.ravel(), exact.ravel())[0, 1] > 0.999
 
 
 def test_frames_on_the_device_are_told_alike(engine: Engine) -> None:

@@ -112,7 +112,7 @@ def export_onnx(
     """
     network = copy.deepcopy(network).cpu().float().eval()
     stored = copy.deepcopy(network).half().float() if fp16_weights else network
-    model = _Translation(stored, window, fp16_weights).model(8 * multiple_of)
+    model = _Translation(stored, window, fp16_weights).model(2 * multiple_of)
     onnx.checker.check_model(model, full_check=True)
     if foreign := unsupported_ops(model):
         raise ExportError(

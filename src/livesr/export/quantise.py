@@ -4,7 +4,7 @@ Owns the choice of what is quantised, the calibration and the proof. NNCF does t
 Trains nothing.
 
 Only the inputs and kernels of 3x3 and larger convolutions become integers: they are nearly all of
-the work. The last one and what follows stay FP32, as everywhere. The first stays in floating point
+the work. The last one stays in floating point, as everywhere. The first stays in floating point
 too, because frames have a wider range than 255 steps: in integers it cost most of what was lost. So
 do attention's two small convolutions, activations and skips, which runtimes fuse into the
 convolutions before them: with integers inside the GELU OpenVINO took 41 ms of one core instead of

@@ -194,7 +194,7 @@ def _features(n: int) -> list[dict[str, Any]]:
     return [
         {
             "id": FEATURES_OUTPUT,
-            "description": "Means of u^2 t and t^3, u light of no known structure, t all light.",
+            "description": "Means over blocks of u^2 t and t^3; u is unknown light, t all light.",
             "axes": [
                 {"type": "batch", "size": 1},
                 {"type": "channel", "id": "channel", "channel_names": names},

@@ -23,12 +23,12 @@ def unknown_light(features: NDArray[np.float32] | None) -> float | None:
     """Return the share of unknown light where the frame is bright, sqrt(sum u^2 t / sum t^3).
 
     Squares of u, and t as a weight, let a bright structure count more than the little that every
-    pixel gives away. None where the network does not tell, or tells no number.
+    place gives away. None where the network does not tell, or tells no number.
 
     Parameters
     ----------
-    features : (2,) means over the frame of u^2 t and of t^3, u the unknown light and t all that is
-        predicted, in x
+    features : (2,) means over blocks of 2 x 2 pixels of u^2 t and of t^3, u the unknown light of a
+        block and t all that is predicted there, in x
     """
     if features is None or len(features) != MOMENTS or not np.isfinite(features).all():
         return None

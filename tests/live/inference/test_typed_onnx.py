@@ -82,7 +82,7 @@ def check_types(graph: onnx.GraphProto, before: int) -> None:
     No node mixes types.
     """
     types, constants = types_of(graph), {t.name for t in graph.initializer}
-    held = held_in_f32(graph.node)
+    held = held_in_f32(graph)
     for i, node in enumerate(graph.node):
         if node.op_type == "Conv":
             assert node.input[1] in constants

@@ -245,7 +245,7 @@ class Weights(Model):
 
     Attributes
     ----------
-    features : numbers of the second output of both, means over the frame
+    features : numbers of the second output of both, means over blocks of the frame
         (`livesr.live.unknown_light`); 0 without one
     """
 

@@ -105,9 +105,10 @@ class OpenVINOSession(PaddedSession):
     -----
     In bf16 activations and weights are rounded to 8 bits of mantissa and summed in f32. In int8 the
     convolutions named in the file multiply integers, and what lies between them is bf16 or f32, as
-    the CPU has it. The last convolution and what follows it stay in f32. It reads the input block
-    and fills the output in place: nothing is copied or allocated per frame. Nothing is cached on
-    disk: compiling the light network takes half a second.
+    the CPU has it. What follows the last convolution stays in f32, and so does that itself, unless
+    a softmax makes shares of what it gives. It reads the input block and fills the output in place:
+    nothing is copied or allocated per frame. Nothing is cached on disk: compiling the light network
+    takes half a second.
     """
 
     name = OpenVINORuntime.name
@@ -190,8 +191,8 @@ def _keep_last_convolution_f32(core: Any, model: Any) -> Any:
     convolution itself is a run-time attribute that Python can set only in the serialised network.
 
     One whose result a softmax turns into shares of the light needs none: in f32 it took 9 % of an
-    int8 inference of the light engine, and changed no digit of its mean PCC on 520 composites of
-    real images, 0.7731.
+    int8 inference of the light engine, and its mean PCC on 520 composites of real images is the
+    same to four digits.
     """
     import openvino
 

@@ -82,8 +82,9 @@ class InferenceSession(ABC):
     name : of the runtime that runs it, as in `BACKENDS`
     version : of the library that computes; empty where it does not say
     precision : what it computes in, one of `PRECISIONS`; the last convolution and what follows stay
-        in f32. "int8" takes the engine's file with Q/DQ nodes: what lies between the integers is
-        bf16 or f16 where the device has it, else f32
+        in f32, on OpenVINO not the convolution itself where a softmax follows. "int8" takes the
+        engine's file with Q/DQ nodes: what lies between the integers is bf16 or f16 where the
+        device has it, else f32
     device : what it runs on, in words
     compiled : when what it runs was compiled, None if nothing is
     tile : side of the tiles that it sees a frame in, pixels; None if it takes frames as a whole

@@ -264,7 +264,8 @@ def _allow(trt: Any, config: Any, network: Any, precision: str) -> None:
 def _last_drawing(trt: Any, network: Any, layers: list[Any]) -> int:
     """Return the place of the last convolution from which the first output follows, 0 without."""
     wanted = {network.get_output(0).name}
-    for i, layer in reversed(list(enumerate(layers))):
+    for i in reversed(range(len(layers))):
+        layer = layers[i]
         if any(layer.get_output(k).name in wanted for k in range(layer.num_outputs)):
             if layer.type == trt.LayerType.CONVOLUTION:
                 return i

@@ -45,9 +45,9 @@ SHIPPED = frozenset({
     # imcsr-ccp-mt-er/model.onnx
     "4cd9368c63113dd6e78006b28232ca0b94f964b8dd06a4b72475084d46dc4827",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "299717a5139a873538ca03c729540329af222e114e2f625a0d0ef19e50ec362b",
+    "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
     # imcsr-mt-er-lyso-light/model.onnx
-    "a70813e597c7aee79c58bae0e440cc31531ad3920daadd84a467e3505fecb8c4",
+    "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
     # imcsr-mt-er-lyso/model.onnx
     "8be672afae969a85ab2dec67929e4077f4bfc750d37d185dc2ab38cae29acbb6",
 })  # fmt: skip

@@ -257,12 +257,12 @@ class KnownLight(nn.Module):  # type: ignore[misc]
     network : with `unknown`
     """
 
-    BLOCK = 4  # pixels along y and x
+    BLOCK = 2  # pixels along y and x
 
     def __init__(self, network: IMCSR) -> None:
         super().__init__()
         self.network = network
-        # Means over blocks of the unknown light, and of all: one operation for what takes eight.
+        # Means over blocks of the unknown light, and of all that is predicted, in one operation.
         inputs, side = network.channels, self.BLOCK
         self.amounts = nn.Conv2d(inputs, 2, side, stride=side, bias=False)
         nn.init.constant_(self.amounts.weight, 1 / side**2)
@@ -270,7 +270,7 @@ class KnownLight(nn.Module):  # type: ignore[misc]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return the structures (n, c, y, x), and two numbers (n, 2, 1, 1): the means over blocks
-        of 4 x 4 pixels of u^2 t and of t^3, u the unknown light of a block and t all that is
+        of 2 x 2 pixels of u^2 t and of t^3, u the unknown light of a block and t all that is
         predicted there.
         """
         images = self.network(frames)
