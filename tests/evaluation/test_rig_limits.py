@@ -70,7 +70,7 @@ def words(store: Path) -> list[str]:
 
 
 def said(store: Path) -> str:
-    return " ".join(warning for line in pictures(store) for warning in line["warnings"])
+    return " ".join(warning for line in pictures(store) for warning in line.get("warnings", []))
 
 
 def pictures(store: Path) -> list[Any]:
@@ -164,8 +164,10 @@ def test_a_run_counts_once(cells: list[Path], rig: Path, tmp_path: Path) -> None
         rig_limits(fields, load_rig(rig), 0.2)
 
 
-def test_a_store_without_predictions_is_refused(cells: list[Path], tmp_path: Path) -> None:
-    raw = store_input(RecordedStore(cells[0]), engine="none")
+def test_a_store_without_predictions_is_refused(
+    cells: list[Path], rig: Path, tmp_path: Path
+) -> None:
+    raw = store_input(RecordedStore(cells[0]), rig=load_rig(rig).with_engine(None))
     store = Path(process(raw, tmp_path / "plain.ome.zarr")["store"])
     with pytest.raises(StoreError, match="imcsr-mt-er-lyso-light"):
         fields_of(RecordedStore(store))

@@ -91,8 +91,8 @@ ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 
 
 _MAX_GROUP = 10_000  # raw frames of one time point
-_OWN_FILES = ("rig.yaml", "error_bars.yaml", "limits.yaml")
 _MAX_NA = 2.0  # without the index of the immersion; solid ones reach it
+_OWN_FILES = ("rig.yaml", "error_bars.yaml", "limits.yaml")
 
 
 class Model(BaseModel):

@@ -71,6 +71,14 @@ class ChannelLimits(Model):
             f" (its own recordings: {self.fields} fields, {self.frames} frames, {of})"
         )
 
+    @property
+    def rule(self) -> str:
+        """What follows from it, for people."""
+        return (
+            f"A frame with more than {self.unknown_light:.2%} light of no known structure is to be"
+            f" checked, {self.sentence}."
+        )
+
     def why_not(self, channel: str, now: TakenWith) -> str:
         """Return why they do not hold for frames of a channel; "" if they do."""
         if not (differs := self.taken_with.differs(now)):

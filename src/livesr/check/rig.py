@@ -229,11 +229,7 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
         if why_not := limits.why_not(name, now):
             yield found("warning", "limits", place, why_not, "Record cells in order anew.")
         else:
-            says = (
-                f"Unusual is {limits.unknown_light:.2%} light of no known structure,"
-                f" {limits.sentence}."
-            )
-            yield found("note", "limits", place, says, _AGAIN)
+            yield found("note", "limits", place, limits.rule, _AGAIN)
 
 
 def _tried(

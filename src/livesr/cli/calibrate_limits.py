@@ -62,12 +62,7 @@ def calibrate_limits(
     fields = [field for store in stores for field in fields_of(RecordedStore(store))]
     found = rig_limits(fields, config, false_alarms)
     for name, limits in found.items():
-        out.print(
-            escape(
-                f"{name or 'default'}: unusual is {limits.unknown_light:.2%} light of no known"
-                f" structure, {limits.sentence}."
-            )
-        )
+        out.print(escape(f"{name or 'default'}: {limits.rule}"))
     file = config.folder / FILE
     if not dry_run:
         before = load_rig_limits(file).channels if file.is_file() else {}
