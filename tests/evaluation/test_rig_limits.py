@@ -141,6 +141,9 @@ def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:
     of(TAKEN).save(file)
     (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
     assert "measured with other 1 (0123456789ab), not imcsr-mt-er-lyso-light 0.3" in finding.says
+    RigLimits(channels={"561": of(TAKEN).channels["488"]}).save(file)
+    (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
+    assert (finding.level, "'561'" in finding.says) == ("warning", True)
     file.write_text("channels: {'488': {unknown_light: -1}}", encoding="utf-8")
     (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
     assert (finding.level, "limits.yaml" in finding.says) == ("error", True)
