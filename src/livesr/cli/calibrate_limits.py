@@ -13,6 +13,8 @@ from rich.markup import escape
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
+_SHOWN = 3  # fields
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -63,6 +65,9 @@ def calibrate_limits(
     found = rig_limits(fields, config, false_alarms)
     for name, limits in found.items():
         out.print(escape(f"{name or 'default'}: {limits.rule}"))
+        of = sorted((f for f in fields if f.channel == name), key=lambda f: -f.unknown_light)
+        highest = ", ".join(f"{f.unknown_light:.2%} {f.store} p{f.position}" for f in of[:_SHOWN])
+        out.print(escape(f"Highest: {highest}. Look whether these are in order: they set it."))
     file = config.folder / FILE
     if not dry_run:
         before = load_rig_limits(file).channels if file.is_file() else {}
