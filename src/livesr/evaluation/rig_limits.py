@@ -53,9 +53,15 @@ def fields_of(store: RecordedStore) -> list[Field]:
     EngineError
         If its engine is not on this computer.
     """
+    pixels_nm = {
+        image.channel: image.scale["x"] * 1e3
+        for image in store.images.values()
+        if image.kind == "sr"
+    }
     told: dict[tuple[int, str], dict[int, list[float]]] = {}
     for (stream, _), line in sorted(store.pictures("sr").items()):
-        if (unknown := line.get("unknown_light")) is not None:
+        unknown = line.get("unknown_light")
+        if unknown is not None and stream.channel in pixels_nm:
             planes = told.setdefault((stream.position, stream.channel), {})
             planes.setdefault(stream.z, []).append(unknown)
     if not told:
@@ -64,11 +70,6 @@ def fields_of(store: RecordedStore) -> list[Field]:
             " 'livesr process' it, with an engine that does, as imcsr-mt-er-lyso-light 0.3."
         )
     rig = recorded_rig(store)
-    pixels_nm = {
-        image.channel: image.scale["x"] * 1e3
-        for image in store.images.values()
-        if image.kind == "sr"
-    }
     return [
         Field(
             store.path.name,
