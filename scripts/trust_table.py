@@ -171,7 +171,7 @@ def simulated(engine: Engine, n: int, threads: int) -> Iterator[tuple[str, Seen]
 
 def composites(data: Path, n: int, seed: int) -> Iterator[tuple[str, dict[str, Picture]]]:
     """Yield `n` composites of every case: its name, and its pictures by their structure."""
-    tiles = {name: [_tiles(data, one) for one in files] for name, files in FILES.items()}
+    tiles = {name: [tiles_of(data, one) for one in files] for name, files in FILES.items()}
     rng, names = np.random.default_rng(seed), ("Microtubules", "ER", "Lysosomes")
 
     def draw(name: str, i: int) -> Picture:
@@ -196,7 +196,8 @@ def composites(data: Path, n: int, seed: int) -> Iterator[tuple[str, dict[str, P
             yield f"{intruder} alone", {intruder: other}
 
 
-def _tiles(data: Path, pattern: str) -> list[Picture]:
+def tiles_of(data: Path, pattern: str) -> list[Picture]:
+    """Cut images into tiles, each scaled to its percentiles."""
     found = []
     for image in images(data, (pattern,)).values():
         if image.shape[0] < _PX:

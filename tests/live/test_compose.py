@@ -6,10 +6,17 @@ import pytest
 
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import Quality
+from livesr.base.rig_limits import ChannelLimits, TakenWith
 from livesr.base.timing import now_ns
 from livesr.evaluation.limits import fit_training_distribution
 from livesr.live.arrays import HOST
-from livesr.live.compose import MAX_RESIDUAL, Composer, noise_threshold, summation_residual
+from livesr.live.compose import (
+    MAX_RESIDUAL,
+    Composer,
+    highest,
+    noise_threshold,
+    summation_residual,
+)
 from livesr.live.inference.engine import Manifest
 from livesr.live.out_of_distribution import features
 
@@ -306,6 +313,31 @@ class TestWarnings:
         assert not usual.warnings
         assert "a structure that the engine does not know" in strange.warnings[0]
         assert strange.quality is Quality.CHECK
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_unknown_light_is_held_against_what_is_usual_on_the_rig(self, seed: int) -> None:
+        """A limit at the highest of a recording says nothing of it, a lower one does."""
+        values = np.random.default_rng(seed).uniform(0.01, 0.1, 12)
+
+        def named(limit: float) -> list[str]:
+            own = ChannelLimits(
+                unknown_light=limit,
+                false_alarms=0.05,
+                fields=19,
+                frames=190,
+                stores=["a", "b", "c"],
+                taken_with=TakenWith(engines=["test 1"], pixel_size_nm=30, resolution_nm=176),
+            )
+            engine = manifest(limits={"unknown_light": 0.5}, features=2)
+            composer, found = OnHost(engine, SHAPE, rig_limits=own), []
+            for value in values:
+                composer.features = np.array([value**2, 1], np.float32)
+                found += composer.compose(specimen(), window(frame(specimen()))).warnings
+            return found
+
+        assert not named(highest(values) * 1.0001)
+        said = named(highest(values) * 0.9999)
+        assert "on this rig (its own recordings: 19 fields, 190 frames, a and 2 more)" in said[0]
 
     def test_saturation(self) -> None:
         (warning,) = (

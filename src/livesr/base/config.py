@@ -92,6 +92,7 @@ ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 
 _MAX_GROUP = 10_000  # raw frames of one time point
 _MAX_NA = 2.0  # without the index of the immersion; solid ones reach it
+_OWN_FILES = ("rig.yaml", "error_bars.yaml", "limits.yaml")
 
 
 class Model(BaseModel):
@@ -779,7 +780,7 @@ class RigConfig(Model):
     def files(self) -> dict[str, Path]:
         """Everything that describes the rig and exists, by the name that a store keeps it under."""
         maps = {name: self.folder / name for name in self.corrections.maps().values()}
-        own = {name: self.folder / name for name in ("rig.yaml", "error_bars.yaml")}
+        own = {name: self.folder / name for name in _OWN_FILES}
         files = {**own, "rig.cfg": self.cfg_path, **maps}
         return {name: file for name, file in files.items() if file.is_file()}
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from livesr.base.config import RigConfig, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
+from livesr.base.rig_limits import FILE, load_rig_limits
 from livesr.check.finding import Finding, Found, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
 from livesr.modalities.registry import modalities_of, modality
@@ -23,6 +24,7 @@ from livesr.simulation.sequence import simulating_rig
 if TYPE_CHECKING:
     from livesr.live.inference.engine import Task
 
+_AGAIN = "Measure them again with 'livesr calibrate-limits' when optics, cells or stains change."
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
 
@@ -50,6 +52,7 @@ def check_rig(path: Path) -> list[Finding]:
         *(each for kind, _ in modalities_of(rig) for each in kind.check(rig, found)),
         *_corrections(rig, found),
         *_engines(rig, found),
+        *_limits(rig, found),
     ]
     if rig.cfg_path.is_file():
         cfg = Configuration(rig.cfg_path)
@@ -199,6 +202,34 @@ def _engines_of(rig: RigConfig, name: str, found: Found) -> Iterator[Finding]:
         advice = "Use an engine that was trained for this, or distrust it."
         for sentence in told:
             yield found("warning", "engine-fit", place, sentence, advice)
+
+
+def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
+    """Look at the limits beside the rig."""
+    from livesr.evaluation.rig_limits import taken_with
+
+    file = rig.folder / FILE
+    if not file.is_file():
+        return
+    try:
+        channels = load_rig_limits(file).channels
+    except ConfigError as e:
+        advice = "'livesr calibrate-limits' writes it."
+        yield found("error", "limits", "channels", str(e), advice)
+        return
+    for name, limits in channels.items():
+        place = f"channels.{name}"
+        try:
+            # Which pixels a run has is known when it begins.
+            now = taken_with(rig, name, limits.taken_with.pixel_size_nm)
+        except (ConfigError, EngineError) as e:
+            says = f"limits.yaml has limits of channel {name!r}: {e}"
+            yield found("warning", "limits", place, says, _AGAIN)
+            continue
+        if why_not := limits.why_not(name, now):
+            yield found("warning", "limits", place, why_not, "Record cells in order anew.")
+        else:
+            yield found("note", "limits", place, limits.rule, _AGAIN)
 
 
 def _tried(

@@ -27,6 +27,7 @@ from livesr.cli import (
     build,
     calibrate,
     calibrate_errors,
+    calibrate_limits,
     characterise,
     check,
     demo,
@@ -83,7 +84,7 @@ def _options(
 
 _PANELS = {
     "Start here": (demo, info),
-    "A rig": (new, check, characterise, calibrate, calibrate_errors, run),
+    "A rig": (new, check, characterise, calibrate, calibrate_errors, calibrate_limits, run),
     "While it runs": (view, gui, listen, keys),
     "Stores and recordings": (process, backfill, repair, export),
     "Engines": (train, limits, evaluate, quantise, build, engine, serve),

@@ -9,7 +9,7 @@ network and knows no queue or sink.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from livesr.base.error_bars import ErrorBars
 from livesr.base.frames import MixingRatio, MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import Quality, Verdict
+from livesr.base.rig_limits import ChannelLimits
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.engine import Manifest, TrainingDistribution
@@ -300,6 +301,7 @@ class Composer:
     spread_scale : standard deviations of the prediction in one of its views
     warnings : sentences that belong to every frame of the run
     error_bars : those of the engine on this rig, None where nothing was calibrated
+    rig_limits : what is usual on this rig, instead of what is on any; None where nobody measured it
 
     Notes
     -----
@@ -319,8 +321,9 @@ class Composer:
         spread_scale: float = 1.0,
         warnings: Sequence[str] = (),
         error_bars: ErrorBars | None = None,
+        rig_limits: ChannelLimits | None = None,
     ) -> None:
-        self._said = _Said(warnings)
+        self._said, self._rig_limits = _Said(warnings), rig_limits
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
         self._spread_scale, self.error_bars = spread_scale, error_bars
         self.audited: Mapping[str, float] = {}
@@ -363,9 +366,9 @@ class Composer:
         """
         centre = window.centre
         unknown = unknown_light(made.features)
-        following = self._streams.setdefault(centre.stream, _Following(self._manifest))
+        following = self._streams.setdefault(centre.stream, self._following())
         if window.provisional and not following.display:
-            following = _Following(self._manifest)  # shown with limits of its own, and forgotten
+            following = self._following()  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
             following.update(made, unknown)
         judgement = judged(self._evidence(made.light, following, centre))
@@ -389,6 +392,9 @@ class Composer:
             mixing=following.mixing_ratios(),
         )
 
+    def _following(self) -> _Following:
+        return _Following(self._manifest, self._rig_limits)
+
     def _numbers(self, label: str) -> dict[str, float]:
         """Return what the last audit says of a channel."""
         return {"audit_pcc": self.audited[label]} if label in self.audited else {}
@@ -410,6 +416,7 @@ class Composer:
             residual_limit=validated.max if validated else None,
             unlike=following.novel.on,
             unknown=following.unknown.on,
+            unknown_than=self._rig_limits.sentence if self._rig_limits else "",
             saturated=centre.saturated > 0,
             unresolved=quality.cause if quality and not quality.resolved else "",
             said=self._said.verdicts,
@@ -421,12 +428,13 @@ class _Following:
 
     __slots__ = ("_limits", "_mixing", "absent", "display", "novel", "unknown", "weak")
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, rig_limits: ChannelLimits | None = None) -> None:
         limits, names = manifest.limits, manifest.channel_names
+        usual = rig_limits.unknown_light if rig_limits else limits.unknown_light
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
         self.novel = _Alarm(1.0)
-        self.unknown = _Alarm(math.inf if limits.unknown_light is None else limits.unknown_light)
+        self.unknown = _Alarm(math.inf if usual is None else usual)
         self._mixing: list[Mixing] = mixings(limits.mixing, names)
         if self._mixing:
             weak = [limits.mixing[name].weak for name in names]
@@ -467,26 +475,35 @@ class _Alarm:
     The first frame decides, later ones move it slowly, so that nothing flickers.
     """
 
-    __slots__ = ("_below", "_limit", "_value", "on")
+    __slots__ = ("_below", "_limit", "on", "value")
 
     def __init__(self, limit: float, *, below: bool = False) -> None:
         self._limit, self._below = limit, below
-        self._value = math.nan
+        self.value = math.nan
         self.on = False
 
     def update(self, value: float | None) -> None:
         """Take in the number of the next frame; None tells nothing."""
         if value is None or math.isnan(value):
             return
-        self._value = (
-            value
-            if math.isnan(self._value)
-            else self._value + _FOLLOW_LIMITS * (value - self._value)
+        self.value = (
+            value if math.isnan(self.value) else self.value + _FOLLOW_LIMITS * (value - self.value)
         )
         if self._below:
-            self.on = self._value < self._limit / (_BACK if self.on else 1)
+            self.on = self.value < self._limit / (_BACK if self.on else 1)
         else:
-            self.on = self._value > self._limit * (_BACK if self.on else 1)
+            self.on = self.value > self._limit * (_BACK if self.on else 1)
+
+
+def highest(values: Iterable[float]) -> float:
+    """Return the highest that frames with these numbers, in their order, would be compared by with
+    a limit; NaN without any.
+    """
+    alarm, found = _Alarm(math.inf), math.nan
+    for value in values:
+        alarm.update(value)
+        found = alarm.value if math.isnan(found) else max(found, alarm.value)
+    return found
 
 
 class _Said:

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base import error_bars
+from livesr.base import error_bars, rig_limits
 from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
 from livesr.base.config import RigConfig
 from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels, SRFrame
 from livesr.base.geometry import Geometry
+from livesr.base.rig_limits import ChannelLimits, TakenWith, load_rig_limits
 from livesr.base.run_description import ChannelDescription
 from livesr.formats.layout import MEAN_METHOD
 from livesr.live.arrays import Arrays
@@ -88,6 +89,7 @@ class ChannelPath:
     `left_adu` is the level of a dark frame that the correction leaves.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
     what no engine can know of what the camera shows. `updates` are as of `Section`.
+    `rig_limits` are what is usual on this rig.
     """
 
     name: str
@@ -109,6 +111,7 @@ class ChannelPath:
     centred: bool = False
     left_adu: float = 0.0
     updates: tuple[int, ...] = ()
+    rig_limits: ChannelLimits | None = None
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
@@ -158,6 +161,7 @@ class ChannelPath:
             spread_scale=self.description.uncertainty.get("scale", 1.0),
             warnings=self.warnings,
             error_bars=self.description.error_bars,
+            rig_limits=self.rig_limits,
         )
 
     def even_edges(self, arrays: Arrays) -> EvenEdges | None:
@@ -317,7 +321,7 @@ def build_path(
     made = _with_networks(
         plain, engines, way.method, resolution_nm, compute, _groups(raw, plain), beside
     )
-    return _with_error_bars(made, rig, compute)
+    return _with_rig_limits(_with_error_bars(made, rig, compute), rig, resolution_nm)
 
 
 def _groups(raw: _Raw, path: ChannelPath) -> RawGroups | None:
@@ -482,7 +486,7 @@ def build_superposition(
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
     compute = _with_server(compute, rig)
     made = _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
-    return _with_error_bars(made, rig, compute)
+    return _with_rig_limits(_with_error_bars(made, rig, compute), rig, coarsest_nm)
 
 
 def _superposition(first: Reconstructor, weights: Sequence[float]) -> Superposition:
@@ -543,6 +547,26 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
         return replace(path, notes=(*path.notes, other))
     about = replace(path.description, error_bars=bars, limits_stored=compute.error_bars)
     return replace(path, description=about)
+
+
+def _with_rig_limits(path: ChannelPath, rig: RigConfig, resolution_nm: float) -> ChannelPath:
+    """Return the path with the limits that lie beside the rig, if they are of what it is now."""
+    file = rig.folder / rig_limits.FILE
+    if path.networks.engine is None or not file.is_file():
+        return path
+    now = TakenWith(
+        engines=list(map(str, path.networks.engines)),
+        pixel_size_nm=path.description.sr_pixel_size_um * 1e3,
+        resolution_nm=resolution_nm,
+    )
+    try:
+        limits = load_rig_limits(file).channels.get(path.name)
+    except ConfigError:
+        path.close()
+        raise
+    if limits and (why_not := limits.why_not(path.name, now)):
+        return replace(path, notes=(*path.notes, why_not))
+    return replace(path, rig_limits=limits)
 
 
 def _on_device(

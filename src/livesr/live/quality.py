@@ -46,6 +46,7 @@ class Evidence:
         validated
     unlike : whether its input is unlike the frames of training
     unknown : whether more of its light than is usual belongs to no structure that the engine knows
+    unknown_than : than what, where it is usual on this rig; "" where it is on any
     saturated : whether the camera saturates
     unresolved : why the measurement is widefield, "" if it is not
     said : what belongs to every frame of the run: optics, modality, replaced runtimes
@@ -58,6 +59,7 @@ class Evidence:
     residual_limit: float | None = math.inf
     unlike: bool = False
     unknown: bool = False
+    unknown_than: str = ""
     saturated: bool = False
     unresolved: str = ""
     said: tuple[Verdict, ...] = ()
@@ -137,8 +139,8 @@ FRAME_RULES: tuple[Rule, ...] = (
         CHECK,
         lambda e: e.unknown,
         lambda e: (
-            "There is light of a structure that the engine does not know: what it shows there may"
-            " be wrong."
+            "There is light of a structure that the engine does not know"
+            f"{e.unknown_than and f', {e.unknown_than}'}: what it shows there may be wrong."
         ),
     ),
     Rule(

@@ -17,8 +17,9 @@ from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.modalities.sim.simulation.rig import VirtualSIMCamera, find_camera
+from livesr.modalities.sim.simulation.rig import RawBank, VirtualSIMCamera, find_camera
 from livesr.optics.illumination import Pattern
+from livesr.optics.similarity import pcc
 
 RIGS = Path(__file__).parents[3] / "hardware_configs"
 SIZE, TIME_POINTS, RAW = 96, 4, 9
@@ -208,6 +209,26 @@ def test_what_the_bank_does_not_hold_is_refused(core, camera):
         core.setProperty("Camera", "PatternIndex", RAW)
     with pytest.raises(RuntimeError, match="not initialised"):
         _ = VirtualSIMCamera().bank
+
+
+def test_what_is_stained_is_what_shines():
+    rig = load_rig(RIGS / "virtual_sim")
+
+    def bank(**stained):
+        camera = dict(seed=4, photons=300, bleaching=0, interval_s=1, **stained)
+        return RawBank(rig, SIZE, 1, **camera)
+
+    usual = bank()
+    np.testing.assert_array_equal(
+        bank(visible=("microtubules", "er", "lysosomes")).frames, usual.frames
+    )
+    foreign = bank(visible=("mitochondria", "er", "lysosomes"))
+    truth = foreign.truth(0)
+    np.testing.assert_array_equal(truth["er"] > 0, usual.truth(0)["er"] > 0)  # the same cell
+    wide = foreign.frames[0].mean(0)
+    shown = sum(truth[name] for name in ("mitochondria", "er", "lysosomes"))
+    hidden = sum(usual.truth(0).values())
+    assert pcc(wide, shown[::2, ::2]) > pcc(wide, hidden[::2, ::2]) + 0.05
 
 
 def test_demo_rig_delivers_frames():

@@ -45,7 +45,7 @@ from livesr.modalities.sim.modality import pattern_of
 from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import KnowsTruth, find_virtual_camera
-from livesr.simulation.specimens import DEFAULT_STRUCTURES, Cell
+from livesr.simulation.specimens import DEFAULT_STRUCTURES, STRUCTURES, Cell
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,12 @@ class RawBank:
         return self._cell
 
     def _new_cell(self) -> Cell:
-        return Cell(self._microscope.object_shape, self._microscope.object_pixel_um, self._seed)
+        return Cell(
+            self._microscope.object_shape,
+            self._microscope.object_pixel_um,
+            self._seed,
+            {*DEFAULT_STRUCTURES, *self._visible},
+        )
 
 
 class VirtualSIMCamera(KnowsTruth):
@@ -192,7 +197,8 @@ class VirtualSIMCamera(KnowsTruth):
     SensorSize (pixels), Seed, TimePoints (length of the bank), Photons (photo-electrons of bright
     parts per raw frame), Bleaching (part lost per time point), SpecimenInterval_s, Dyes
     ("488:microtubules 561:er" for a dye that each channel of the rig excites alone,
-    "all:er+lysosomes" for one that excites several; without, every channel shows all structures).
+    "all:er+lysosomes" for one that excites several, "mitochondria+er" for what every channel shows;
+    without, microtubules, er and lysosomes).
     Later: PatternIndex, TimePoint (see the module), Channel (whose
     light is on, where there are dyes), and those of `VirtualCamera`.
 
@@ -402,18 +408,18 @@ def _sim_section(rig: RigConfig) -> SIMConfig:
 def _dyes(text: str) -> dict[str, tuple[str, ...]]:
     """Return the structures that each channel shows.
 
-    "488:microtubules 561:er", "mixed:microtubules+er" for several, or nothing.
+    "488:microtubules 561:er", "mixed:microtubules+er" for several, "mitochondria+er" for a rig of
+    one channel, or nothing.
     """
     if not text:
         return {"": DEFAULT_STRUCTURES}
-    named = (dye.partition(":") for dye in text.split())
+    named = (dye.rpartition(":") for dye in text.split())
     dyes: dict[str, tuple[str, ...]] = {
         channel: tuple(structures.split("+")) for channel, _, structures in named
     }
-    if unknown := {name for names in dyes.values() for name in names} - set(DEFAULT_STRUCTURES):
+    if unknown := {name for names in dyes.values() for name in names} - STRUCTURES.keys():
         raise ConfigError(
-            f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are"
-            f" {', '.join(DEFAULT_STRUCTURES)}."
+            f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are {', '.join(STRUCTURES)}."
         )
     return dyes
 

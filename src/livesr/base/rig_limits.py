@@ -1,0 +1,113 @@
+"""What is usual on one rig: beyond which numbers its frames are not like those that its user knows
+to be in order.
+
+Owns the limits that `livesr calibrate-limits` writes beside a rig, their file, and the sentences
+about them. How they are found is `livesr.evaluation.rig_limits`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field
+
+from livesr.base.config import Model, Positive, load_yaml, parse
+
+FILE = "limits.yaml"
+_ALIKE = 1e-3  # relative: a rig's calibration is rarely better
+_Count = Annotated[int, Field(ge=1)]
+
+
+class TakenWith(Model):
+    """What frames must have in common for their numbers to be compared."""
+
+    engines: Annotated[list[str], Field(max_length=8)]
+    """Id, version and the first digits of the hash of every one that a frame goes through."""
+    pixel_size_nm: Positive
+    """Of the predictions."""
+    resolution_nm: Positive
+    """What the objective resolves: wavelength / (2 NA)."""
+
+    def differs(self, other: TakenWith) -> str:
+        """Return the first thing that differs, of this one and of the other; "" if they agree."""
+        if self.engines != other.engines:
+            ours, theirs = (" and ".join(of.engines) or "no engine" for of in (self, other))
+            return f"{ours}, not {theirs}"
+        if not math.isclose(self.pixel_size_nm, other.pixel_size_nm, rel_tol=_ALIKE):
+            return f"pixels of {self.pixel_size_nm:.4g} nm, not {other.pixel_size_nm:.4g} nm"
+        if not math.isclose(self.resolution_nm, other.resolution_nm, rel_tol=_ALIKE):
+            return (
+                f"optics that resolve {self.resolution_nm:.4g} nm (wavelength / 2 NA), not"
+                f" {other.resolution_nm:.4g} nm"
+            )
+        return ""
+
+
+class ChannelLimits(Model):
+    """What is usual in one channel."""
+
+    unknown_light: Annotated[float, Field(gt=0, le=1.01)]
+    """Share of light of no known structure (`MulticolorFrame.unknown_light`)."""
+    false_alarms: Annotated[float, Field(gt=0, lt=1)]
+    """Share of fields in order that exceed it at some time, at most, on average."""
+    fields: _Count
+    """Independent fields that it was measured on."""
+    frames: _Count
+    """Frames of these fields; those of one are alike, and count once."""
+    stores: Annotated[list[str], Field(min_length=1)]
+    """Names of the recordings."""
+    taken_with: TakenWith
+
+    @property
+    def sentence(self) -> str:
+        """Whose limit it is, to go on a sentence with."""
+        first, *others = self.stores
+        of = f"{first} and {len(others)} more" if others else first
+        return (
+            f"more than all but {100 * self.false_alarms:.3g} % of fields in order have on this rig"
+            f" (its own recordings: {self.fields} fields, {self.frames} frames, {of})"
+        )
+
+    @property
+    def rule(self) -> str:
+        """What follows from it, for people."""
+        return (
+            f"A frame with more than {self.unknown_light:.2%} light of no known structure is to be"
+            f" checked, {self.sentence}."
+        )
+
+    def why_not(self, channel: str, now: TakenWith) -> str:
+        """Return why they do not hold for frames of a channel; "" if they do."""
+        if not (differs := self.taken_with.differs(now)):
+            return ""
+        return (
+            f"{FILE} was measured with {differs}, in channel {channel!r}: the engine's own limit"
+            " holds, that of any rig. Run 'livesr calibrate-limits' again."
+        )
+
+
+class RigLimits(Model):
+    """What is usual on a rig."""
+
+    channels: dict[str, ChannelLimits]
+    """By acquisition channel; a sum of channels has its own."""
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        head = "# What is usual on this rig, measured by 'livesr calibrate-limits'.\n"
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
+        path.write_text(head + text, encoding="utf-8")
+
+
+def load_rig_limits(path: Path) -> RigLimits:
+    """Read the file.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, with the first thing that is wrong.
+    """
+    return parse(RigLimits, load_yaml(path), str(path))

@@ -1,0 +1,229 @@
+"""A rig's own recordings in order become its limits, which later runs are held against."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from livesr import LiveSR, cli
+from livesr.base.compute import ComputeConfig
+from livesr.base.config import load_rig
+from livesr.base.errors import ConfigError, StoreError
+from livesr.base.quality import Quality
+from livesr.base.rig_limits import FILE, RigLimits, TakenWith, load_rig_limits
+from livesr.check.rig import check_rig
+from livesr.evaluation.rig_limits import Field, fields_of, rig_limits
+from livesr.formats.store import RecordedStore
+from livesr.live.inference.engine import load_engine
+from livesr.live.sources.plan import sim_sequence
+from livesr.store.process import process
+from livesr.store.raw_input import store_input
+from recorded_runs import RIGS
+from rigs import core_of
+
+IN_ORDER = "microtubules+er+lysosomes"
+WITH_MITOCHONDRIA = "mitochondria+er+lysosomes"
+UNKNOWN = "a structure that the engine does not know, more than all but 20 % of fields in order"
+
+
+def record(folder: Path, seed: int, rig: Path, stained: str = IN_ORDER) -> Path:
+    """One cell of the virtual rig, separated live."""
+    settings = {"SensorSize": 128, "TimePoints": 3, "Seed": seed, "Dyes": stained}
+    with core_of("virtual_sim", exposure_ms=1, **settings) as core:
+        plan, store = sim_sequence(3), folder / f"cell{seed}.ome.zarr"
+        session = LiveSR(
+            core, rig=load_rig(rig), plan=plan, store=store, policy="complete", threads=1
+        )
+        with session:
+            core.mda.run(plan)
+    return Path(session.report["store"])
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four cells in order, and one with mitochondria in the place of microtubules."""
+    folder = tmp_path_factory.mktemp("cells")
+    known = [record(folder, seed, RIGS / "virtual_sim") for seed in range(1000, 1004)]
+    return [*known, record(folder, 3001, RIGS / "virtual_sim", WITH_MITOCHONDRIA)]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Path:
+    folder = tmp_path / "rig"
+    shutil.copytree(RIGS / "virtual_sim", folder)
+    return folder
+
+
+def calibrate(stores: Sequence[Path], rig: Path, *options: str) -> int:
+    names = map(str, stores)
+    return cli._run(["calibrate-limits", *names, "--rig", str(rig), "--json", *options])
+
+
+def words(store: Path) -> list[str]:
+    return [line["judgement"]["word"] for line in pictures(store)]
+
+
+def said(store: Path) -> str:
+    return " ".join(warning for line in pictures(store) for warning in line.get("warnings", []))
+
+
+def pictures(store: Path) -> list[Any]:
+    return list(RecordedStore(store).pictures("sr").values())
+
+
+def again(store: Path, rig: Path, folder: Path) -> Path:
+    raw = store_input(RecordedStore(store), rig=load_rig(rig))
+    return Path(
+        process(raw, folder / f"again-{store.name}", compute=ComputeConfig(threads=1))["store"]
+    )
+
+
+def test_mitochondria_are_named_from_the_rigs_own_limit_on(
+    cells: list[Path], rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *known, foreign = cells
+    assert set(words(foreign)) == {Quality.GOOD}  # by the limit of any rig
+    assert calibrate(known, rig, "--false-alarms", "0.2") == 0
+    told = json.loads(capsys.readouterr().out)["channels"]["488"]
+    assert (told["fields"], told["frames"]) == (4, 12)
+    limits = load_rig_limits(rig / FILE).channels["488"]
+    assert limits.model_dump(mode="json") == told
+    any_rig = load_engine("imcsr-mt-er-lyso-light").manifest.limits.unknown_light
+    assert any_rig is not None
+    assert limits.unknown_light < any_rig / 2
+
+    (tmp_path / "runs").mkdir()
+    live = record(tmp_path / "runs", 3001, rig, WITH_MITOCHONDRIA)
+    assert set(words(live)) == {Quality.CHECK}
+    sentence = f"{UNKNOWN} have on this rig (its own recordings: 4 fields, 12 frames, cell1000"
+    assert sentence in said(live)
+    report = json.loads((live / "livesr" / "report.json").read_text(encoding="utf-8"))
+    assert any(sentence in warning for warning in report["warnings"])
+    assert set(words(again(foreign, rig, tmp_path))) == {Quality.CHECK}
+    # what a store has of its rig is enough to say the same later
+    kept = process(store_input(RecordedStore(live)), tmp_path / "kept.ome.zarr")
+    assert sentence in said(Path(kept["store"]))
+
+    for store in (record(tmp_path / "runs", 1005, rig), again(known[3], rig, tmp_path)):
+        assert set(words(store)) == {Quality.GOOD}
+    assert [found.code for found in check_rig(rig / "rig.yaml") if "limits" in found.code] == [
+        "limits"
+    ]
+
+
+def test_a_rig_that_changed_is_not_held_against_its_old_limit(
+    cells: list[Path], rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *known, foreign = cells
+    assert calibrate(known, rig, "--false-alarms", "0.2") == 0
+    change(rig, "emission_nm: 525", "emission_nm: 540")
+    assert calibrate(known, rig, "--false-alarms", "0.2") == 2
+    assert (
+        "optics that resolve 176.2 nm (wavelength / 2 NA), not 181.2 nm" in capsys.readouterr().out
+    )
+    store = again(foreign, rig, tmp_path)
+    assert UNKNOWN not in said(store)
+    report = (store / "livesr" / "report.json").read_text(encoding="utf-8")
+    assert "limits.yaml was measured with optics that resolve 176.2 nm" in report
+    (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
+    assert finding.level == "warning"
+    assert "not 181.2 nm" in finding.says
+
+
+def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:
+    file = rig / FILE
+    of(TAKEN).save(file)
+    (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
+    assert "measured with other 1 (0123456789ab), not imcsr-mt-er-lyso-light 0.3" in finding.says
+    RigLimits(channels={"561": of(TAKEN).channels["488"]}).save(file)
+    (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
+    assert (finding.level, "'561'" in finding.says) == ("warning", True)
+    file.write_text("channels: {'488': {unknown_light: -1}}", encoding="utf-8")
+    (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
+    assert (finding.level, "limits.yaml" in finding.says) == ("error", True)
+
+
+def test_few_fields_are_refused_with_how_many_it_takes(
+    cells: list[Path], rig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(cells[:4], rig) == 2
+    refused = " ".join(capsys.readouterr().out.split())
+    assert "4 fields with 12 frames in all came of channel '488'" in refused
+    assert "takes 19" in refused
+    assert "--false-alarms 0.20" in refused
+    assert not (rig / FILE).exists()
+
+
+def test_a_run_counts_once(cells: list[Path], rig: Path, tmp_path: Path) -> None:
+    copy = again(cells[0], rig, tmp_path)
+    fields = [field for store in (*cells[:4], copy) for field in fields_of(RecordedStore(store))]
+    with pytest.raises(ConfigError, match="are of one run"):
+        rig_limits(fields, load_rig(rig), 0.2)
+
+
+def test_a_store_without_predictions_is_refused(
+    cells: list[Path], rig: Path, tmp_path: Path
+) -> None:
+    raw = store_input(RecordedStore(cells[0]), rig=load_rig(rig).with_engine(None))
+    store = Path(process(raw, tmp_path / "plain.ome.zarr")["store"])
+    with pytest.raises(StoreError, match="imcsr-mt-er-lyso-light"):
+        fields_of(RecordedStore(store))
+
+
+TAKEN = TakenWith(
+    engines=["other 1 (0123456789ab)"], pixel_size_nm=32.5, resolution_nm=525 / (2 * 1.49)
+)
+
+
+def of(taken_with: TakenWith) -> RigLimits:
+    return RigLimits.model_validate(
+        {
+            "channels": {
+                "488": {
+                    "unknown_light": 0.03,
+                    "false_alarms": 0.05,
+                    "fields": 19,
+                    "frames": 19,
+                    "stores": ["a"],
+                    "taken_with": taken_with,
+                }
+            }
+        }
+    )
+
+
+@pytest.mark.parametrize(("n", "share"), [(4, 0.2), (19, 0.05), (99, 0.05), (40, 0.1)])
+def test_of_exchangeable_fields_each_is_above_as_seldom_as_was_asked(n: int, share: float) -> None:
+    """Leaving out each of n + 1 in turn, exactly: no draw, no tolerance."""
+    rig = load_rig(RIGS / "virtual_sim")
+    engine = str(load_engine("imcsr-mt-er-lyso-light"))
+    taken = TAKEN.model_copy(update={"engines": [engine]})
+    values = [0.02 + 0.001 * i for i in range(n + 1)]
+    fields = [Field(f"{i}", f"{i}", 0, "488", taken, 3, v) for i, v in enumerate(values)]
+    above = [
+        left_out.unknown_light
+        > rig_limits([f for f in fields if f is not left_out], rig, share)["488"].unknown_light
+        for left_out in fields
+    ]
+    assert 0 < sum(above) <= share * (n + 1) + 1e-9
+
+
+def test_limits_of_another_channel_stay(cells: list[Path], rig: Path) -> None:
+    other = of(TAKEN).channels["488"]
+    RigLimits(channels={"561": other}).save(rig / FILE)
+    assert calibrate(cells[:4], rig, "--false-alarms", "0.2") == 0
+    found = load_rig_limits(rig / FILE).channels
+    assert (set(found), found["561"]) == ({"488", "561"}, other)
+    assert "561" in yaml.safe_load((rig / FILE).read_text(encoding="utf-8"))["channels"]
+
+
+def change(rig: Path, old: str, new: str) -> None:
+    text = (rig / "rig.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (rig / "rig.yaml").write_text(text.replace(old, new), encoding="utf-8")
