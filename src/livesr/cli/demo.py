@@ -58,21 +58,26 @@ def demo(
 ) -> None:
     """Watch a simulated cell being separated into microtubules, ER and lysosomes.
 
+    Another engine gets a cell with what it separates: pits, mitochondria.
+
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
     from livesr.cli.completion import completed, seconds_of
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
-    from livesr.cli.score import TruthScore, require_truth
+    from livesr.cli.score import TruthScore, require_truth, stained_for
     from livesr.cli.session import Request, acquire, load_core, settings_of
     from livesr.cli.view import RunPreview
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
+    from livesr.simulation.specimens import DEFAULT_STRUCTURES
 
     after, complete_s = command_of(on_finish, on_finish_timeout), seconds_of(complete)
     out = console(quiet=as_json)
     rig = load_rig(simulating_rig())
+    chosen = rig.with_engine(engine) if engine else rig
+    stained = stained_for(chosen) or DEFAULT_STRUCTURES
     kind = modality(rig.modality)
     score = TruthScore(frames, kind.picture)
     page = RunPreview(view, out)
@@ -95,10 +100,15 @@ def demo(
         page=page,
         progress_lines=lines,
         on_frame=score.keep,
-        properties={"Seed": str(seed), "SensorSize": str(size), "TimePoints": str(min(frames, 40))},
+        properties={
+            "Seed": str(seed),
+            "SensorSize": str(size),
+            "TimePoints": str(min(frames, 40)),
+            "Dyes": "+".join(stained),
+        },
     )
     if picture:
-        require_truth(rig.with_engine(engine) if engine else rig)
+        require_truth(chosen)
     with page:
         with after.also_of_a_failed_start(out):
             with out.status(f"Simulating a living cell under a {kind.title} microscope"):

@@ -255,7 +255,7 @@ def _conditions(name: Conditions, engine: str) -> Domain:
     from livesr.base.errors import UsageError
     from livesr.live.inference.engine import load_engine
     from livesr.simulation.domain import CALIBRATED, SNR, Domain
-    from livesr.simulation.specimens import STRUCTURES
+    from livesr.simulation.specimens import simulated
 
     domain = {"calibrated": CALIBRATED, "full": Domain(), **SNR}[name]
     manifest = load_engine(engine).manifest
@@ -265,8 +265,8 @@ def _conditions(name: Conditions, engine: str) -> Domain:
             " that separate. Give --data a folder of pairs, such as a training run's"
             " pairs-validation."
         )
-    wanted = tuple(label.casefold() for label in manifest.channel_names)
-    if set(wanted) <= set(domain.structures) or not set(wanted) <= STRUCTURES.keys():
+    wanted = simulated(manifest.channel_names)
+    if set(wanted) <= set(domain.structures):
         return domain
     return domain.model_copy(update={"structures": wanted})
 

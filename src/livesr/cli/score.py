@@ -21,21 +21,30 @@ if TYPE_CHECKING:
 
 _KEPT = 8
 _MARGIN = 1 / 12  # a reconstruction fades towards the edges: score what lies inside
-# What the virtual rig calls the structures, by the names that engines use.
-STRUCTURES = {"Microtubules": "microtubules", "ER": "er", "Lysosomes": "lysosomes"}
+
+
+def stained_for(rig: RigConfig) -> tuple[str, ...]:
+    """Return the structures that the rig's engines separate, as the virtual rig calls them.
+
+    () if there is none, or one that the virtual rig cannot show.
+    """
+    from livesr.live.inference.engine import load_engine
+    from livesr.simulation.specimens import simulated
+
+    engines = [channel.separate for channel in rig.channels.values() if channel.separate]
+    return simulated(n for engine in engines for n in load_engine(engine).manifest.channel_names)
 
 
 def require_truth(rig: RigConfig) -> None:
     """Raise ConfigError unless the virtual rig knows the truth of everything that the rig's engines
     separate.
     """
-    from livesr.live.inference.engine import load_engine
+    from livesr.simulation.specimens import STRUCTURES
 
-    engines = [channel.separate for channel in rig.channels.values() if channel.separate]
-    names = [name for engine in engines for name in load_engine(engine).manifest.channel_names]
-    if not names or not STRUCTURES.keys() >= set(names):
+    if not stained_for(rig):
+        engines = [channel.separate for channel in rig.channels.values() if channel.separate]
         raise ConfigError(
-            f"The virtual rig has no truth for {', '.join(names) or 'a run without engine'}; it"
+            f"The virtual rig has no truth for {', '.join(engines) or 'a run without engine'}; it"
             f" knows {', '.join(STRUCTURES)}. Leave --picture out, or choose another engine."
         )
 
@@ -72,7 +81,7 @@ class TruthScore:
         scores: dict[str, list[tuple[float, ...]]] = {}
         for frame, truths in self._with_truth(core):
             for label, prediction in zip(labels, frame.channels, strict=True):
-                if (truth := truths.get(STRUCTURES.get(label, ""))) is None:
+                if (truth := truths.get(label.casefold())) is None:
                     continue
                 s = score(_inner(prediction), _inner(truth))
                 as_input = score(_inner(frame.source.image), _inner(truth))
@@ -107,7 +116,7 @@ class TruthScore:
         frame, truths = list(self._with_truth(core))[len(self._kept) // 2]
         colors = dict(zip(channel["labels"], channel["colors"], strict=True))
         cut = _centre(frame.channels.shape[1:], crop)
-        truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(
+        truth = np.stack([np.clip(truths[n.casefold()], 0, 65535) for n in colors]).astype(
             np.uint16
         )
         views = [

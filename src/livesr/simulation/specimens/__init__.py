@@ -5,7 +5,7 @@ what is in focus and `render_haze` the rest. Lengths in um, times in s, images f
 """
 
 from livesr.simulation.specimens.actin import Actin, ActinParameters
-from livesr.simulation.specimens.cell import DEFAULT_STRUCTURES, STRUCTURES, Cell
+from livesr.simulation.specimens.cell import DEFAULT_STRUCTURES, STRUCTURES, Cell, simulated
 from livesr.simulation.specimens.lysosomes import LysosomeParameters, Lysosomes
 from livesr.simulation.specimens.microtubules import MicrotubuleParameters, Microtubules
 from livesr.simulation.specimens.mitochondria import Mitochondria, MitochondriaParameters
@@ -33,4 +33,5 @@ __all__ = [
     "ReticulumParameters",
     "Structure",
     "StructureParameters",
+    "simulated",
 ]

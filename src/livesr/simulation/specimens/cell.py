@@ -40,6 +40,12 @@ Add new ones at the end, so that the seeds of the others stay the same.
 DEFAULT_STRUCTURES = ("microtubules", "er", "lysosomes")
 
 
+def simulated(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the names in `STRUCTURES` of an engine's channels; () unless all can be simulated."""
+    names = tuple(label.casefold() for label in labels)
+    return names if STRUCTURES.keys() >= set(names) else ()
+
+
 class Cell:
     """A moving cell, seen through one field.
 
