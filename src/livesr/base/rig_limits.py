@@ -15,6 +15,8 @@ import yaml
 from pydantic import Field
 
 from livesr.base.config import Model, Positive, load_yaml, parse
+from livesr.base.errors import ConfigError
+from livesr.base.rig_file import write
 
 FILE = "limits.yaml"
 _ALIKE = 1e-3  # relative: a rig's calibration is rarely better
@@ -96,10 +98,10 @@ class RigLimits(Model):
     """By acquisition channel; a sum of channels has its own."""
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file; raises ConfigError if it cannot be written."""
         head = "# What is usual on this rig, measured by 'livesr calibrate-limits'.\n"
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
-        path.write_text(head + text, encoding="utf-8")
+        write(path, head + text)
 
 
 def load_rig_limits(path: Path) -> RigLimits:
@@ -110,4 +112,9 @@ def load_rig_limits(path: Path) -> RigLimits:
     ConfigError
         If it is none, with the first thing that is wrong.
     """
-    return parse(RigLimits, load_yaml(path), str(path))
+    try:
+        return parse(RigLimits, load_yaml(path), str(path))
+    except ConfigError as e:
+        raise ConfigError(
+            f"{e} Mend it, or remove it and run 'livesr calibrate-limits' again."
+        ) from e
