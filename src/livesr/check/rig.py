@@ -227,7 +227,8 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
             yield found("warning", "limits", place, says, advice)
             continue
         if why_not := limits.why_not(name, now):
-            yield found("warning", "limits", place, why_not, "Record cells in order anew.")
+            advice = "Recordings of before: 'livesr process' them with --rig first."
+            yield found("warning", "limits", place, why_not, advice)
         else:
             yield found("note", "limits", place, limits.rule, _AGAIN)
 

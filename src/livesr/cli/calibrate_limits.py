@@ -49,8 +49,8 @@ def calibrate_limits(
     """Find how much light of no known structure is usual on this rig, and write it beside the rig.
 
     From then on a frame with more is to be checked, instead of one with more than simulated frames
-    of any rig have: the limit is lower, and tells far more of the structures that the engine does
-    not know. Record what holds the labelled structures alone, each cell once.
+    of any rig have: the limit is lower as a rule, and tells far more of the structures that the
+    engine does not know. Record what holds the labelled structures alone, each cell once.
 
     [dim]Example:[/] livesr calibrate-limits cell-*.ome.zarr --rig my_rig
     """
