@@ -198,3 +198,13 @@ def test_panel_spreads_many_pictures_over_two_rows_and_refuses_missing_labels():
     assert wide.height < tall.height
     with pytest.raises(ValueError, match="2 images came with 1 labels"):
         panel([tile] * 2, [label], 0.1)
+
+
+def test_panel_leaves_a_place_empty():
+    tile, label = np.full((10, 20), 255, np.uint8), PanelLabel("Channel", "ground truth")
+    full = np.asarray(panel([tile] * 4, [label] * 4, 0.1, columns=2))
+    gap = np.asarray(panel([tile, None, tile, tile], [label, None, label, label], 0.1, columns=2))
+    assert gap.shape == full.shape
+    half = full.shape[0] // 2, full.shape[1] // 2
+    assert len(np.unique(gap[: half[0], half[1] + 20 :])) <= 3, "background alone"
+    assert np.array_equal(gap[half[0] :], full[half[0] :])

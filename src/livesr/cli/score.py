@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
 _KEPT = 8
+_COLUMNS = 3  # of the picture
 _MARGIN = 1 / 12  # a reconstruction fades towards the edges: score what lies inside
 
 
@@ -128,11 +129,11 @@ class TruthScore:
         ]
         measured = np.clip(frame.source.image + 1000, 0, 65535).astype(np.uint16)
         low, high = np.percentile(measured[cut], (1, 99.8))
-        images = [
+        images: list[NDArray[np.uint8] | None] = [
             grayscale(measured[cut], (low, high)),
             composite(np.ascontiguousarray(frame.channels[:, *cut]), views),
         ]
-        labels = [
+        labels: list[PanelLabel | None] = [
             PanelLabel(self._measurement, "measurement"),
             PanelLabel("Separated", "prediction"),
         ]
@@ -145,8 +146,10 @@ class TruthScore:
             for i, (name, color) in enumerate(colors.items()):
                 images.append(composite(np.ascontiguousarray(stack[i : i + 1, *cut]), [shown[i]]))
                 labels.append(PanelLabel(name, kind, color))  # type: ignore[arg-type]
+            images += [None] * (-len(colors) % _COLUMNS)
+            labels += [None] * (-len(colors) % _COLUMNS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        panel(images, labels, channel["pixel_size_um"], columns=3, tile=320).save(path)
+        panel(images, labels, channel["pixel_size_um"], columns=_COLUMNS, tile=320).save(path)
 
     def _with_truth(
         self, core: CMMCorePlus

@@ -337,8 +337,8 @@ _KIND_COLORS = {"measurement": "#56b4e9", "prediction": "#f0a830", "ground truth
 
 
 def panel(
-    images: Sequence[Picture],
-    labels: Sequence[PanelLabel],
+    images: Sequence[Picture | None],
+    labels: Sequence[PanelLabel | None],
     pixel_size_um: float,
     *,
     columns: int | None = None,
@@ -349,7 +349,8 @@ def panel(
 
     Parameters
     ----------
-    images : uint8 (y, x) or (y, x, 3); all show the same field, their pixel counts may differ
+    images : uint8 (y, x) or (y, x, 3); all show the same field, their pixel counts may differ; None
+        leaves a place empty
     labels : one per image
     pixel_size_um : of the image with the most pixels across; gives the scale bar in the first
         picture
@@ -361,15 +362,18 @@ def panel(
     ValueError
         If there is nothing to draw or the labels do not fit.
     """
-    if not images or len(images) != len(labels):
+    shown = [image for image in images if image is not None]
+    if not shown or len(images) != len(labels):
         raise ValueError(
             f"{len(images)} images came with {len(labels)} labels, expected one label per image"
         )
     per_row = columns or (len(images) if len(images) <= 4 else math.ceil(len(images) / 2))
-    layout = _PanelLayout.of(images, per_row, tile)
+    layout = _PanelLayout.of(shown, len(images), per_row, tile)
     canvas = Image.new("RGB", layout.size, _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for n, (image, label) in enumerate(zip(images, labels, strict=True)):
+        if image is None or label is None:
+            continue
         left, top = layout.corner(n)
         canvas.paste(_fit(image, (layout.tile, layout.height)), (left, top + layout.header))
         draw.rectangle(
@@ -382,7 +386,7 @@ def panel(
             outline=_EDGE,
         )
         _draw_label(draw, label, layout, (left, top))
-    width_um = max(image.shape[1] for image in images) * pixel_size_um
+    width_um = max(image.shape[1] for image in shown) * pixel_size_um
     _draw_scale_bar(canvas, layout, width_um)
     return canvas
 
@@ -398,7 +402,7 @@ class _PanelLayout(NamedTuple):
     rows: int
 
     @classmethod
-    def of(cls, images: Sequence[Picture], per_row: int, tile: int) -> _PanelLayout:
+    def of(cls, images: Sequence[Picture], places: int, per_row: int, tile: int) -> _PanelLayout:
         widest = max(images, key=lambda image: image.shape[1])
         height = max(1, round(tile * widest.shape[0] / widest.shape[1]))
         return cls(
@@ -407,7 +411,7 @@ class _PanelLayout(NamedTuple):
             round(tile * 0.105),
             round(tile * 0.05),
             per_row,
-            math.ceil(len(images) / per_row),
+            math.ceil(places / per_row),
         )
 
     @property

@@ -50,6 +50,10 @@ SHIPPED = frozenset({
     "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
     # imcsr-mt-er-lyso/model.onnx
     "8be672afae969a85ab2dec67929e4077f4bfc750d37d185dc2ab38cae29acbb6",
+    # imcsr-mt-mito/model-int8.onnx
+    "445367dc27747eba91bc8666d1482b0ff6f0536e74ca116aea3fc850412574d7",
+    # imcsr-mt-mito/model.onnx
+    "0e59f557bc647ec74a5bf23c2e9b142b162522c6df6e79992127088d8a9f0028",
 })  # fmt: skip
 """SHA-256 of the networks that come with livesr."""
 
