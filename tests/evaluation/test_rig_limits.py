@@ -15,12 +15,14 @@ from livesr import LiveSR, cli
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, StoreError
+from livesr.base.geometry import Geometry
 from livesr.base.quality import Quality
 from livesr.base.rig_limits import FILE, RigLimits, TakenWith, load_rig_limits
 from livesr.check.rig import check_rig
 from livesr.evaluation.rig_limits import Field, fields_of, rig_limits
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
+from livesr.live.paths import build_path
 from livesr.live.sources.plan import sim_sequence
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
@@ -147,6 +149,19 @@ def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:
     file.write_text("channels: {'488': {unknown_light: -1}}", encoding="utf-8")
     (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
     assert (finding.level, "limits.yaml" in finding.says) == ("error", True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "noted"), [("imcsr-ccp-mt-er", False), ("imcsr-mt-er-lyso-light", True)]
+)
+def test_an_engine_that_tells_no_unknown_light_is_told_of_no_limit(
+    rig: Path, engine: str, noted: bool
+) -> None:
+    of(TAKEN).save(rig / FILE)
+    camera = Geometry((32, 32), "uint16", 0.065)
+    path = build_path(load_rig(rig).with_engine(engine), "488", camera, ComputeConfig(threads=1))
+    path.close()
+    assert any(FILE in note for note in path.notes) is noted
 
 
 def test_a_limit_that_cannot_be_read_or_written_is_said(

@@ -86,8 +86,9 @@ class ChannelLimits(Model):
         if not (differs := self.taken_with.differs(now)):
             return ""
         return (
-            f"{FILE} was measured with {differs}, in channel {channel!r}: the engine's own limit"
-            " holds, that of any rig. Run 'livesr calibrate-limits' again."
+            f"{FILE} was measured with {differs}, in channel {channel!r}, and is not used: an"
+            " engine that tells unknown light goes by its own limit, that of any rig, until 'livesr"
+            " calibrate-limits' is run again."
         )
 
 
