@@ -176,6 +176,8 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
         ({"start": "nowhere"}, "No engine 'nowhere'"),
         ({"start": "identity"}, "begin with a network of its kind"),
         ({"parameters": {"depth": 3}}, "'imcsr' has no parameter 'depth'; it has frames, channels"),
+        ({"parameters": {"width": "8"}}, "'imcsr' cannot be built with {'width': '8'}"),
+        ({"parameters": {"width": -8}}, "'imcsr' cannot be built with {'width': -8}"),
     ],
 )
 def test_a_network_that_cannot_begin_is_refused_before_pairs_are_made(

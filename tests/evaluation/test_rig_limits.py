@@ -15,12 +15,14 @@ from livesr import LiveSR, cli
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, StoreError
+from livesr.base.geometry import Geometry
 from livesr.base.quality import Quality
 from livesr.base.rig_limits import FILE, RigLimits, TakenWith, load_rig_limits
 from livesr.check.rig import check_rig
 from livesr.evaluation.rig_limits import Field, fields_of, rig_limits
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
+from livesr.live.paths import build_path
 from livesr.live.sources.plan import sim_sequence
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
@@ -149,12 +151,40 @@ def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:
     assert (finding.level, "limits.yaml" in finding.says) == ("error", True)
 
 
+@pytest.mark.parametrize(
+    ("engine", "noted"), [("imcsr-ccp-mt-er", False), ("imcsr-mt-er-lyso-light", True)]
+)
+def test_an_engine_that_tells_no_unknown_light_is_told_of_no_limit(
+    rig: Path, engine: str, noted: bool
+) -> None:
+    of(TAKEN).save(rig / FILE)
+    camera = Geometry((32, 32), "uint16", 0.065)
+    path = build_path(load_rig(rig).with_engine(engine), "488", camera, ComputeConfig(threads=1))
+    path.close()
+    assert any(FILE in note for note in path.notes) is noted
+
+
+def test_a_limit_that_cannot_be_read_or_written_is_said(
+    cells: list[Path], rig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is damaged may hold limits of other channels: it is not written over."""
+    (rig / FILE).write_text("channels: {'488':", encoding="utf-8")
+    assert calibrate(cells[:4], rig, "--false-alarms", "0.2") == 2
+    assert "remove it and run 'livesr calibrate-limits' again" in capsys.readouterr().out
+    assert (rig / FILE).read_text(encoding="utf-8") == "channels: {'488':"
+    (rig / FILE).unlink()
+    (rig / f".{FILE}.new").mkdir()  # a folder that takes no file of this name
+    assert calibrate(cells[:4], rig, "--false-alarms", "0.2") == 2
+    assert "Make its folder writable" in json.loads(capsys.readouterr().out)["error"]
+    assert not (rig / FILE).exists()
+
+
 def test_few_fields_are_refused_with_how_many_it_takes(
     cells: list[Path], rig: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert calibrate(cells[:4], rig) == 2
     refused = " ".join(capsys.readouterr().out.split())
-    assert "4 fields with 12 frames in all came of channel '488'" in refused
+    assert "4 of 19 fields came of channel '488', with 12 frames in all" in refused
     assert "takes 19" in refused
     assert "--false-alarms 0.20" in refused
     assert not (rig / FILE).exists()

@@ -190,10 +190,13 @@ def test_a_network_that_draws_no_structures_has_no_outputs_to_tell() -> None:
     assert 0 < start.tensors < start.of
 
 
-def test_a_name_that_the_network_does_not_have_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_network_or_start_does_not_have_is_refused(tmp_path: Path) -> None:
     stored(tmp_path, LIGHT, head="restore")
+    network = made(1, 2, head="restore")
     with pytest.raises(ValueError, match="begin_as names Pits, and this network draws CCPs"):
-        begin_with(made(1, 2, head="restore"), str(tmp_path), ("CCPs",), {"Pits": "Lysosomes"})
+        begin_with(network, str(tmp_path), ("CCPs",), {"Pits": "Lysosomes"})
+    with pytest.raises(ValueError, match="names Lysosmes, and the start draws Microtubules, ER"):
+        begin_with(network, str(tmp_path), ("CCPs",), {"CCPs": "Lysosmes"})
 
 
 def test_a_recipe_without_a_start_has_nothing_to_begin_as() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from livesr.base.config import Model, load_yaml, parse
+from livesr.base.rig_file import write
 
 FILE = "error_bars.yaml"
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -150,10 +151,10 @@ class ErrorBars(Model):
         return clipped[0].astype(np.uint16), clipped[1].astype(np.uint16)
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file; raises ConfigError if it cannot be written."""
         said = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         text = f"# {self.sentence}\n" + yaml.safe_dump(said, sort_keys=False, width=100)
-        path.write_text(text, encoding="utf-8")
+        write(path, text)
 
 
 def load_error_bars(path: Path) -> ErrorBars:

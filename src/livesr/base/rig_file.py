@@ -2,7 +2,7 @@
 
 Comments, order and everything else stay as a person wrote them.
 
-Owns the change of single values. Knows no rig.
+Owns the change of single values, and how a file beside a rig is replaced. Knows no rig.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 from livesr.base.documents import compose_yaml, parse_yaml, read_text
 from livesr.base.errors import ConfigError, DocumentError
-from livesr.base.files import replace_file
+from livesr.base.files import remove, replace_file
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> None:
@@ -30,14 +30,30 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
         it stays as it was.
     """
     try:
-        text = read_text(path)
-        new = path.with_name(f".{path.name}.new")
-        new.write_text(with_values(text, values, str(path)), encoding="utf-8", newline="\n")
-        replace_file(new, path)
-    except OSError as e:
-        raise ConfigError(f"Cannot change {path}: {e.strerror or e}.") from e
+        text = with_values(read_text(path), values, str(path))
     except DocumentError as e:
         raise ConfigError(str(e)) from e
+    write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file beside a rig, over what is there, at once.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written; it stays as it was.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8", newline="\n")
+        replace_file(new, path)
+    except OSError as e:
+        remove(new)
+        raise ConfigError(
+            f"Cannot write {path}: {e.strerror or e}. Make its folder writable, or take a copy of"
+            " the rig that is yours."
+        ) from e
 
 
 def with_values(text: str, values: Mapping[str, Any], source: str = "rig.yaml") -> str:

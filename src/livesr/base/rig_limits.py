@@ -15,6 +15,8 @@ import yaml
 from pydantic import Field
 
 from livesr.base.config import Model, Positive, load_yaml, parse
+from livesr.base.errors import ConfigError
+from livesr.base.rig_file import write
 
 FILE = "limits.yaml"
 _ALIKE = 1e-3  # relative: a rig's calibration is rarely better
@@ -84,8 +86,9 @@ class ChannelLimits(Model):
         if not (differs := self.taken_with.differs(now)):
             return ""
         return (
-            f"{FILE} was measured with {differs}, in channel {channel!r}: the engine's own limit"
-            " holds, that of any rig. Run 'livesr calibrate-limits' again."
+            f"{FILE} was measured with {differs}, in channel {channel!r}, and is not used: an"
+            " engine that tells unknown light goes by its own limit, that of any rig, until 'livesr"
+            " calibrate-limits' is run again."
         )
 
 
@@ -96,10 +99,10 @@ class RigLimits(Model):
     """By acquisition channel; a sum of channels has its own."""
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file; raises ConfigError if it cannot be written."""
         head = "# What is usual on this rig, measured by 'livesr calibrate-limits'.\n"
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
-        path.write_text(head + text, encoding="utf-8")
+        write(path, head + text)
 
 
 def load_rig_limits(path: Path) -> RigLimits:
@@ -110,4 +113,9 @@ def load_rig_limits(path: Path) -> RigLimits:
     ConfigError
         If it is none, with the first thing that is wrong.
     """
-    return parse(RigLimits, load_yaml(path), str(path))
+    try:
+        return parse(RigLimits, load_yaml(path), str(path))
+    except ConfigError as e:
+        raise ConfigError(
+            f"{e} Mend it, or remove it and run 'livesr calibrate-limits' again."
+        ) from e

@@ -214,8 +214,7 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
     try:
         channels = load_rig_limits(file).channels
     except ConfigError as e:
-        advice = "'livesr calibrate-limits' writes it."
-        yield found("error", "limits", "channels", str(e), advice)
+        yield found("error", "limits", "channels", str(e), "")
         return
     for name, limits in channels.items():
         place = f"channels.{name}"
@@ -224,10 +223,12 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
             now = taken_with(rig, name, limits.taken_with.pixel_size_nm)
         except (ConfigError, EngineError) as e:
             says = f"limits.yaml has limits of channel {name!r}: {e}"
-            yield found("warning", "limits", place, says, _AGAIN)
+            advice = "Remove the channel from limits.yaml, or mend rig.yaml."
+            yield found("warning", "limits", place, says, advice)
             continue
         if why_not := limits.why_not(name, now):
-            yield found("warning", "limits", place, why_not, "Record cells in order anew.")
+            advice = "Recordings of before: 'livesr process' them with --rig first."
+            yield found("warning", "limits", place, why_not, advice)
         else:
             yield found("note", "limits", place, limits.rule, _AGAIN)
 

@@ -49,8 +49,8 @@ def calibrate_limits(
     """Find how much light of no known structure is usual on this rig, and write it beside the rig.
 
     From then on a frame with more is to be checked, instead of one with more than simulated frames
-    of any rig have: the limit is lower, and tells far more of the structures that the engine does
-    not know. Record what holds the labelled structures alone, each cell once.
+    of any rig have: the limit is lower as a rule, and tells far more of the structures that the
+    engine does not know. Record what holds the labelled structures alone, each cell once.
 
     [dim]Example:[/] livesr calibrate-limits cell-*.ome.zarr --rig my_rig
     """
@@ -61,6 +61,8 @@ def calibrate_limits(
 
     out = console(quiet=as_json)
     config = load_rig(rig)
+    file = config.folder / FILE
+    before = load_rig_limits(file).channels if file.exists() else {}
     fields = [field for store in stores for field in fields_of(RecordedStore(store))]
     found = rig_limits(fields, config, false_alarms)
     for name, limits in found.items():
@@ -68,9 +70,7 @@ def calibrate_limits(
         of = sorted((f for f in fields if f.channel == name), key=lambda f: -f.unknown_light)
         highest = ", ".join(f"{f.unknown_light:.2%} {f.store} p{f.position}" for f in of[:_SHOWN])
         out.print(escape(f"Highest: {highest}. Look whether these are in order: they set it."))
-    file = config.folder / FILE
     if not dry_run:
-        before = load_rig_limits(file).channels if file.is_file() else {}
         RigLimits(channels={**before, **found}).save(file)
         out.print(f"Written into {escape(str(file))}.", soft_wrap=True)
     if as_json:

@@ -138,10 +138,11 @@ def _of_channel(fields: Sequence[Field], rig: RigConfig, false_alarms: float) ->
                 )
     if len(fields) < (needed := fewest_units(false_alarms)):
         raise ConfigError(
-            f"{len(fields)} fields with {sum(f.frames for f in fields)} frames in all came of"
-            f" channel {name!r}, and a limit that {100 * false_alarms:.3g} % of fields in order"
-            f" exceed takes {needed}. Frames of one field are alike, so fields are counted: a"
-            " position of a recording is one. Record more, or allow more with --false-alarms"
+            f"{len(fields)} of {needed} fields came of channel {name!r}, with"
+            f" {sum(f.frames for f in fields)} frames in all: a limit that"
+            f" {100 * false_alarms:.3g} % of fields in order exceed takes {needed}. Frames of one"
+            " field are alike, so fields are counted: a position of a recording is one. Record"
+            " more, or allow more with --false-alarms"
             f" {math.ceil(100 / (len(fields) + 1)) / 100:.2f}."
         )
     found = width([np.array([field.unknown_light]) for field in fields], false_alarms)

@@ -135,7 +135,7 @@ class Line(TypedDict, total=False):
     clipped: _Count
     residual: float | None
     novelty: float | None
-    unknown_light: float | None
+    unknown_light: Annotated[float, Field(ge=0, le=1)] | None
     judgement: _Judged
     mixing: dict[_Name, _Numbers]
     beside: _Beside

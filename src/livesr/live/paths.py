@@ -33,7 +33,7 @@ from livesr.live.correct import Correction, build_correction
 from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
 from livesr.live.edges import EvenEdges
 from livesr.live.grouping.by_index import IndexGrouping
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import MOMENTS, Engine
 from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import Resident
 from livesr.live.networks import (
@@ -321,7 +321,7 @@ def build_path(
     made = _with_networks(
         plain, engines, way.method, resolution_nm, compute, _groups(raw, plain), beside
     )
-    return _with_rig_limits(_with_error_bars(made, rig, compute), rig, resolution_nm)
+    return _with_calibrations(made, rig, compute, resolution_nm)
 
 
 def _groups(raw: _Raw, path: ChannelPath) -> RawGroups | None:
@@ -486,7 +486,7 @@ def build_superposition(
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
     compute = _with_server(compute, rig)
     made = _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
-    return _with_rig_limits(_with_error_bars(made, rig, compute), rig, coarsest_nm)
+    return _with_calibrations(made, rig, compute, coarsest_nm)
 
 
 def _superposition(first: Reconstructor, weights: Sequence[float]) -> Superposition:
@@ -524,6 +524,17 @@ def _with_networks(
     )
 
 
+def _with_calibrations(
+    path: ChannelPath, rig: RigConfig, compute: ComputeConfig, resolution_nm: float
+) -> ChannelPath:
+    """Return the path with what was measured of its predictions and lies beside the rig."""
+    try:
+        return _with_rig_limits(_with_error_bars(path, rig, compute), rig, resolution_nm)
+    except ConfigError:
+        path.close()
+        raise
+
+
 def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) -> ChannelPath:
     """Return the path with the error bars that lie beside the rig, if they are of its engine."""
     file, engine = rig.folder / error_bars.FILE, path.networks.engine
@@ -531,7 +542,6 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
         return path
     if not file.is_file():
         if compute.error_bars:
-            path.close()
             raise ConfigError(
                 f"Error bars are asked for, and {file} is not there: make it with 'livesr"
                 " calibrate-errors STORE --rig RIG', or leave out error_bars."
@@ -551,19 +561,15 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
 
 def _with_rig_limits(path: ChannelPath, rig: RigConfig, resolution_nm: float) -> ChannelPath:
     """Return the path with the limits that lie beside the rig, if they are of what it is now."""
-    file = rig.folder / rig_limits.FILE
-    if path.networks.engine is None or not file.is_file():
-        return path
+    file, engine = rig.folder / rig_limits.FILE, path.networks.engine
+    if engine is None or engine.manifest.weights.features != MOMENTS or not file.is_file():
+        return path  # no frame would be held against it
     now = TakenWith(
         engines=list(map(str, path.networks.engines)),
         pixel_size_nm=path.description.sr_pixel_size_um * 1e3,
         resolution_nm=resolution_nm,
     )
-    try:
-        limits = load_rig_limits(file).channels.get(path.name)
-    except ConfigError:
-        path.close()
-        raise
+    limits = load_rig_limits(file).channels.get(path.name)
     if limits and (why_not := limits.why_not(path.name, now)):
         return replace(path, notes=(*path.notes, why_not))
     return replace(path, rig_limits=limits)

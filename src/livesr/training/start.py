@@ -9,7 +9,7 @@ drawn: the same structure, light of none, unknown light, the correction of the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +135,8 @@ def begin_with(
     Raises
     ------
     ValueError
-        If nothing of it fits, or `begin_as` names a structure that `network` does not draw.
+        If nothing of it fits, or `begin_as` names a structure that `network` or `start` does not
+        draw.
     EngineError
         If it is neither weights nor an engine.
     """
@@ -171,7 +172,7 @@ def _outputs(
     try:
         with torch.device("meta"):
             former = networks.build(given.architecture, **given.parameters)
-    except (TypeError, ValueError):  # another package's, or another version's
+    except ValueError:  # another package's, or another version's
         return {}, given.tensors, _NOT_BUILT
     ours, theirs, note = _names(network, former, structures, given.structures)
     pairs = _pairs(ours, theirs, begin_as) if _alike(network, former) else dict.fromkeys(ours)
@@ -223,14 +224,21 @@ def _pairs(
     """Return the structure of the start that each of ours begins with, None for chance."""
     by_name = {name.casefold(): name for name in theirs}
     also = {name.casefold(): other.casefold() for name, other in begin_as.items()}
-    if strange := [n for n in begin_as if n.casefold() not in {name.casefold() for name in ours}]:
-        raise ValueError(
-            f"begin_as names {', '.join(strange)}, and this network draws {', '.join(ours)}"
-        )
+    _check_drawn(begin_as, ours, "this network")
+    if any(theirs):
+        _check_drawn(begin_as.values(), theirs, "the start")
     return {
         name: by_name.get(name.casefold()) or by_name.get(also.get(name.casefold(), "")) or None
         for name in ours
     }
+
+
+def _check_drawn(named: Iterable[str], drawn: Sequence[str], whose: str) -> None:
+    known = {name.casefold() for name in drawn}
+    if strange := [name for name in named if name.casefold() not in known]:
+        raise ValueError(
+            f"begin_as names {', '.join(strange)}, and {whose} draws {', '.join(drawn)}"
+        )
 
 
 def _images(network: nn.Module, structures: tuple[str, ...]) -> tuple[str, ...]:

@@ -171,6 +171,8 @@ def test_a_line_that_is_no_object_hides_no_other(tmp_path: Path, line: bytes) ->
         ("missing", [-1]),
         ("missing", "all"),
         ("quality", {"motion_nm": "far"}),
+        ("unknown_light", -0.1),
+        ("unknown_light", 1.5),
     ],
 )
 def test_what_a_line_says_wrongly_of_a_picture_is_left_out_of_it(

@@ -98,7 +98,7 @@ def build(architecture: str, **parameters: Any) -> nn.Module:
     Raises
     ------
     ValueError
-        For a name not in `NETWORKS`, or parameters that the network does not have.
+        For a name not in `NETWORKS`, or parameters that the network does not have or cannot take.
     """
     if architecture not in NETWORKS:
         raise ValueError(
@@ -111,7 +111,12 @@ def build(architecture: str, **parameters: Any) -> nn.Module:
             f"architecture {architecture!r} has no parameter {', '.join(map(repr, strange))}; it"
             f" has {', '.join(known)}"
         )
-    return NETWORKS[architecture](**parameters)
+    try:
+        return NETWORKS[architecture](**parameters)
+    except (TypeError, RuntimeError, ArithmeticError) as e:  # whatever torch raises of no size
+        raise ValueError(
+            f"architecture {architecture!r} cannot be built with {parameters}: {e}"
+        ) from e
 
 
 def save(
