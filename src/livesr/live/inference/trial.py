@@ -43,7 +43,7 @@ SHIPPED = frozenset({
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
-    "4cd9368c63113dd6e78006b28232ca0b94f964b8dd06a4b72475084d46dc4827",
+    "5235b4bdfdd7405243dced8923b1382603d34cadebd884e30e074afa78826fba",
     # imcsr-mt-er-lyso-light/model-int8.onnx
     "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
     # imcsr-mt-er-lyso-light/model.onnx
