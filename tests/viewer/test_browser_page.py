@@ -497,7 +497,10 @@ def test_the_mean_of_a_region_is_told_of_every_picture(page, source):
     drag(page, "measurement", (0.6, 0.1), (0.9, 0.4))
     rows = page.locator(".measure table tr")
     wait_for_text(page, ".measure table", "mean ± SD, ADU")
-    assert [r.split() for r in rows.all_inner_texts()[1:]] == [
+    # at once: the table is written anew with every picture
+    cells = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent).join(' '))"
+    told = rows.evaluate_all(cells)
+    assert [row.split() for row in told[1:]] == [
         ["Measurement", "500", "±", "0", "measured"],
         ["Microtubules", "0", "±", "0", "predicted", "(AI)"],
         ["ER", "1000", "±", "0", "predicted", "(AI)"],
