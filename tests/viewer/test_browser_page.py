@@ -93,6 +93,16 @@ def wait_for_text(page, selector, text):
     sync_api.expect(page.locator(selector).first).to_contain_text(text)
 
 
+def words_of(page, selector):
+    """The words of each element, read at once: it may be written anew with every picture."""
+    told = page.locator(selector).evaluate_all(
+        "all => all.map(e => { const texts = document.createTreeWalker(e, NodeFilter.SHOW_TEXT);"
+        " let said = ''; while (texts.nextNode()) said += ' ' + texts.currentNode.data;"
+        " return said })"
+    )
+    return [words.split() for words in told]
+
+
 def pane(shows):
     return f'.pane[data-shows="{shows}"]'
 
@@ -465,8 +475,7 @@ def test_a_line_is_drawn_and_its_profile_shown_and_saved(page, source):
     wait_for_text(page, "#measure-hint", "Drag over a picture")
     drag(page, "composite", (0.25, 0.25), (0.75, 0.25))
     wait_for_text(page, "#measured-size", "3.2 µm · t 4")  # half of 128 pixels of 50 nm
-    words = page.locator(".legend li").all_inner_texts()
-    assert [w.split() for w in words] == [
+    assert words_of(page, ".legend li") == [
         ["Measurement", "measured"],
         ["Microtubules", "predicted", "(AI)"],
         ["ER", "predicted", "(AI)"],
@@ -495,12 +504,8 @@ def test_the_mean_of_a_region_is_told_of_every_picture(page, source):
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("m")
     drag(page, "measurement", (0.6, 0.1), (0.9, 0.4))
-    rows = page.locator(".measure table tr")
     wait_for_text(page, ".measure table", "mean ± SD, ADU")
-    # at once: the table is written anew with every picture
-    cells = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent).join(' '))"
-    told = rows.evaluate_all(cells)
-    assert [row.split() for row in told[1:]] == [
+    assert words_of(page, ".measure table tr")[1:] == [
         ["Measurement", "500", "±", "0", "measured"],
         ["Microtubules", "0", "±", "0", "predicted", "(AI)"],
         ["ER", "1000", "±", "0", "predicted", "(AI)"],
