@@ -54,6 +54,7 @@ MEASURES = {
 WEAK = 0.5  # of the brightest structure's light: a structure below it is called weak
 ABSENT = 1e-4  # mean light of a structure that is not there
 CROPS, CROP_PX, SEED = 160, 192, 20261129
+_MORE = 1e-3  # weight of what is told besides, beside the combination loss
 
 Image = NDArray[np.float32]
 
@@ -149,11 +150,12 @@ class WithTold(nn.Module):  # type: ignore[misc]
         """Compare; the parts are those of the loss, and `told`."""
         terms = self.loss(prediction, target)
         told, network = self._network[0].told(), self._network[0]
-        if isinstance(network, WithVariance):
-            more, weight = likelihood(prediction, target, told), 1e-3
-        else:
-            more, weight = cross_entropy(target, told), 1e-3
-        return LossTerms(terms.total + weight * more, {**terms.parts, "told": more})
+        more = (
+            likelihood(prediction, target, told)
+            if isinstance(network, WithVariance)
+            else cross_entropy(target, told)
+        )
+        return LossTerms(terms.total + _MORE * more, {**terms.parts, "told": more})
 
 
 def likelihood(prediction: Tensor, target: Tensor, log_variance: Tensor) -> Tensor:
