@@ -364,20 +364,22 @@ def small_buffer_core(request: pytest.FixtureRequest) -> Iterator[CMMCorePlus]:
         yield core
 
 
+def short_queue(core: CMMCorePlus, folder: Path) -> LiveSR:
+    """A session of live mode that lets 20 frames wait for the disk."""
+    queue = 20 * SIZE * SIZE * 2
+    store = folder / "run.ome.zarr"
+    return LiveSR(
+        core, rig="virtual_sim", live="own", store=store, raw_queue_bytes=queue, engine="none"
+    )
+
+
 @pytest.mark.parametrize("small_buffer_core", [5.0], indirect=True, ids=["5 ms"])
 def test_a_slow_disk_is_waited_for_while_the_buffer_of_the_core_has_room(
     small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core, disk = small_buffer_core, threading.Event()
     first = next_stamp(core)
-    with LiveSR(
-        core,
-        rig="virtual_sim",
-        live="own",
-        store=tmp_path / "w.ome.zarr",
-        raw_queue_bytes=20 * SIZE * SIZE * 2,
-        engine="none",
-    ) as session:
+    with short_queue(core, tmp_path) as session:
         with (
             released(disk),
             live(core),
@@ -402,14 +404,7 @@ def test_a_disk_that_stays_too_slow_ends_the_run_with_everything_received_on_it(
 ) -> None:
     core, disk = small_buffer_core, threading.Event()
     first = next_stamp(core)
-    session = LiveSR(
-        core,
-        rig="virtual_sim",
-        live="own",
-        store=tmp_path / "b.ome.zarr",
-        raw_queue_bytes=20 * SIZE * SIZE * 2,
-        engine="none",
-    )
+    session = short_queue(core, tmp_path)
 
     def acquire() -> None:
         with session, released(disk):
@@ -458,14 +453,7 @@ def test_the_camera_is_stopped_before_what_waits_is_taken(
     rest of the buffer would fill while it takes them."""
     core, disk = small_buffer_core, threading.Event()
     first = next_stamp(core)
-    session = LiveSR(
-        core,
-        rig="virtual_sim",
-        live="own",
-        store=tmp_path / "b.ome.zarr",
-        raw_queue_bytes=20 * SIZE * SIZE * 2,
-        engine="none",
-    )
+    session = short_queue(core, tmp_path)
     slow_poller(core, monkeypatch, waiting=1000, pop_s=0.003)
 
     def acquire() -> None:
@@ -515,14 +503,7 @@ def test_what_a_camera_that_stopped_has_left_does_not_wait_for_the_disk(
     """A new region empties the core's buffer: what still waited there would be lost, uncounted."""
     core, disk = small_buffer_core, threading.Event()
     first = next_stamp(core)
-    with LiveSR(
-        core,
-        rig="virtual_sim",
-        live="own",
-        store=tmp_path / "r.ome.zarr",
-        raw_queue_bytes=20 * SIZE * SIZE * 2,
-        engine="none",
-    ) as session:
+    with short_queue(core, tmp_path) as session:
         with released(disk):
             core.startSequenceAcquisition(900, 0, True)
             write = session._writer.raw

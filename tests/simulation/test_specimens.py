@@ -366,8 +366,9 @@ class TestPits:
 
 
 class TestMitochondria:
-    def test_they_are_hollow_and_as_wide_as_stated(self):
-        parameters = MitochondriaParameters(
+    def profile(self, **parameters):
+        """Median light at distances from the axis of a tube, in radii."""
+        given = MitochondriaParameters(
             diameter_nm=400,
             filled=0.1,
             density_per_100_um2=4,
@@ -375,8 +376,9 @@ class TestMitochondria:
             length_spread=0,
             thickness_nm=20,
             out_of_focus=0,
+            **parameters,
         )
-        tubes = Mitochondria((400, 400), 0.02, np.random.default_rng(2), parameters)
+        tubes = Mitochondria((400, 400), 0.02, np.random.default_rng(2), given)
         image = tubes.render()
         nodes, normals = tubes._lines.nodes_um, tubes._lines.normals
         middle = nodes.shape[1] // 2
@@ -388,8 +390,31 @@ class TestMitochondria:
             inside = ((points > 2) & (points < 397)).all(1)
             return np.median([image[tuple(p)] for p in points[inside].round().astype(int)])
 
+        return light
+
+    def test_they_are_hollow_and_as_wide_as_stated(self):
+        light = self.profile()
         assert light(1) > 2 * light(0.0)
         assert light(1) > 5 * light(1.8)
+
+    def test_labelled_inside_they_are_brightest_on_their_axis(self):
+        light = self.profile(matrix=1)
+        assert light(0.0) > light(0.6) > 1.5 * light(1)
+        assert light(0.0) > 5 * light(1.8)
+
+    def test_clumped_ones_lie_nearer_to_each_other_and_swollen_ones_differ_in_width(self):
+        def drawn(density=3, **parameters):
+            given = MitochondriaParameters(density_per_100_um2=density, **parameters)
+            return Mitochondria((1024, 1024), 0.03, np.random.default_rng(1), given)
+
+        def nearest_um(tubes):
+            middle = tubes._lines.nodes_um[:, tubes._lines.nodes_um.shape[1] // 2]
+            return np.median(cKDTree(middle).query(middle, 2)[0][:, 1])
+
+        assert nearest_um(drawn(clumped=0.9)) < 0.7 * nearest_um(drawn())
+        assert np.log(drawn(30, diameter_spread=0.35).radius_um).std() == pytest.approx(
+            0.35, rel=0.2
+        )
 
     def test_longer_ones_give_more_light_and_end_rounded(self):
         tubes = Mitochondria((256, 256), PIXEL_UM, np.random.default_rng(0))
