@@ -21,7 +21,7 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from real_images import images
@@ -102,13 +102,19 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="PCC alone, fewer fields: to decide by")
     parser.add_argument("--picture", type=Path, help="folder for pictures")
     parser.add_argument("--dry-run", action="store_true", help="print, change no card")
+    parser.add_argument("--ensemble", choices=("flips",), help="predict the mean of four views")
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
-    if given.fast and not given.dry_run:
-        parser.error("--fast leaves out what a card says; add --dry-run")
+    if (given.fast or given.ensemble) and not given.dry_run:
+        parser.error("a card speaks of all fields and of single views; add --dry-run")
     for folder in given.engines:
         found = measure(
-            folder, given.data, fast=given.fast, threads=given.threads, pictures=given.picture
+            folder,
+            given.data,
+            fast=given.fast,
+            threads=given.threads,
+            pictures=given.picture,
+            ensemble=given.ensemble,
         )
         print(f"{folder.name}\n\n{tables(found, details=not given.fast)}")
         if not given.dry_run:
@@ -118,7 +124,13 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, data: Path, *, fast: bool, threads: int = 0, pictures: Path | None = None
+    folder: Path,
+    data: Path,
+    *,
+    fast: bool,
+    threads: int = 0,
+    pictures: Path | None = None,
+    ensemble: Literal["flips"] | None = None,
 ) -> dict[str, Any]:
     """Return what `evaluate_composites` found on every set of images."""
     engine, found = load_engine(folder), {}
@@ -133,6 +145,7 @@ def measure(
             n=FAST_FIELDS if fast else FIELDS,
             measures="pcc" if fast else "equal",
             threads=threads,
+            ensemble=ensemble,
             show=rows.append if pictures else None,
         )
         if pictures:

@@ -129,6 +129,22 @@ def test_what_cannot_be_composed_is_said() -> None:
         list(fields_of([StructureImages([texture(0)], [-texture(0)])], 1))
 
 
+def test_an_ensemble_is_measured_as_such() -> None:
+    single, averaged = (
+        evaluate_composites(
+            ENGINES / "imcsr-mt-er-lyso-light",
+            dict(zip(("Microtubules", "ER", "Lysosomes"), pictures().values(), strict=True)),
+            measures="pcc",
+            threads=1,
+            ensemble=views,
+        )
+        for views in (None, "flips")
+    )
+    assert averaged["ensemble"] == "flips"
+    assert "ensemble" not in single
+    assert averaged["mixtures"] != single["mixtures"]
+
+
 def test_the_command_mixes_the_images_of_a_folder(tmp_path: Path) -> None:
     for i, name in enumerate(NAMES):
         (tmp_path / "data" / name.lower()).mkdir(parents=True)

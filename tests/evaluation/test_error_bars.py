@@ -150,6 +150,29 @@ def test_without_them_a_run_that_asks_is_refused_and_another_has_none(
     assert not list(cell.glob("limits*"))
 
 
+def test_those_of_an_ensemble_hold_for_an_ensemble_alone(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = record(tmp_path, 1, rig)
+    raw = store_input(RecordedStore(cell), rig=load_rig(rig))
+
+    def processed(**settings: Any) -> dict[str, Any]:
+        compute = ComputeConfig(threads=1, **settings)
+        return dict(process(raw, tmp_path / "made.ome.zarr", compute=compute))
+
+    averaged = processed(ensemble="flips")["store"]
+    command = ["calibrate-errors", averaged, "--rig", str(rig), "--coverage", "0.5"]
+    assert cli._run(command) == 2
+    assert "predictions with ensemble flips" in " ".join(capsys.readouterr().err.split())
+    report = _command(capsys, *command, "--ensemble", "flips")
+    assert report["ensemble"] == load_error_bars(rig / FILE).ensemble == "flips"
+    alone = processed(error_bars=True)
+    assert any("Take --ensemble flips" in warning for warning in alone["warnings"])
+    assert not list(Path(alone["store"]).glob("limits*"))
+    with_it = processed(error_bars=True, ensemble="flips")
+    assert list(Path(with_it["store"]).glob("limits*"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_cells_of_the_virtual_rig_that_were_never_seen_are_covered(

@@ -39,9 +39,10 @@ HONOURED = {
     "threads": 3,
     "tile": 96,
     "uncertainty": "flips",
+    "ensemble": "flips",
     "error_map": "numbers",
 }
-NOT_IN_PLACE = {"uncertainty", "error_map"}
+NOT_IN_PLACE = {"uncertainty", "ensemble", "error_map"}
 N_T = 4
 
 
@@ -201,6 +202,7 @@ def test_what_is_asked_for_is_what_computes(ways: Ways, way: str) -> None:
     }
     assert runtime["device"] == "CPU, 3 threads" or why_no_gpu() is None
     assert made.uncertainty("488") == "flips"
+    assert made.provenance("488")["ensemble"] == "flips"
     assert report["error_map"]["488"]["prediction"]["frames"] >= 1
 
 
@@ -243,6 +245,7 @@ def test_a_device_that_is_not_there_is_not_replaced(ways: Ways, way: str) -> Non
         ({"threads": -1}, "threads"),
         ({"tile": 7}, "tile"),
         ({"uncertainty": "flops"}, "uncertainty"),
+        ({"ensemble": "turns"}, "ensemble"),
         ({"device": "cdua"}, "device"),
         ({"endpoint": "http://gpu:8001"}, "expected grpc://HOST:8001"),
         ({"endpoint": "grpc://gpu:8001"}, "use --backend kserve"),
@@ -388,6 +391,7 @@ def test_a_run_is_opened_as_it_is_said(
         ({"provisional": "on"}, "provisional"),
         ({"raw_queue_bytes": 0}, "raw_queue_bytes"),
         ({"uncertainty": "flips"}, "nothing is predicted"),
+        ({"ensemble": "flips"}, "nothing is predicted"),
         ({"residual_plane": True}, "nothing is predicted"),
     ],
 )

@@ -1,6 +1,5 @@
-"""Uncertainty on demand: stored beside the prediction, published, shown, the same offline.
-
-And the prediction as without.
+"""Several views of a frame: their spread, stored beside the prediction, published, shown, the same
+offline, and the prediction as without; their mean, which is another prediction.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ import numpy as np
 import pytest
 import yaozarrs
 import zarr
+from numpy.typing import NDArray
 
 from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
+from livesr.base.frames import Normalisation, Stream
 from livesr.base.geometry import Geometry
 from livesr.evaluation.live_path import separate
 from livesr.formats.store import RecordedStore
@@ -37,6 +38,7 @@ from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
 
 SCALE = 3.0
+INSIDE = np.s_[:, 20:44, 20:44]  # where no edge is made even
 
 
 @pytest.fixture
@@ -121,6 +123,84 @@ def test_an_offline_run_can_estimate_what_the_live_run_did_not(
     assert store_input(RecordedStore(offline)).uncertainty == {"488": "d4"}
 
 
+def seen_from(rig: RigConfig, views: int, normalised: Normalisation) -> NDArray[np.float64]:
+    """What the rig's engine predicts of `moving_groups(3)` at t = 1 in the mean of its views."""
+    compute = ComputeConfig(device="cpu", threads=1, backend="torch")
+    path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), compute)
+    engine, session, _ = path.networks.steps[0]
+    turned = [
+        (turn, flip) for turn in (False, True) for flip in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+    ][:views]
+    images = [path.reconstructor.reconstruct(group).copy() for group in moving_groups(3)]
+    background, scale = normalised
+    total: NDArray[np.float64] = np.zeros(engine.output_shape(images[1].shape))
+    for turn, (along_y, along_x) in turned:
+        for plane, image in zip(session.input, images, strict=True):
+            view = (image - background) / scale
+            plane[...] = (view.T if turn else view)[::along_y, ::along_x]
+        made = session.infer()[:, ::along_y, ::along_x]
+        total += made.swapaxes(1, 2) if turn else made
+    path.close()
+    return total * scale / views
+
+
+@pytest.mark.parametrize(("views", "count"), [("flips", 4), ("d4", 8)])
+def test_an_ensemble_predicts_the_mean_of_its_views_and_says_so(
+    rig: RigConfig, tmp_path: Path, views: Any, count: int
+) -> None:
+    _, plain = recorded(rig, tmp_path / "plain", n_t=3)
+    live = Live(rig, tmp_path / "with", ensemble=views, backend="torch")
+    assert live.paths["488"].networks.computes.endswith(f", mean of {count} views")
+    live.record(moving_groups(3))
+    store = live.sink.path
+    assert_equal(plain, store, ("raw", "recon"))
+    assert not (store / "uncertainty").exists()
+    offset = RecordedStore(store).provenance("488")["intensity"]["offset"]
+    levels = RecordedStore(store).normalisations()[Stream(0, "488", 0), 1]
+    expected = np.maximum(seen_from(rig, count, levels), -offset)
+    made, single = (
+        array(path, "sr")[1].reshape(expected.shape).astype(float) - offset
+        for path in (store, plain)
+    )
+    np.testing.assert_allclose(made[INSIDE], expected[INSIDE], atol=1.01)
+    assert np.abs(made - single)[INSIDE].max() > 2
+    assert RecordedStore(store).provenance("488")["ensemble"] == views
+    assert store_input(RecordedStore(store)).ensemble == {"488": views}
+    assert store_input(RecordedStore(plain)).ensemble == {}
+
+
+def test_an_offline_run_and_a_backfill_of_an_ensemble_give_the_same(
+    rig: RigConfig, tmp_path: Path
+) -> None:
+    how = {"ensemble": "flips", "uncertainty": "flips"}
+    report, live = recorded(
+        rig, tmp_path / "live", n_t=8, policy="latest", slow={"infer": 0.05}, **how
+    )
+    assert report["sr_skipped"] > 0
+    single = ComputeConfig(threads=1)
+    offline = Path(
+        process(store_input(RecordedStore(live)), tmp_path / "o", compute=single)["store"]
+    )
+    with pytest.raises(ConfigError, match=r"Ensemble from d4 is asked for, .* that from flips"):
+        backfill(live, compute=ComputeConfig(threads=1, ensemble="d4"))
+    backfill(live, compute=single)
+    assert_equal(live, offline)
+    assert lines(live, "uncertainty").keys() == lines(live, "raw").keys()
+    # Other views that are asked for are those of both.
+    again = process(
+        store_input(RecordedStore(live)),
+        tmp_path / "again",
+        compute=ComputeConfig(threads=1, ensemble="d4"),
+    )
+    found = store_input(RecordedStore(Path(again["store"])))
+    assert (found.ensemble, found.uncertainty) == ({"488": "d4"}, {"488": "d4"})
+
+
+def test_one_set_of_views_serves_both() -> None:
+    with pytest.raises(ValueError, match="ensemble is 'flips' and uncertainty 'd4'"):
+        ComputeConfig(ensemble="flips", uncertainty="d4")
+
+
 def test_what_is_measured_of_it_is_the_bare_spread(rig: RigConfig) -> None:
     compute = ComputeConfig(device="cpu", threads=1)
     path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), compute)
@@ -190,11 +270,12 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
     assert drawn.pictures != plain.pictures
 
 
-def test_frames_that_cannot_be_turned_are_refused(rig: RigConfig) -> None:
+@pytest.mark.parametrize("what", ["uncertainty", "ensemble"])
+def test_frames_that_cannot_be_turned_are_refused(rig: RigConfig, what: str) -> None:
     with pytest.raises(ConfigError, match="cannot be turned"):
         build_path(
             rig,
             "488",
             Geometry((32, 64), "uint16", 0.065),
-            ComputeConfig(uncertainty="d4", device="cpu"),
+            ComputeConfig.model_validate({what: "d4", "device": "cpu"}),
         )

@@ -125,6 +125,7 @@ class Live:
         shape: tuple[int, int] = (SIZE, SIZE),
         dtype: str = "uint16",
         uncertainty: Augmentation | None = None,
+        ensemble: Augmentation | None = None,
         error_map: Literal["numbers", "planes"] | None = None,
         error_bars: bool = False,
         network: Callable[[Any], Any] = lambda session: session,
@@ -138,6 +139,7 @@ class Live:
             device="cpu",
             threads=1,
             uncertainty=uncertainty,
+            ensemble=ensemble,
             error_map=error_map,
             error_bars=error_bars,
         )

@@ -7,9 +7,9 @@ a device. Opens neither.
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from livesr.base.config import Endpoint, Model
 
@@ -64,6 +64,11 @@ class ComputeConfig(Model):
     """Estimate how uncertain every prediction is, from 4 (flips) or, of square frames, 8 (d4) views
     of its input: the network then takes as many times as long.
     """
+    ensemble: Augmentation | None = None
+    """Predict the mean of what the network makes of 4 (flips) or, of square frames, 8 (d4) views of
+    its input (geometric self-ensemble): better, and as many times slower. With uncertainty the same
+    views serve both.
+    """
     error_map: ErrorMaps | None = None
     """Compare every picture with the widefield mean of its exposures, as time allows: numbers for
     frames.jsonl and report, or an image of the store as well (planes).
@@ -74,6 +79,20 @@ class ComputeConfig(Model):
     """
     residual_plane: bool = False
     """Keep what the predicted channels leave unexplained of the measurement as one more plane."""
+
+    @property
+    def views(self) -> Augmentation | None:
+        """The views of every frame that the network sees, None where it sees the frame alone."""
+        return self.ensemble or self.uncertainty
+
+    @model_validator(mode="after")
+    def _views_agree(self) -> Self:
+        if None not in (self.ensemble, self.uncertainty) and self.ensemble != self.uncertainty:
+            raise ValueError(
+                f"ensemble is {self.ensemble!r} and uncertainty {self.uncertainty!r}: the same"
+                " views serve both, name one of them twice"
+            )
+        return self
 
 
 ON_CPU = ComputeConfig(device="cpu")

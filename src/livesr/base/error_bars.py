@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import Model, load_yaml, parse
 from livesr.base.rig_file import write
 
@@ -63,6 +64,8 @@ class ErrorBars(Model):
     """Independent fields, or frames of one, that they were calibrated with."""
     of: Literal["fields", "frames"] = "fields"
     """What the units are."""
+    ensemble: Augmentation | None = None
+    """Views of which the predictions were the mean; None of single ones, which err no less."""
     cut: bool = False
     """Whether pictures without their faded edges were among them."""
     structures: dict[str, StructureBars]

@@ -63,6 +63,7 @@ def calibrate_errors(
         ),
     ] = None,
     cells: Annotated[int, typer.Option(min=2, max=10_000, help="RIG: simulated cells.")] = 64,
+    ensemble: options.Ensemble = None,
     threads: options.Threads = 0,
     backend: options.Backend = "auto",
     dry_run: Annotated[
@@ -88,7 +89,7 @@ def calibrate_errors(
 
     out = console(quiet=as_json)
     config, engine = _rig_and_engine(rig or sources[0])
-    compute = ComputeConfig(backend=backend, threads=threads)
+    compute = ComputeConfig(backend=backend, threads=threads, ensemble=ensemble)
     labels = engine.manifest.channel_names
     simulated = rig is None
     if simulated:
@@ -106,6 +107,7 @@ def calibrate_errors(
         "simulation" if simulated else "pairs",
         coverage=coverage,
         confidence=confidence,
+        ensemble=ensemble,
         cut=not simulated and not all(is_store(Path(source)) for source in sources),
     )
     file = config.folder / FILE
@@ -152,11 +154,17 @@ def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
     if not is_store(source):
         known = from_pairs(fields_of(source, engine.manifest.channel_names), engine, compute)
     else:
-        known, labels, made_by = from_store(RecordedStore(source))
+        known, labels, made_by, views = from_store(RecordedStore(source))
         if (made_by, labels) != (engine.manifest.id, engine.manifest.channel_names):
             raise ConfigError(
                 f"{source} was separated by engine {made_by!r}, and the rig names"
                 f" {engine.manifest.id!r}: 'livesr process' separates it again."
+            )
+        if views != compute.ensemble:
+            raise ConfigError(
+                f"{source} holds predictions with ensemble {views}, and the error bars are to be"
+                f" for {compute.ensemble}: give the same --ensemble, or let 'livesr process'"
+                " separate it again."
             )
     return [replace(one, field=(str(source), one.field)) for one in known]
 

@@ -67,6 +67,7 @@ def evaluate(
             help="Shuffled time, a still scene, resolution; simulated only.",
         ),
     ] = True,
+    ensemble: options.Ensemble = None,
     threads: options.Threads = 0,
     backend: options.Backend = "auto",
     lines: ProgressLines = False,
@@ -84,7 +85,8 @@ def evaluate(
 
     terminal = console(quiet=as_json)
     rows: list[PictureRow] = []
-    call = _Call(engine, n, size, backend, threads, rows, terminal, lines)
+    runtime = {"backend": backend, "threads": threads, "ensemble": ensemble}
+    call = _Call(engine, n, size, runtime, rows, terminal, lines)
     if Path(data).is_dir() and not (Path(data) / "meta.json").is_file():
         _report_composites(call.composites(Path(data)), out, terminal, as_json)
         return
@@ -110,14 +112,13 @@ class _Call:
         engine: str,
         n: int,
         size: int,
-        backend: str,
-        threads: int,
+        runtime: dict[str, Any],
         rows: list[PictureRow],
         terminal: Console,
         lines: bool,
     ) -> None:
         self._engine, self._n, self._size = engine, n, size
-        self._runtime: dict[str, Any] = {"backend": backend, "threads": threads}
+        self._runtime = runtime
         self._rows, self._terminal, self._lines = rows, terminal, lines
 
     def simulated(self, conditions: Domain, null_tests: bool) -> dict[str, Any]:

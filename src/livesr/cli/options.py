@@ -414,6 +414,18 @@ Uncertainty = Annotated[
         ),
     ),
 ]
+Ensemble = Annotated[
+    Literal["flips", "d4"] | None,
+    typer.Option(
+        metavar="flips|d4",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Predict the mean of what the network makes of 4 (flips) or 8 views (d4; square frames)"
+            " of every frame: better, and as many times slower. With --uncertainty the same views"
+            " serve both."
+        ),
+    ),
+]
 ErrorMap = Annotated[
     Literal["numbers", "planes"] | None,
     typer.Option(
@@ -443,6 +455,7 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "threads": (Threads, 0),
     "tile": (Tile, "auto"),
     "uncertainty": (Uncertainty, None),
+    "ensemble": (Ensemble, None),
     "error_map": (ErrorMap, None),
     "error_bars": (ErrorBarImages, False),
 }

@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
-from livesr.base.compute import ComputeConfig
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import ConfigError, EngineError
+from livesr.evaluation.live_path import open_views
 from livesr.evaluation.metrics import MS_SSIM_SMALLEST_PX, ms_ssim
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.summary import about
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised
@@ -100,6 +100,7 @@ def evaluate_composites(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    ensemble: Augmentation | None = None,
     progress: Callable[[int, int], None] | None = None,
     show: Callable[[PictureRow], None] | None = None,
 ) -> dict[str, Any]:
@@ -141,10 +142,12 @@ def evaluate_composites(
     fields = list(fields_of(_in_order(images, names), n))
     shape = fields[0][0].truth.shape
     loaded.check_fits("separate", shape=shape)
-    runtime = open_session(
+    runtime = open_views(
         loaded,
         shape,
-        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+        ComputeConfig(
+            backend=backend, precision=precision, threads=threads, tile="off", ensemble=ensemble
+        ),
     )
     found: dict[str, list[list[dict[str, float]]]] = {label: [] for label in mixtures(names)}
     try:

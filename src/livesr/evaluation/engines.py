@@ -24,16 +24,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.compute import ComputeConfig
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.diagnostics import Diagnostics
-from livesr.evaluation.live_path import separate
+from livesr.evaluation.live_path import open_views, separate
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
 from livesr.evaluation.summary import about, compared, finite, finite_score, interval_text, leaked
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
@@ -97,6 +96,7 @@ def run(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    ensemble: Augmentation | None = None,
     conditions: Domain | None = None,
     structures: Sequence[str] | None = None,
     stem: str = "evaluation",
@@ -145,6 +145,7 @@ def evaluate_engine(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    ensemble: Augmentation | None = None,
     conditions: Domain | None = None,
     structures: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -159,7 +160,7 @@ def evaluate_engine(
     sequences : instead of `seeds`: so many, from the first of `SEEDS` on
     n_t : time points of each; frames with a true neighbour on both sides are scored
     size : side of the reconstructions, even
-    backend, precision, threads : as in `ComputeConfig`
+    backend, precision, threads, ensemble : as in `ComputeConfig`
     conditions : what the sequences are drawn from; the ranges of training if None
     structures : simulated structure of each output channel; None takes the channels' names, or for
         an untrained engine whose names mean nothing the order
@@ -186,10 +187,12 @@ def evaluate_engine(
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
     drawn = sequences_of(loaded.manifest.modality)
-    runtime = open_session(
+    runtime = open_views(
         loaded,
         (size, size),
-        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+        ComputeConfig(
+            backend=backend, precision=precision, threads=threads, tile="off", ensemble=ensemble
+        ),
     )
     if sequences is not None:
         seeds = range(SEEDS.start, SEEDS.start + sequences)
@@ -229,6 +232,7 @@ def diagnose_engine(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    ensemble: Augmentation | None = None,
     conditions: Domain | None = None,
     structures: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -243,10 +247,12 @@ def diagnose_engine(
     loaded = load_engine(engine)
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
-    runtime = open_session(
+    runtime = open_views(
         loaded,
         (size, size),
-        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+        ComputeConfig(
+            backend=backend, precision=precision, threads=threads, tile="off", ensemble=ensemble
+        ),
     )
     inside = _inside(size)
 

@@ -15,18 +15,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.compute import ComputeConfig
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.error_bars import ErrorBars, StructureBars
 from livesr.base.errors import ConfigError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.evaluation.conformal import fewest_units, width
 from livesr.evaluation.limits import N_T, SIZE, domain_of, scene_of
-from livesr.evaluation.live_path import separate
+from livesr.evaluation.live_path import open_views, separate
 from livesr.formats.store import RecordedStore, array_shape
 from livesr.formats.zarr_files import open_array
 from livesr.live.channel_scores import on_grid_of
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import RawFrames
@@ -64,6 +63,7 @@ def calibrated(
     coverage: float = COVERAGE,
     confidence: float | None = None,
     cut: bool = False,
+    ensemble: Augmentation | None = None,
 ) -> ErrorBars:
     """Return the bounds that follow from frames whose truth is known.
 
@@ -92,6 +92,7 @@ def calibrated(
         units=len(units),
         of=of,
         cut=cut,
+        ensemble=ensemble,
         structures=structures,
     )
 
@@ -175,12 +176,15 @@ def _between(unit: _Pixels, start: float, end: float) -> NDArray[np.float64]:
 # -- where the truth is known ----------------------------------------------------------------------
 
 
-def from_store(store: RecordedStore) -> tuple[list[Known], tuple[str, ...], str]:
+def from_store(
+    store: RecordedStore,
+) -> tuple[list[Known], tuple[str, ...], str, Augmentation | None]:
     """Return every prediction of a superposition beside its true channels.
 
     Returns
     -------
-    What is known, the names of the channels, and the id of the engine.
+    What is known, the names of the channels, the id of the engine, and the views of which a
+    prediction is the mean.
 
     Raises
     ------
@@ -213,7 +217,7 @@ def from_store(store: RecordedStore) -> tuple[list[Known], tuple[str, ...], str]
     image = next(i for (kind, _, of), i in store.images.items() if (kind, of) == ("sr", name))
     labels = image.attributes["ome"]["omero"]["channels"]
     named = tuple(channel["label"].removeprefix("SR ") for channel in labels)
-    return known, named, str(model.get("id", ""))
+    return known, named, str(model.get("id", "")), store.provenance(name).get("ensemble")
 
 
 def _plane(store: RecordedStore, kind: Any, stream: Stream, t: int) -> Image:
@@ -240,7 +244,7 @@ def from_pairs(
         for name, structures in fields:
             y, x = shape = structures[0].shape[1], structures[0].shape[2]
             if shape not in sessions:
-                sessions[y, x] = open_session(engine, shape, compute)
+                sessions[y, x] = open_views(engine, shape, compute)
             parts = [
                 [Normalisation(*background_and_scale(image)) for image in images]
                 for images in structures
@@ -292,7 +296,7 @@ def from_simulation(
     """
     domain = domain_of(engine.manifest)
     _name, _title, draw = sequences_of(engine.manifest.modality)
-    session, known = open_session(engine, (SIZE, SIZE), compute), []
+    session, known = open_views(engine, (SIZE, SIZE), compute), []
     try:
         for number in range(scenes):
             scene = scene_of(draw, domain, _OWN_SCENES + number)

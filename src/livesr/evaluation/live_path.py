@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from useq import MDAEvent
 
-from livesr.base.compute import Augmentation
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.test_time_augmentation import EnsembleSession
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.networks import Network, Networks
+from livesr.live.networks import Network, Networks, check_square
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
@@ -50,6 +52,24 @@ class Collected(Sink):
     def separated(self, frame: MulticolorFrame) -> None:
         """Keep a prediction."""
         self.separated_frames.append(frame)
+
+
+def open_views(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:
+    """Open an engine for frames of `shape` (y, x), seen in the views of `compute.ensemble`.
+
+    Errors as of `open_session`.
+
+    Raises
+    ------
+    ConfigError
+        If frames that are no squares are to be turned.
+    """
+    if compute.ensemble is None:
+        return open_session(engine, shape, compute)
+    check_square(f"engine {engine.manifest.id!r}", shape, compute.ensemble)
+    session = open_session(engine, shape, compute)
+    inputs, made = engine.manifest.inputs, engine.output_shape(shape)
+    return EnsembleSession(session, compute.ensemble, inputs, shape, made)
 
 
 def separate(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from livesr.base.compute import ComputeConfig
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
+from livesr.evaluation.live_path import open_views
 from livesr.evaluation.metrics import (
     Score,
     bootstrap_interval,
@@ -31,7 +32,6 @@ from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.resolution import decorrelation_resolution
 from livesr.evaluation.summary import about, compared, finite, finite_score, interval_text, leaked
 from livesr.live.inference.engine import Manifest, load_engine
-from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 
 Image = NDArray[np.float32]
@@ -60,6 +60,7 @@ def evaluate_pairs(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    ensemble: Augmentation | None = None,
     progress: Callable[[int], None] | None = None,
     show: Callable[[PictureRow], None] | None = None,
 ) -> dict[str, Any]:
@@ -103,11 +104,15 @@ def evaluate_pairs(
             if runtime is None:
                 shape = (int(frames.shape[1]), int(frames.shape[2]))
                 loaded.check_fits(manifest.task, shape=shape)
-                runtime = open_session(
+                runtime = open_views(
                     loaded,
                     shape,
                     ComputeConfig(
-                        backend=backend, precision=precision, threads=threads, tile="off"
+                        backend=backend,
+                        precision=precision,
+                        threads=threads,
+                        tile="off",
+                        ensemble=ensemble,
                     ),
                 )
             truth = targets[order]

@@ -12,6 +12,7 @@ from typing import Any
 from livesr.evaluation.metrics import Score, bootstrap_interval
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.test_time_augmentation import EnsembleSession
 
 
 def about(engine: Engine, backend: InferenceSession) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def about(engine: Engine, backend: InferenceSession) -> dict[str, Any]:
             "trained": manifest.trained,
         },
         "backend": {"name": backend.name, "precision": backend.precision, "device": backend.device},
+        **({"ensemble": backend.augmentation} if isinstance(backend, EnsembleSession) else {}),
     }
 
 

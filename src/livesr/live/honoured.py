@@ -38,6 +38,7 @@ def _check_predictions(paths: Mapping[str, ChannelPath], compute: ComputeConfig)
         return
     for asked, what in (
         (compute.uncertainty, "uncertainty"),
+        (compute.ensemble, "ensemble"),
         (compute.residual_plane, "residual_plane"),
     ):
         if asked:

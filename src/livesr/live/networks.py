@@ -23,7 +23,11 @@ from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import InferenceSession, Resident
-from livesr.live.inference.test_time_augmentation import TestTimeAugmentation, stored_name
+from livesr.live.inference.test_time_augmentation import (
+    TestTimeAugmentation,
+    mean_of,
+    stored_name,
+)
 from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
 from livesr.live.inference.trial import try_out
 from livesr.live.restore import RawGroups, RestoredSession
@@ -76,13 +80,16 @@ class Network(NamedTuple):
 class Networks:
     """What a frame goes through once it is reconstructed; none, one or two networks.
 
-    One object serves several runs; what a run accumulates is made anew by `upscaler` and `views`.
+    One object serves several runs; what a run accumulates is made anew by `upscaler` and
+    `augmentation`.
 
     Attributes
     ----------
     steps : in the order in which a frame goes through. The last makes what is stored as `sr`; one
         before it enlarges what the last one sees
     uncertainty : test-time augmentation that estimates how sure the last one is
+    ensemble : test-time augmentation of which the last one predicts the mean; where there is an
+        uncertainty too, the same
     warnings : sentences that belong to every frame
     notes : sentences that belong to the run
     raw_order : places of the raw frames that the first one sees, in its order; () where it sees
@@ -92,6 +99,7 @@ class Networks:
 
     steps: tuple[Network, ...] = ()
     uncertainty: Augmentation | None = None
+    ensemble: Augmentation | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     raw_order: tuple[int, ...] = ()
@@ -121,7 +129,7 @@ class Networks:
     def resident(self) -> Resident | None:
         """The way in for frames that are on a GPU, None if a step needs them on the host."""
         several = len(self.steps) != 1 or self.raw_order or self.beside
-        if several or self.uncertainty is not None:
+        if several or self.views is not None:
             return None
         if self.steps[0].engine.manifest.normalisation == MEAN_DEVIATION:
             return None
@@ -133,8 +141,13 @@ class Networks:
         if not self.steps:
             return ()
         session = self.steps[-1].session
-        alone = len(self.steps) == 1 and self.uncertainty is None
+        alone = len(self.steps) == 1 and self.views is None
         return session.lanes if alone and len(session.lanes) > 1 else (session,)
+
+    @property
+    def views(self) -> Augmentation | None:
+        """The views of a frame that the last one sees, None where it sees the frame alone."""
+        return self.ensemble or self.uncertainty
 
     @property
     def accounts(self) -> list[dict[str, Any]]:
@@ -145,7 +158,8 @@ class Networks:
     @property
     def computes(self) -> str:
         """What computes, in one line: of every step, in order; empty without any."""
-        return ", then ".join(dict.fromkeys(step.session.described() for step in self.steps))
+        line = ", then ".join(dict.fromkeys(step.session.described() for step in self.steps))
+        return f"{line}, {mean_of(self.ensemble)}" if self.ensemble else line
 
     @property
     def replacements(self) -> tuple[str, ...]:
@@ -174,6 +188,7 @@ class Networks:
             window=manifest.window,
             ai={
                 **_provenance(self.steps, self._raw_labels(description), self.beside),
+                **({"ensemble": self.ensemble} if self.ensemble else {}),
                 **({"warnings": warnings} if warnings else {}),
             },
             uncertainty=_estimate(self.uncertainty, manifest.limits.uncertainty),
@@ -183,10 +198,12 @@ class Networks:
         return tuple(description.raw_labels[place] for place in self.raw_order)
 
     def augmentation(self) -> TestTimeAugmentation | None:
-        """Return a fresh step that predicts with uncertainty, None without one."""
-        if self.uncertainty is None:
+        """Return a fresh step that predicts from several views, None without them."""
+        if self.views is None:
             return None
-        return TestTimeAugmentation(self.uncertainty, self._inputs, *self._shapes)
+        return TestTimeAugmentation(
+            self.views, self._inputs, *self._shapes, averaged=self.ensemble is not None
+        )
 
     def upscaler(self, streams: int) -> Upscaler | None:
         """Return a fresh step that enlarges what the last one sees, None without one."""
@@ -197,7 +214,7 @@ class Networks:
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         upscaled = upscaled_bytes(self.steps[-1].shape, streams) if len(self.steps) > 1 else 0
-        return upscaled + (augmented_bytes(self._inputs, *self._shapes) if self.uncertainty else 0)
+        return upscaled + (augmented_bytes(self._inputs, *self._shapes) if self.views else 0)
 
     def close(self) -> None:
         """Release the sessions."""
@@ -258,7 +275,7 @@ def open_networks(
     Raises
     ------
     ConfigError
-        If uncertainty is asked for that such frames do not allow, or engines do not go together.
+        If views are asked for that such frames do not allow, or engines do not go together.
     EngineError, BackendError
         If an engine or the runtime does not fit.
     """
@@ -288,7 +305,7 @@ def open_networks(
             steps.append(Network(engine, session, seen.shape))
             frames = seen.through(engine)
         if steps:
-            _check_square(channel, steps[-1].shape, compute.uncertainty)
+            check_square(f"channel {channel!r}", steps[-1].shape, compute.views)
     except BaseException:
         for step in steps:
             step.session.close()
@@ -297,6 +314,7 @@ def open_networks(
     return Networks(
         tuple(steps),
         uncertainty,
+        compute.ensemble if steps else None,
         tuple(warnings),
         tuple(_notes(channel, steps, uncertainty)),
         engines[0].raw_order(raw.labels) if sees_raw and raw else (),
@@ -352,11 +370,12 @@ def _opened(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> I
     return FallbackSession(engine, shape, compute)
 
 
-def _check_square(channel: str, shape: tuple[int, int], uncertainty: Augmentation | None) -> None:
-    if uncertainty == "d4" and shape[0] != shape[1]:
+def check_square(of: str, shape: tuple[int, int], views: Augmentation | None) -> None:
+    """Raise ConfigError if frames (y, x) of something are to be turned and are no squares."""
+    if views == "d4" and shape[0] != shape[1]:
         raise ConfigError(
-            f"Frames of channel {channel!r} are {shape[0]} x {shape[1]} and cannot be turned:"
-            " estimate the uncertainty from flips, or make the ROI square."
+            f"Frames of {of} are {shape[0]} x {shape[1]} and cannot be turned:"
+            " take flips, or make the ROI square."
         )
 
 

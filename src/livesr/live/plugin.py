@@ -101,7 +101,8 @@ class LiveSR(Session):
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
     backend, endpoint, precision, device, threads, tile : how it is computed, as in `ComputeConfig`
-    uncertainty, error_map, error_bars, residual_plane : what is told of its pictures, likewise
+    ensemble, uncertainty : views of every frame that are averaged and compared, likewise
+    error_map, error_bars, residual_plane : what is told of its pictures, likewise
 
     Attributes
     ----------
@@ -161,6 +162,7 @@ class LiveSR(Session):
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
         uncertainty: Augmentation | None = None,
+        ensemble: Augmentation | None = None,
         error_map: ErrorMaps | None = None,
         error_bars: bool = False,
         residual_plane: bool = False,

@@ -210,7 +210,7 @@ def opened(
     _refuse_error_map(compute)
     _check_lengths(store)
     raw = read_input(store, engines)
-    _check_uncertainty(store, raw, compute)
+    _check_views(store, raw, compute)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
     return raw, *build_paths(raw, compute)
 
@@ -283,17 +283,21 @@ def _refuse_companions(paths: Mapping[str, ChannelPath]) -> None:
             )
 
 
-def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
-    """Refuse an uncertainty that the store has no place for, or has from another augmentation."""
+def _check_views(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
+    """Refuse views of the frames other than those that the store was predicted from."""
     separated = {channel for kind, _, channel in store.images if kind == "sr"}
-    for channel in sorted(separated) if compute.uncertainty else ():
-        if (there := raw.uncertainty.get(channel)) != compute.uncertainty:
-            has = f"has that from {there}" if there else "has none"
-            raise ConfigError(
-                f"Uncertainty from {compute.uncertainty} is asked for, and {store.path} {has}: one"
-                f" store, one way. 'livesr process {store.path} --uncertainty"
-                f" {compute.uncertainty}' makes a store of its own."
-            )
+    for what, asked, views in (
+        ("uncertainty", compute.uncertainty, raw.uncertainty),
+        ("ensemble", compute.ensemble, raw.ensemble),
+    ):
+        for channel in sorted(separated) if asked else ():
+            if (there := views.get(channel)) != asked:
+                has = f"has that from {there}" if there else "has none"
+                raise ConfigError(
+                    f"{what.capitalize()} from {asked} is asked for, and {store.path} {has}: one"
+                    f" store, one way. 'livesr process {store.path} --{what} {asked}' makes a store"
+                    " of its own."
+                )
 
 
 def _check_same(

@@ -229,11 +229,14 @@ def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeCo
     A live run on a GPU leaves the choice: this computer may have none.
     """
     on_cpu = raw.devices.get(channel) == "cpu"
+    uncertainty, ensemble = raw.uncertainty.get(channel), raw.ensemble.get(channel)
+    asked = compute.views  # the same views serve both
     return compute.model_copy(
         update={
             "device": "cpu" if compute.device == "auto" and on_cpu else compute.device,
             "tile": raw.tiles.get(channel, "auto") if compute.tile == "auto" else compute.tile,
-            "uncertainty": compute.uncertainty or raw.uncertainty.get(channel),
+            "uncertainty": (asked or uncertainty) if compute.uncertainty or uncertainty else None,
+            "ensemble": (asked or ensemble) if compute.ensemble or ensemble else None,
         }
     )
 

@@ -76,6 +76,7 @@ class RawInput:
     localised : tables of what was localised in it, by stream
     run : fields of `RunDescription` that the run had
     uncertainty : by which augmentation that of the predictions was estimated, by channel
+    ensemble : of which augmentation they are the mean, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
     devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,
@@ -104,6 +105,7 @@ class RawInput:
     tiles: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
     uncertainty: Mapping[str, Augmentation] = field(default_factory=dict)
+    ensemble: Mapping[str, Augmentation] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
     remarks: Callable[[], tuple[str, ...]] = field(default=tuple)
@@ -195,6 +197,9 @@ def store_input(
         notes=store.problems,
         uncertainty={
             c: from_store(views) for c in store.channels if (views := store.uncertainty(c))
+        },
+        ensemble={
+            c: views for c in store.channels if (views := store.provenance(c).get("ensemble"))
         },
         tiles={
             c: t

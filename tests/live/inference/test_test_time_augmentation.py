@@ -17,6 +17,10 @@ class Slanted:
     """A network that sees what lies to the right: another thing from every side."""
 
     features = None
+    name, version, precision, device, compiled, skipped, tile = "", "", "", "", None, (), None
+
+    def described(self) -> str:
+        return "slanted"
 
     def __init__(self, shape: tuple[int, int] = SHAPE, slant: float = 1.0) -> None:
         self.input = np.zeros((3, *shape), np.float32)
@@ -51,6 +55,34 @@ def test_the_spread_is_the_standard_deviation_over_the_sides(
     np.testing.assert_allclose(upright[0], centre + neighbours[0], rtol=1e-6)
     np.testing.assert_allclose(views.spread[0], expected, rtol=1e-4, atol=1e-5)
     assert network.calls == count
+
+
+@pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("d4", 8)])
+def test_an_ensemble_is_the_mean_over_the_sides(sides: Augmentation, count: int) -> None:
+    network, seen = Slanted(), frames()
+    session = tta.EnsembleSession(network, sides, 3, SHAPE, (2, *SHAPE))  # type: ignore[arg-type]
+    session.input[...] = seen
+    centre = seen[1]
+    neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * 2
+    if sides == "d4":
+        neighbours += [np.roll(centre, -1, 0), np.roll(centre, 1, 0)] * 2
+    made = session.infer()
+    np.testing.assert_allclose(made[0], centre + np.mean(neighbours, 0), rtol=1e-6)
+    np.testing.assert_allclose(made[1], 2 * centre, rtol=1e-6)
+    assert network.calls == count
+    assert session.described() == f"slanted, mean of {count} views"
+
+
+def test_the_spread_is_the_same_whatever_is_predicted() -> None:
+    alone, averaged = (
+        tta.TestTimeAugmentation("d4", 3, SHAPE, (2, *SHAPE), averaged=averaged)
+        for averaged in (False, True)
+    )
+    for views in (alone, averaged):
+        network = Slanted()
+        network.input[...] = frames()
+        views.infer(network)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(alone.spread, averaged.spread)
 
 
 def test_a_network_that_sees_the_same_from_every_side_is_sure() -> None:

@@ -1,15 +1,17 @@
 """Test-time augmentation: the same frames in several views.
 
-How far a network's predictions differ when its input is turned over.
+How far a network's predictions differ when its input is turned over, and what they have in common.
 
 Owns the views and the arithmetic. A network that was sure would draw the same of every view;
 where it guesses, it guesses differently (test-time augmentation, Wang et al. 2019, Neurocomputing
-338, 34). What the spread is worth is measured per engine by `livesr limits`. Knows no runtime and
-no stream.
+338, 34), and the mean of its guesses is better than one (geometric self-ensemble, Lim et al. 2017,
+EDSR+). What the spread is worth is measured per engine by `livesr limits`. Knows no runtime and no
+stream.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,17 @@ from livesr.base.compute import Augmentation
 from livesr.live.inference.session import InferenceSession
 
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+_COUNT: Mapping[Augmentation, int] = {"flips": 4, "d4": 8}
 
 
 def stored_name(augmentation: Augmentation) -> str:
     """Return what stores and the wire call a mode; "d4" was "turns" when they were laid out."""
     return "turns" if augmentation == "d4" else augmentation
+
+
+def mean_of(augmentation: Augmentation) -> str:
+    """Return in words what an ensemble predicts."""
+    return f"mean of {_COUNT[augmentation]} views"
 
 
 def from_store(name: str) -> Augmentation:
@@ -41,6 +49,7 @@ class TestTimeAugmentation:
     window : frames of the network's input
     shape : (y, x) of its input; d4 needs a square
     output_shape : (c, y, x)
+    averaged : whether the mean of the views is what is predicted, or the upright one
 
     Attributes
     ----------
@@ -60,12 +69,15 @@ class TestTimeAugmentation:
         window: int,
         shape: tuple[int, int],
         output_shape: tuple[int, int, int],
+        *,
+        averaged: bool = False,
     ) -> None:
         if augmentation == "d4" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
         self._views = [
             (turn, step) for turn in (False, True)[: 1 + (augmentation == "d4")] for step in _FLIPS
         ][1:]
+        self._averaged, self._count = averaged, np.float32(_COUNT[augmentation])
         self.features: NDArray[np.float32] | None = None
         self._frames = np.empty((window, *shape), np.float32)
         self._upright, self.spread, self._mean = (
@@ -73,7 +85,8 @@ class TestTimeAugmentation:
         )
 
     def infer(self, session: InferenceSession) -> NDArray[np.float32]:
-        """Return what the session predicts of its `input`, as it does without views.
+        """Return what the session predicts of its `input`: the mean of the views, or what it
+        predicts without them.
 
         Valid until the next call.
         """
@@ -91,14 +104,64 @@ class TestTimeAugmentation:
             self._mean += difference
             difference *= difference
             self.spread += difference
-        count = len(self._views) + 1
+        self._mean /= self._count
+        if self._averaged:
+            self._upright += self._mean
         self._mean *= self._mean
-        self._mean /= np.float32(count)
+        self._mean *= self._count
         self.spread -= self._mean
         np.maximum(self.spread, 0, out=self.spread)
-        self.spread /= np.float32(count - 1)
+        self.spread /= self._count - 1
         np.sqrt(self.spread, out=self.spread)
         return self._upright
+
+
+class EnsembleSession(InferenceSession):
+    """A session that predicts the mean of several views of its input; closes the one within.
+
+    Parameters
+    ----------
+    inner : open for frames of `shape`
+    augmentation, window, shape, output_shape : as of `TestTimeAugmentation`
+
+    Attributes
+    ----------
+    augmentation : which views there are
+    """
+
+    def __init__(
+        self,
+        inner: InferenceSession,
+        augmentation: Augmentation,
+        window: int,
+        shape: tuple[int, int],
+        output_shape: tuple[int, int, int],
+    ) -> None:
+        self._inner, self.augmentation = inner, augmentation
+        self._views = TestTimeAugmentation(augmentation, window, shape, output_shape, averaged=True)
+        self.like(inner)
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """That of the session within."""
+        return self._inner.input
+
+    def infer(self) -> NDArray[np.float32]:
+        """Return the mean of what the session within predicts of the views."""
+        return self._views.infer(self._inner)
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Those of the upright frame."""
+        return self._views.features
+
+    def described(self) -> str:
+        """Return in one line what computes, and from how many views."""
+        return f"{self._inner.described()}, {mean_of(self.augmentation)}"
+
+    def close(self) -> None:
+        """Close the session within."""
+        self._inner.close()
 
 
 def memory_bytes(window: int, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
