@@ -21,11 +21,12 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from real_images import images
 
+from livesr.base.compute import Augmentation
 from livesr.evaluation.composites import (
     StructureImages,
     composites_table,
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="PCC alone, fewer fields: to decide by")
     parser.add_argument("--picture", type=Path, help="folder for pictures")
     parser.add_argument("--dry-run", action="store_true", help="print, change no card")
-    parser.add_argument("--ensemble", choices=("flips",), help="predict the mean of four views")
+    parser.add_argument("--ensemble", choices=("half-turn", "flips"), help="mean of several views")
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     if (given.fast or given.ensemble) and not given.dry_run:
@@ -130,7 +131,7 @@ def measure(
     fast: bool,
     threads: int = 0,
     pictures: Path | None = None,
-    ensemble: Literal["flips"] | None = None,
+    ensemble: Augmentation | None = None,
 ) -> dict[str, Any]:
     """Return what `evaluate_composites` found on every set of images."""
     engine, found = load_engine(folder), {}

@@ -129,7 +129,7 @@ def seen_from(rig: RigConfig, views: int, normalised: Normalisation) -> NDArray[
     path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), compute)
     engine, session, _ = path.networks.steps[0]
     turned = [
-        (turn, flip) for turn in (False, True) for flip in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+        (turn, flip) for turn in (False, True) for flip in ((1, 1), (-1, -1), (1, -1), (-1, 1))
     ][:views]
     images = [path.reconstructor.reconstruct(group).copy() for group in moving_groups(3)]
     background, scale = normalised
@@ -144,7 +144,7 @@ def seen_from(rig: RigConfig, views: int, normalised: Normalisation) -> NDArray[
     return total * scale / views
 
 
-@pytest.mark.parametrize(("views", "count"), [("flips", 4), ("d4", 8)])
+@pytest.mark.parametrize(("views", "count"), [("half-turn", 2), ("flips", 4), ("d4", 8)])
 def test_an_ensemble_predicts_the_mean_of_its_views_and_says_so(
     rig: RigConfig, tmp_path: Path, views: Any, count: int
 ) -> None:

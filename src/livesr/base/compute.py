@@ -24,9 +24,9 @@ def augmentation_named(name: Any) -> Any:
     return "d4"
 
 
-Augmentation = Literal["flips", "d4"]
-"""Sides from which a network sees its input: 4, or of square frames the eight symmetries of the
-square.
+Augmentation = Literal["half-turn", "flips", "d4"]
+"""Sides from which a network sees its input: 2, upright and turned by 180 degrees; 4, with both
+mirror images; or of square frames the eight symmetries of the square.
 """
 ErrorMaps = Literal["numbers", "planes"]
 """What is kept of the comparison with widefield."""
@@ -61,13 +61,13 @@ class ComputeConfig(Model):
     frame does not fit the memory, off takes none.
     """
     uncertainty: Annotated[Augmentation | None, BeforeValidator(augmentation_named)] = None
-    """Estimate how uncertain every prediction is, from 4 (flips) or, of square frames, 8 (d4) views
-    of its input: the network then takes as many times as long.
+    """Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or, of square
+    frames, 8 (d4) views of its input: the network then takes as many times as long.
     """
     ensemble: Augmentation | None = None
-    """Predict the mean of what the network makes of 4 (flips) or, of square frames, 8 (d4) views of
-    its input (geometric self-ensemble): better, and as many times slower. With uncertainty the same
-    views serve both.
+    """Predict the mean of what the network makes of 2 (half-turn), 4 (flips) or, of square frames,
+    8 (d4) views of its input (geometric self-ensemble): better, and as many times slower. With
+    uncertainty the same views serve both.
     """
     error_map: ErrorMaps | None = None
     """Compare every picture with the widefield mean of its exposures, as time allows: numbers for

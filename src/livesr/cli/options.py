@@ -403,26 +403,26 @@ Tile = Annotated[
     ),
 ]
 Uncertainty = Annotated[
-    Literal["flips", "d4", "turns"] | None,
+    Literal["half-turn", "flips", "d4", "turns"] | None,
     typer.Option(
-        metavar="flips|d4",
+        metavar="half-turn|flips|d4",
         rich_help_panel=COMPUTED,
         help=(
-            "Estimate how uncertain every prediction is, from 4 (flips) or 8 views (d4; square"
-            " frames) of its input: the network takes as many times as long. turns is the old name"
-            " of d4."
+            "Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or 8 views"
+            " (d4; square frames) of its input: the network takes as many times as long. turns is"
+            " the old name of d4."
         ),
     ),
 ]
 Ensemble = Annotated[
-    Literal["flips", "d4"] | None,
+    Literal["half-turn", "flips", "d4"] | None,
     typer.Option(
-        metavar="flips|d4",
+        metavar="half-turn|flips|d4",
         rich_help_panel=COMPUTED,
         help=(
-            "Predict the mean of what the network makes of 4 (flips) or 8 views (d4; square frames)"
-            " of every frame: better, and as many times slower. With --uncertainty the same views"
-            " serve both."
+            "Predict the mean of what the network makes of 2 (half-turn), 4 (flips) or 8 views (d4;"
+            " square frames) of every frame: better, and as many times slower. With --uncertainty"
+            " the same views serve both."
         ),
     ),
 ]

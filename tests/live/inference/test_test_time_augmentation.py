@@ -39,7 +39,7 @@ def frames(shape: tuple[int, int] = SHAPE) -> NDArray[np.float32]:
     return np.random.default_rng(1).normal(5, 1, (3, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("d4", 8)])
+@pytest.mark.parametrize(("sides", "count"), [("half-turn", 2), ("flips", 4), ("d4", 8)])
 def test_the_spread_is_the_standard_deviation_over_the_sides(
     sides: Augmentation, count: int
 ) -> None:
@@ -48,7 +48,7 @@ def test_the_spread_is_the_standard_deviation_over_the_sides(
     network.input[...] = seen
     upright = views.infer(network).copy()
     centre = seen[1]
-    neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * 2
+    neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * (1 + (sides != "half-turn"))
     if sides == "d4":
         neighbours += [np.roll(centre, -1, 0), np.roll(centre, 1, 0)] * 2
     expected = np.std([centre + n for n in neighbours], axis=0, ddof=1)
@@ -57,13 +57,13 @@ def test_the_spread_is_the_standard_deviation_over_the_sides(
     assert network.calls == count
 
 
-@pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("d4", 8)])
+@pytest.mark.parametrize(("sides", "count"), [("half-turn", 2), ("flips", 4), ("d4", 8)])
 def test_an_ensemble_is_the_mean_over_the_sides(sides: Augmentation, count: int) -> None:
     network, seen = Slanted(), frames()
     session = tta.EnsembleSession(network, sides, 3, SHAPE, (2, *SHAPE))  # type: ignore[arg-type]
     session.input[...] = seen
     centre = seen[1]
-    neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * 2
+    neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * (1 + (sides != "half-turn"))
     if sides == "d4":
         neighbours += [np.roll(centre, -1, 0), np.roll(centre, 1, 0)] * 2
     made = session.infer()

@@ -11,8 +11,8 @@ stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 from livesr.base.compute import Augmentation
 from livesr.live.inference.session import InferenceSession
 
+_HALF_TURN = ((1, 1), (-1, -1))
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-_COUNT: Mapping[Augmentation, int] = {"flips": 4, "d4": 8}
+_VIEWS: Mapping[Augmentation, Sequence[tuple[bool, tuple[int, int]]]] = {
+    "half-turn": [(False, step) for step in _HALF_TURN],
+    "flips": [(False, step) for step in _FLIPS],
+    "d4": [(turn, step) for turn in (False, True) for step in _FLIPS],
+}
+"""Whether y and x change places, and in which direction each is read; the upright one first."""
 
 
 def stored_name(augmentation: Augmentation) -> str:
@@ -31,12 +37,12 @@ def stored_name(augmentation: Augmentation) -> str:
 
 def mean_of(augmentation: Augmentation) -> str:
     """Return in words what an ensemble predicts."""
-    return f"mean of {_COUNT[augmentation]} views"
+    return f"mean of {len(_VIEWS[augmentation])} views"
 
 
 def from_store(name: str) -> Augmentation:
     """Return the mode that a store names."""
-    return "d4" if name in ("turns", "d4") else "flips"
+    return "d4" if name == "turns" else cast("Augmentation", name)
 
 
 class TestTimeAugmentation:
@@ -44,8 +50,9 @@ class TestTimeAugmentation:
 
     Parameters
     ----------
-    augmentation : "flips", the frame and its mirror images along y, x and both; or "d4", these and
-        their transposes: the eight symmetries of the square (the dihedral group D4)
+    augmentation : "half-turn", the frame and it turned by 180 degrees; "flips", these and the
+        mirror images along y and x; or "d4", these and their transposes: the eight symmetries of
+        the square (the dihedral group D4)
     window : frames of the network's input
     shape : (y, x) of its input; d4 needs a square
     output_shape : (c, y, x)
@@ -74,10 +81,8 @@ class TestTimeAugmentation:
     ) -> None:
         if augmentation == "d4" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
-        self._views = [
-            (turn, step) for turn in (False, True)[: 1 + (augmentation == "d4")] for step in _FLIPS
-        ][1:]
-        self._averaged, self._count = averaged, np.float32(_COUNT[augmentation])
+        self._views = _VIEWS[augmentation][1:]
+        self._averaged, self._count = averaged, np.float32(len(_VIEWS[augmentation]))
         self.features: NDArray[np.float32] | None = None
         self._frames = np.empty((window, *shape), np.float32)
         self._upright, self.spread, self._mean = (
