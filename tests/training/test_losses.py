@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from livesr.training.losses import CombinationLoss, L1Loss, ssim
+from livesr.training.losses import CombinationLoss, Distillation, L1Loss, ssim
 
 
 def pair(shape: tuple[int, ...] = (2, 3, 40, 52)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,3 +132,25 @@ def test_the_sum_is_compared_with_the_structures_or_with_the_frame_as_it_came() 
         to_input(prediction, target)
     with pytest.raises(ValueError, match="of another size"):
         to_input(prediction, target, frames[..., ::2])
+
+
+class _Slanted(torch.nn.Module):
+    """Sees what lies to the right: another thing from every side."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames + torch.roll(frames, -1, -1)
+
+
+def test_a_teacher_says_the_mean_of_what_it_sees_from_all_sides() -> None:
+    frames, _ = pair((2, 1, 24, 24))
+    neighbours = [torch.roll(frames, step, axis) for step in (-1, 1) for axis in (-2, -1)]
+    mean = frames + sum(neighbours) / 4
+    alone = frames + torch.roll(frames, -1, -1)
+    nothing = torch.zeros_like(frames)
+    for views, taught in ((8, mean), (1, alone)):
+        loss = Distillation(L1Loss(), _Slanted(), share=1.0, views=views)
+        terms = loss(nothing, nothing, frames)
+        assert terms.total.item() == pytest.approx(taught.abs().mean().item(), rel=1e-5)
+    few = Distillation(L1Loss(), _Slanted(), share=1.0, views=2, seed=1)
+    drawn = {round(few(nothing, nothing, frames).total.item(), 6) for _ in range(8)}
+    assert len(drawn) > 1, "drawn anew for every batch"

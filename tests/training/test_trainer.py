@@ -350,6 +350,27 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path) -> None:
     assert "teacher" in (tmp_path / "student" / "log.csv").read_text().splitlines()[0]
 
 
+def test_a_killed_student_of_several_views_equals_one_that_was_not(tmp_path: Path) -> None:
+    trainer(tmp_path / "teacher", steps=1).run()
+    settings = {
+        "teacher": str(tmp_path / "teacher" / "final.pt"),
+        "teacher_views": 3,
+        "log_every": 3,
+        "validate_every": 6,
+    }
+    whole = trainer(tmp_path / "whole", **settings).run()
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 9:  # the last checkpoint is of step 5
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "killed", **settings).run(kill)
+    resumed = trainer(tmp_path / "killed", **settings).run()
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_teacher_of_another_shape_is_refused(tmp_path: Path) -> None:
     networks.save(
         tmp_path / "other.pt",

@@ -238,21 +238,56 @@ class Distillation(nn.Module):  # type: ignore[misc]
     (1 - share) of `loss` against the truth, `share` of it against the teacher's output.
 
     The teacher has settled what a small network cannot decide for itself: which of the structures a
-    pixel of mixed light belongs to (Hinton et al. 2015, in its form for regression).
+    pixel of mixed light belongs to (Hinton et al. 2015, in its form for regression). The mean of
+    several views of a frame settles more than one view does, so that a network can learn even from
+    itself.
+
+    Parameters
+    ----------
+    loss : compares with either
+    teacher : its parameters stay as they are
+    share : of the teacher
+    views : of each batch, of the square's eight symmetries and drawn anew for every one, whose mean
+        is what the teacher says; 1 is the batch as it comes
+    seed : of what is drawn
     """
 
     sees_input = True
 
-    def __init__(self, loss: nn.Module, teacher: nn.Module, share: float) -> None:
+    def __init__(
+        self, loss: nn.Module, teacher: nn.Module, share: float, views: int = 1, seed: int = 0
+    ) -> None:
         super().__init__()
-        self.loss, self.teacher, self.share = loss, teacher.eval().requires_grad_(False), share
+        # In a list: the teacher's weights are no state of the loss.
+        self.loss, self.share, self._views = loss, share, views
+        self._teacher = [teacher.eval().requires_grad_(False)]
+        self._rng = np.random.default_rng(seed)
 
     def forward(self, prediction: Tensor, target: Tensor, frames: Tensor) -> LossTerms:
         """Compare with both; the parts are those of `loss` against the truth, and `teacher`."""
-        with torch.no_grad():
-            taught = self.teacher(frames)
         given = (frames,) if self.loss.sees_input else ()
         truth = self.loss(prediction, target, *given)
-        teacher = self.loss(prediction, taught, *given)
+        teacher = self.loss(prediction, self._taught(frames), *given)
         total = (1 - self.share) * truth.total + self.share * teacher.total
         return LossTerms(total, {**truth.parts, "teacher": teacher.total})
+
+    def _taught(self, frames: Tensor) -> Tensor:
+        """Return what the teacher says of frames (n, f, y, x): the mean over views."""
+        symmetries = self._rng.permutation(8)[: self._views] if self._views > 1 else (0,)
+        taught: Tensor | None = None
+        with torch.no_grad():
+            for symmetry in symmetries:
+                turns, flip = int(symmetry) % 4, [-1] * (int(symmetry) // 4)
+                seen = torch.rot90(frames.flip(flip), turns, (-2, -1))
+                told = torch.rot90(self._teacher[0](seen), -turns, (-2, -1)).flip(flip)
+                taught = told if taught is None else taught + told
+            assert taught is not None
+            return taught / len(symmetries)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the state of what is drawn."""
+        return dict(self._rng.bit_generator.state)
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up what `get_extra_state` returned."""
+        self._rng.bit_generator.state = state

@@ -129,6 +129,8 @@ class TrainConfig(BaseModel):
     from."""
     teacher_share: float = Field(0.5, gt=0, le=1)
     """Part of the loss that compares with the teacher instead of the truth."""
+    teacher_views: int = Field(1, ge=1, le=8)
+    """Views of each batch whose mean is what the teacher says, of the square's eight symmetries."""
     seed: int = Field(0, ge=0)
     device: str = "auto"
     """"cpu", "cuda", or "auto": the GPU if there is one."""
@@ -168,4 +170,6 @@ class TrainConfig(BaseModel):
         left_out["loss"] = unknown
         if not self.begin_as:
             left_out["begin_as"] = True
+        if self.teacher_views == 1:
+            left_out["teacher_views"] = True
         return self.model_dump_json(exclude=left_out)

@@ -210,7 +210,8 @@ class Trainer:
                     f"the teacher has {what} {theirs}, this network {ours}{counted}; they must be"
                     " alike"
                 )
-        return Distillation(loss, teacher, self.config.teacher_share)
+        views, seed = self.config.teacher_views, self.config.seed
+        return Distillation(loss, teacher, self.config.teacher_share, views, seed)
 
     # -- one attempt -------------------------------------------------------------------------------
 
@@ -388,7 +389,7 @@ class Trainer:
     def _learning(self) -> dict[str, Any]:
         """Return what a step changes, by its name in the checkpoint."""
         owners = {"network": self.network, "average": self.average, "optimiser": self._optimiser}
-        if self.config.loss.kind == "adversarial":
+        if self.config.loss.kind == "adversarial" or self.config.teacher_views > 1:
             owners["loss"] = self._loss
         return owners
 
