@@ -146,11 +146,15 @@ def test_a_teacher_says_the_mean_of_what_it_sees_from_all_sides() -> None:
     neighbours = [torch.roll(frames, step, axis) for step in (-1, 1) for axis in (-2, -1)]
     mean = frames + sum(neighbours) / 4
     alone = frames + torch.roll(frames, -1, -1)
-    nothing = torch.zeros_like(frames)
-    for views, taught in ((8, mean), (1, alone)):
+    truth = torch.zeros_like(frames)
+
+    def far_from(loss: Distillation, prediction: torch.Tensor) -> float:
+        return float(loss(prediction, truth, frames).total.item())
+
+    for views, taught, other in ((8, mean, alone), (1, alone, mean)):
         loss = Distillation(L1Loss(), _Slanted(), share=1.0, views=views)
-        terms = loss(nothing, nothing, frames)
-        assert terms.total.item() == pytest.approx(taught.abs().mean().item(), rel=1e-5)
+        assert far_from(loss, taught) == pytest.approx(0, abs=1e-6)
+        assert far_from(loss, other) > 0.01
     few = Distillation(L1Loss(), _Slanted(), share=1.0, views=2, seed=1)
-    drawn = {round(few(nothing, nothing, frames).total.item(), 6) for _ in range(8)}
+    drawn = {round(far_from(few, mean), 6) for _ in range(8)}
     assert len(drawn) > 1, "drawn anew for every batch"
