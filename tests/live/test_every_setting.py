@@ -246,6 +246,7 @@ def test_a_device_that_is_not_there_is_not_replaced(ways: Ways, way: str) -> Non
         ({"tile": 7}, "tile"),
         ({"uncertainty": "flops"}, "uncertainty"),
         ({"ensemble": "turns"}, "ensemble"),
+        ({"resample": "on"}, "resample"),
         ({"device": "cdua"}, "device"),
         ({"endpoint": "http://gpu:8001"}, "expected grpc://HOST:8001"),
         ({"endpoint": "grpc://gpu:8001"}, "use --backend kserve"),
@@ -284,6 +285,17 @@ def test_a_backfill_compares_nothing_with_widefield(ways: Ways, way: str) -> Non
         getattr(ways, way)(error_map="numbers")
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in IN_PLACE])
+@pytest.mark.parametrize("resample", ["auto", "off"])
+def test_frames_are_brought_to_other_pixels_or_not(
+    ways: Ways, way: str, resample: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("livesr.live.networks.own_pixel_nm", lambda engine, pixel_size_nm: 26.0)
+    getattr(ways, way)(resample=resample)
+    runtime = RecordedStore(ways.store).provenance("488")["runtime"]
+    assert runtime.get("pixel_size_nm") == (26.0 if resample == "auto" else None)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_error_bars_are_refused_where_none_were_calibrated(ways: Ways, way: str) -> None:
     with pytest.raises(UsageError, match="calibrate-errors"):
@@ -302,7 +314,7 @@ def test_a_gpu_is_refused_where_nothing_computes_on_one() -> None:
 
 
 def test_every_field_is_walked() -> None:
-    walked = {*HONOURED, "device", "residual_plane", "endpoint", "error_bars"}
+    walked = {*HONOURED, "device", "residual_plane", "endpoint", "error_bars", "resample"}
     assert walked == set(ComputeConfig.model_fields)
     assert set(_COMPUTE) == walked - {"residual_plane"}
     defaults = {name: field.default for name, field in ComputeConfig.model_fields.items()}

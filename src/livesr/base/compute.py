@@ -60,6 +60,11 @@ class ComputeConfig(Model):
     """Side in pixels of the tiles in which a network sees larger frames; auto takes tiles where a
     frame does not fit the memory, off takes none.
     """
+    resample: Literal["auto", "off"] | None = None
+    """Bring frames whose pixels an engine that separates was not trained for to its own pixel size,
+    up to 1.45 times finer or coarser, and what it predicts back: auto does, off does not. None does
+    as the run that is computed again, else as auto.
+    """
     uncertainty: Annotated[Augmentation | None, BeforeValidator(augmentation_named)] = None
     """Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or, of square
     frames, 8 (d4) views of its input: the network then takes as many times as long.

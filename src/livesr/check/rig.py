@@ -245,12 +245,14 @@ def _tried(
     """
     from livesr.base.compute import ComputeConfig
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.resampling import own_pixel_nm
     from livesr.live.inference.trial import try_out
 
     engine = load_engine(engine_name)
+    brought_to = own_pixel_nm(engine, pixel_nm) if pixel_nm else None
     told = engine.check_fits(
         task,
-        pixel_size_nm=pixel_nm or None,
+        pixel_size_nm=brought_to or pixel_nm or None,
         modality=modality(rig.modality_of(name)).method,
         resolution_nm=rig.resolution_nm(name),
         raw_labels=rig.raw_labels(name),

@@ -402,6 +402,17 @@ Tile = Annotated[
         ),
     ),
 ]
+Resample = Annotated[
+    Literal["auto", "off"] | None,
+    typer.Option(
+        rich_help_panel=COMPUTED,
+        help=(
+            "Whether frames whose pixels an engine was not trained for are brought to its own pixel"
+            " size, and what it predicts back; without, as the run that is computed again, else as"
+            " auto."
+        ),
+    ),
+]
 Uncertainty = Annotated[
     Literal["half-turn", "flips", "d4", "turns"] | None,
     typer.Option(
@@ -454,6 +465,7 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "device": (Device, "auto"),
     "threads": (Threads, 0),
     "tile": (Tile, "auto"),
+    "resample": (Resample, None),
     "uncertainty": (Uncertainty, None),
     "ensemble": (Ensemble, None),
     "error_map": (ErrorMap, None),

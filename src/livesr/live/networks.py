@@ -21,6 +21,7 @@ from livesr.live.inference.engine import Engine, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
+from livesr.live.inference.resampling import ResampledSession, own_pixel_nm, resampled_shape
 from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.test_time_augmentation import (
@@ -288,16 +289,22 @@ def open_networks(
             seen = frames
             if sees_raw and raw and not steps:
                 seen = frames._replace(shape=raw.shape, pixel_size_um=raw.pixel_size_um)
+            pixel_nm = seen.pixel_size_um * 1e3
+            own_nm = own_pixel_nm(engine, pixel_nm) if compute.resample != "off" else None
+            shape = resampled_shape(seen.shape, pixel_nm / own_nm) if own_nm else seen.shape
             warnings += engine.check_fits(
                 engine.manifest.task,
-                shape=seen.shape,
-                pixel_size_nm=seen.pixel_size_um * 1e3,
+                shape=shape,
+                pixel_size_nm=own_nm or pixel_nm,
                 modality=seen.modality,
                 resolution_nm=seen.resolution_nm,
                 raw_labels=raw.labels if raw else None,
             )
-            try_out(engine, seen.shape, compute)
-            session = _opened(engine, seen.shape, compute)
+            try_out(engine, shape, compute)
+            session = _opened(engine, shape, compute)
+            if own_nm:
+                planes = engine.manifest.inputs, len(engine.manifest.channels)
+                session = ResampledSession(session, *planes, seen.shape, shape, own_nm)
             if engine.manifest.task == "restore" and raw:
                 session = RestoredSession(session, raw)
                 engine = replace(engine, manifest=engine.manifest.shown)
@@ -388,6 +395,12 @@ def _notes(
                 f"Engine {engine.manifest.id!r} runs on {session.described()}."
                 f" {' '.join(session.skipped)}"
             )
+        if session.resampled_nm:
+            yield (
+                f"Engine {engine.manifest.id!r} was trained for pixels of"
+                f" {engine.manifest.pixel_size_nm} nm: it sees channel {channel!r} brought to"
+                f" {session.resampled_nm:.4g} nm, and what it predicts is brought back."
+            )
         if session.tile:
             yield (
                 f"Engine {engine.manifest.id!r} sees channel {channel!r} in tiles of"
@@ -442,6 +455,7 @@ def _provenance(
                 "device": session.device,
                 "precision": session.precision,
                 "tile": session.tile,
+                **({"pixel_size_nm": nm} if (nm := session.resampled_nm) else {}),
             },
         }
         for engine, session, _ in steps

@@ -100,7 +100,8 @@ class LiveSR(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, endpoint, precision, device, threads, tile : how it is computed, as in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile, resample : how it is computed, as in
+        `ComputeConfig`
     ensemble, uncertainty : views of every frame that are averaged and compared, likewise
     error_map, error_bars, residual_plane : what is told of its pictures, likewise
 
@@ -161,6 +162,7 @@ class LiveSR(Session):
         device: DeviceChoice = "auto",
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
+        resample: Literal["auto", "off"] | None = None,
         uncertainty: Augmentation | None = None,
         ensemble: Augmentation | None = None,
         error_map: ErrorMaps | None = None,

@@ -224,7 +224,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
 
 
 def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeConfig:
-    """Return what is asked for, and where nothing is, device, tiles and views of the live run.
+    """Return what is asked for, and where nothing is, device, pixels, tiles and views as before.
 
     A live run on a GPU leaves the choice: this computer may have none.
     """
@@ -234,6 +234,7 @@ def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeCo
     return compute.model_copy(
         update={
             "device": "cpu" if compute.device == "auto" and on_cpu else compute.device,
+            "resample": compute.resample or ("off" if channel in raw.as_they_came else "auto"),
             "tile": raw.tiles.get(channel, "auto") if compute.tile == "auto" else compute.tile,
             "uncertainty": (asked or uncertainty) if compute.uncertainty or uncertainty else None,
             "ensemble": (asked or ensemble) if compute.ensemble or ensemble else None,

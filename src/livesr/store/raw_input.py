@@ -78,6 +78,7 @@ class RawInput:
     uncertainty : by which augmentation that of the predictions was estimated, by channel
     ensemble : of which augmentation they are the mean, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
+    as_they_came : channels whose predictions were made of frames on their own pixels
     devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,
         else 0
@@ -103,6 +104,7 @@ class RawInput:
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
+    as_they_came: frozenset[str] = frozenset()
     devices: Mapping[str, str] = field(default_factory=dict)
     uncertainty: Mapping[str, Augmentation] = field(default_factory=dict)
     ensemble: Mapping[str, Augmentation] = field(default_factory=dict)
@@ -211,6 +213,11 @@ def store_input(
             for c in store.channels
             if (r := store.provenance(c).get("runtime"))
         },
+        as_they_came=frozenset(
+            c
+            for c in store.channels
+            if (r := store.provenance(c).get("runtime")) and "pixel_size_nm" not in r
+        ),
         devices=_devices(store),
     )
 

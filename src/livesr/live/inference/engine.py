@@ -578,13 +578,17 @@ class Engine:
             if share >= CONFUSED
         ]
 
-    def _check_pixel_size(self, pixel_size_nm: float) -> list[str]:
+    def wrong_pixels(self, pixel_size_nm: float) -> bool:
+        """Return whether pixels of a size are none that it was trained for."""
         wanted = self.manifest.pixel_size_nm
-        # A rig's calibration is rarely better than a per mille: do not warn at a limit hit exactly.
-        if wanted is None or wanted.min * 0.999 <= pixel_size_nm <= wanted.max * 1.001:
+        # A rig's calibration is rarely better than a per mille: a limit hit exactly is none.
+        return not (wanted is None or wanted.min * 0.999 <= pixel_size_nm <= wanted.max * 1.001)
+
+    def _check_pixel_size(self, pixel_size_nm: float) -> list[str]:
+        if not self.wrong_pixels(pixel_size_nm):
             return []
         return [
-            f"Pixels of {pixel_size_nm:.4g} nm are outside the {wanted} nm "
+            f"Pixels of {pixel_size_nm:.4g} nm are outside the {self.manifest.pixel_size_nm} nm "
             f"that engine {self.manifest.id!r} was trained for."
         ]
 

@@ -88,6 +88,7 @@ class InferenceSession(ABC):
     device : what it runs on, in words
     compiled : when what it runs was compiled, None if nothing is
     tile : side of the tiles that it sees a frame in, pixels; None if it takes frames as a whole
+    resampled_nm : pixel size to which frames are brought for the network; None if they stay
     replacements : a sentence for every runtime that failed and was replaced
     skipped : why it does not run on those that "auto" would rather take, a sentence each
     shares_memory : whether a server reads and writes its frames in memory that both share
@@ -99,6 +100,7 @@ class InferenceSession(ABC):
     device: str = ""
     compiled: Compiled | None = None
     tile: int | None = None
+    resampled_nm: float | None = None
     replacements: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     shares_memory: bool = False
@@ -112,6 +114,8 @@ class InferenceSession(ABC):
         words = [self.name, version, precision, "on", self.device]
         line = " ".join(word for word in words if word)
         tiles = "" if self.tile is None else f", in tiles of {self.tile} pixels"
+        if self.resampled_nm is not None:
+            tiles += f", on pixels of {self.resampled_nm:.4g} nm"
         return line + tiles + (f", {self.compiled.described()}" if self.compiled else "")
 
     def like(self, inner: InferenceSession) -> None:
