@@ -15,6 +15,7 @@ from typing import Any
 
 from livesr.base import contained
 from livesr.base.errors import LiveSRError, StoreError
+from livesr.base.other_files import STORE, no_folder
 from livesr.check.finding import Finding
 from livesr.formats import layout
 from livesr.formats.frames_log import stream_of
@@ -88,7 +89,10 @@ def check_store(path: Path) -> StoreState:
     """
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
-        raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
+        raise StoreError(
+            no_folder(path, STORE)
+            or f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'."
+        )
     contained.refuse_links(path)
     refuse_in_use(path)
     return _Check(path).state()
