@@ -89,6 +89,9 @@ class Own(NamedTuple):
     unread: tuple[str, ...] = ()
 
 
+_NOTHING_OWN = Own()
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelPath:
     """The steps of one channel.
@@ -123,7 +126,7 @@ class ChannelPath:
     centred: bool = False
     left_adu: float = 0.0
     updates: tuple[int, ...] = ()
-    own: Own = Own()
+    own: Own = _NOTHING_OWN
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
