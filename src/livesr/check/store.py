@@ -21,6 +21,7 @@ from livesr.formats import layout
 from livesr.formats.frames_log import stream_of
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.ome_xml import names_images
+from livesr.formats.skips import lacks_raw
 from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.levels import damaged_levels, levels_fit
@@ -363,7 +364,7 @@ class _Check:
         made = {(stream_of(e), e["t"]) for e in events if e["stored"]}
         skipped = {(stream_of(e), e["t"]): e for e in events if e["state"] == "skipped"}
         left = [str(e.get("reason", "")) for place, e in skipped.items() if place not in made]
-        lacking = sum(reason.endswith("raw frames missing") for reason in left)
+        lacking = sum(map(lacks_raw, left))
         for n, why, advice in (
             (len(left) - lacking, "", _BACKFILL),
             (lacking, ": raw frames are missing", ""),
