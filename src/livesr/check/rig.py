@@ -27,7 +27,7 @@ from livesr.simulation.sequence import simulating_rig
 if TYPE_CHECKING:
     from livesr.live.inference.engine import Task
 
-_AGAIN = "Measure them again with 'livesr calibrate-limits' when optics, cells or stains change."
+_AGAIN = "Measure them again with 'livesr {}' when optics, cells or stains change."
 _NOT_REFUSED = "no recording is refused for it."
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
@@ -235,7 +235,7 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
             advice = "Recordings of before: 'livesr process' them with --rig first."
             yield found("warning", "limits", place, why_not, advice)
         else:
-            yield found("note", "limits", place, limits.rule, _AGAIN)
+            yield found("note", "limits", place, limits.rule, _AGAIN.format("calibrate-limits"))
 
 
 def _error_bars(rig: RigConfig) -> Iterator[Finding]:
@@ -257,7 +257,8 @@ def _error_bars(rig: RigConfig) -> Iterator[Finding]:
         with suppress(EngineError):  # said of the engines
             manifests.append(load_engine(name).manifest)
     if any((bars.engine, bars.sha256) == (one.id, one.sha256) for one in manifests):
-        yield Finding("note", "error-bars", bars.sentence, "", file, 0)
+        advice = _AGAIN.format("calibrate-errors")
+        yield Finding("note", "error-bars", bars.sentence, advice, file, 0)
     elif manifests:
         now = " and ".join(f"{one.id} {one.version} ({one.sha256[:12]})" for one in manifests)
         says = (
