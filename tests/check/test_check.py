@@ -522,6 +522,16 @@ CASES = [
     ),
     ("demo", CFG, "", "", "demo-camera", "warning", "separate: imcsr", "no specimen"),
     (
+        "virtual_sim",
+        CFG,
+        "Dyes,microtubules+er+lysosomes",
+        "Dyes,nonsense",
+        "dyes",
+        "error",
+        "Dyes,nonsense",
+        "there are microtubules",
+    ),
+    (
         "tirf_sim",
         CFG,
         "Lasers,Blanking,On",
@@ -666,6 +676,7 @@ def test_every_finding_has_a_test() -> None:
         "uncalibrated",
         "one-direction",
         "limits",  # test_rig_limits.py
+        "error-bars",  # test_beside_the_rig.py
     }
     tested |= {"corrections-cameras"}
     assert codes <= tested

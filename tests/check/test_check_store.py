@@ -14,8 +14,9 @@ import yaozarrs
 from contracts import RAW, code, describe, describe_channel, feed, raw_stack
 from livesr.base.frames import Stream
 from livesr.check.store import StoreState, check_store
-from livesr.formats import layout
+from livesr.formats import layout, skips
 from livesr.formats.store import RecordedStore
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.repair import repair
 from recorded_runs import array
@@ -48,13 +49,20 @@ def test_what_was_skipped_is_promised_only_where_its_raw_frames_are_there(tmp_pa
     sink.open(describe(positions=("0",), channels=("488",), z_planes=1))
     for t in range(4):
         feed(sink, t, Stream(0, "488", 0))
-    for t, reason in ((4, "raw frames missing"), (5, "busy"), (6, "busy"), (7, "busy")):
+    reasons = {
+        4: "raw frames missing",  # as in the stores that there are
+        5: skips.of_part("561", skips.RAW_MISSING),
+        6: skips.PLANES_MISSING,
+        7: "busy",
+        8: skips.refused(DoubtfulFrameError("dark: raw frames missing")),
+    }
+    for t, reason in reasons.items():
         sink.skipped(Stream(0, "488", 0), t, reason)
     sink.close({"raw_frames": 4 * RAW, "raw_lost": 0})
     said = {f.says: f.advice for f in check_store(sink.path).findings if f.code == "skipped"}
     assert said == {
-        "1 prediction was skipped: raw frames are missing.": "",
-        "3 predictions were skipped.": "'livesr backfill' computes them from raw.",
+        "3 predictions were skipped: raw frames are missing.": "",
+        "2 predictions were skipped.": "'livesr backfill' computes them from raw.",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from livesr.check.rig import check_rig
 from livesr.evaluation.rig_limits import Field, fields_of, rig_limits
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
-from livesr.live.paths import build_path
+from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.sources.plan import sim_sequence
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
@@ -31,6 +32,7 @@ from rigs import core_of
 
 IN_ORDER = "microtubules+er+lysosomes"
 WITH_MITOCHONDRIA = "mitochondria+er+lysosomes"
+SUM = "488+561+640"
 UNKNOWN = "a structure that the engine does not know, more than all but 20 % of fields in order"
 
 
@@ -177,6 +179,63 @@ def test_a_limit_that_cannot_be_read_or_written_is_said(
     assert calibrate(cells[:4], rig, "--false-alarms", "0.2") == 2
     assert "Make its folder writable" in json.loads(capsys.readouterr().out)["error"]
     assert not (rig / FILE).exists()
+
+
+def test_a_limit_of_a_sum_is_of_its_engine_and_of_how_it_is_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """True channels, superposed: what is usual in an equal sum is not in one with less ER."""
+    rig = tmp_path / "dyes"
+    shutil.copytree(RIGS / "virtual_dyes", rig)
+    plan, store = sim_sequence(2, ("488", "561", "640")), tmp_path / "sum.ome.zarr"
+    with core_of("virtual_dyes", exposure_ms=1, SensorSize=96, TimePoints=2) as core:
+        asked = {"plan": plan, "store": store, "policy": "complete", "threads": 1}
+        with LiveSR(core, rig=load_rig(rig), **asked):
+            core.mda.run(plan)
+    # on any rig whose sum goes together alike, however it is written
+    change(rig, "weights: [1.0, 1.0, 1.0]", "weights: [2, 2, 2]")
+    assert calibrate([store], rig, "--false-alarms", "0.5") == 0
+    found = json.loads(capsys.readouterr().out)["channels"][SUM]["taken_with"]
+    assert found["engines"] == [str(load_engine("imcsr-mt-er-lyso-light"))]
+    assert found["mixed"] == pytest.approx([1 / 3] * 3, rel=1e-5)
+    assert path_of_sum(rig).own.limits == load_rig_limits(rig / FILE).channels[SUM]
+    assert level_of_limits(rig) == "note"
+
+    text = (rig / FILE).read_text(encoding="utf-8")
+    change(rig, "weights: [2, 2, 2]", "weights: [2, 1, 2]")
+    assert_not_used(rig, "a sum of 0.333 + 0.333 + 0.333, not a sum of 0.4 + 0.2 + 0.4")
+    assert calibrate([store], rig, "--false-alarms", "0.5") == 2
+    assert "not a sum of 0.4 + 0.2 + 0.4 as rig" in capsys.readouterr().out
+    change(rig, "weights: [2, 1, 2]", "weights: [1, 1, 1]")
+    (sha256,) = re.findall(r"\(([0-9a-f]{12})\)", text)
+    for other in (text.replace(sha256, "0" * 12), text.replace("light 0.3 ", "light 0.2 ")):
+        (rig / FILE).write_text(other, encoding="utf-8")
+        assert_not_used(rig, f"not imcsr-mt-er-lyso-light 0.3 ({sha256})")
+
+
+def assert_not_used(rig: Path, why: str) -> None:
+    path = path_of_sum(rig)
+    assert path.own.limits is None
+    (note,) = [note for note in path.notes if FILE in note]
+    assert why in note
+    assert level_of_limits(rig) == "warning"
+
+
+def level_of_limits(rig: Path) -> str:
+    (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
+    return finding.level
+
+
+def path_of_sum(rig: Path) -> ChannelPath:
+    """What a run of a rig does with the sum of its channels."""
+    config, compute = load_rig(rig), ComputeConfig(threads=1)
+    camera = Geometry((96, 96), "uint16", 0.065)
+    assert config.superpose
+    paths = {name: build_path(config, name, camera, compute) for name in config.superpose.channels}
+    found = build_superposition(config, paths, compute)
+    for path in (found, *paths.values()):
+        path.close()
+    return found
 
 
 def test_few_fields_are_refused_with_how_many_it_takes(

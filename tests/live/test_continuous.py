@@ -28,7 +28,7 @@ from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import BacklogError, ConfigError, RunError
 from livesr.cli.output import run_table
-from livesr.live.sources.continuous import OVERFLOWED, Numbering, camera_runs
+from livesr.live.sources.continuous import FULL_BEFORE, OVERFLOWED, Numbering, camera_runs
 from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
@@ -577,6 +577,50 @@ def test_what_a_buffer_of_unimmcore_throws_away_is_counted_and_said(
     assert_in_place(stamps_of(report), first)
     assert OVERFLOWED in report["warnings"]
     assert DRAINED not in report["warnings"]
+
+
+def test_that_the_buffer_was_full_before_a_run_says_nothing_of_the_run(
+    small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UniMMCore remembers until the camera is started anew, and a run may join it before."""
+    core = small_buffer_core
+
+    def fill() -> None:
+        core.setCircularBufferMemoryFootprint(8)  # 1024 frames, a second
+        core.startContinuousSequenceAcquisition()
+        until(core.isBufferOverflowed)
+
+    def joined(name: str, until_then: Callable[[Any], bool]) -> Any:
+        with LiveSR(
+            core, rig="virtual_sim", live="own", store=tmp_path / name, engine="none"
+        ) as session:
+            until(lambda: until_then(session.status()))
+            core.stopSequenceAcquisition()
+            return session.wait()
+
+    fill()
+    report = joined("kept.ome.zarr", lambda status: status["raw_frames"] > 50)
+    assert report["raw_missing"] == 0
+    assert not {OVERFLOWED, DRAINED, FULL_BEFORE} & set(report["warnings"])
+
+    fill()
+    slow_poller(core, monkeypatch, waiting=0, pop_s=0.004)
+    report = joined("lost.ome.zarr", lambda status: status["raw_missing"] > 0)
+    monkeypatch.undo()
+    assert FULL_BEFORE in report["warnings"]
+    assert not {OVERFLOWED, DRAINED} & set(report["warnings"])
+
+    fill()
+    core.stopSequenceAcquisition()
+    assert core.isBufferOverflowed()
+    with LiveSR(
+        core, rig="virtual_sim", live="own", store=tmp_path / "anew.ome.zarr", engine="none"
+    ) as session:
+        core.startSequenceAcquisition(90, 0, False)
+        until(lambda: not camera_runs(core))
+        report = session.wait()
+    assert (report["raw_frames"], report["raw_missing"]) == (90, 0)
+    assert not {OVERFLOWED, DRAINED, FULL_BEFORE} & set(report["warnings"])
 
 
 def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMMCorePlus) -> None:

@@ -299,6 +299,22 @@ def test_what_is_estimated_of_a_prediction_comes_with_it(tmp_path: Path, engine:
         np.testing.assert_array_equal(array(store, "limits")[t], np.concatenate([low, high]))
 
 
+def test_damaged_error_bars_cost_no_prediction_and_come_when_they_are_mended(
+    tmp_path: Path, engine: Engine
+) -> None:
+    rig = with_error_bars(sim_rig("mixing"), engine, tmp_path)
+    store = hurried(tmp_path, frames=12, rig=rig, error_bars=True)
+    copy, live = store / "livesr" / FILE, lines(store, "limits").keys()
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[: len(whole) // 2] + b"{")
+    assert any(str(copy) in note for note in backfill(store)["warnings"])
+    assert lines(store, "sr").keys() == lines(store, "raw").keys()
+    assert lines(store, "limits").keys() == live
+    copy.write_bytes(whole)
+    assert backfill(store)["warnings"] == []
+    assert lines(store, "limits").keys() == lines(store, "raw").keys()
+
+
 def with_error_bars(rig: RigConfig, engine: Engine, folder: Path) -> RigConfig:
     """A copy of a rig with error bars beside it."""
     copy = Path(shutil.copytree(rig.folder, folder / "rig"))

@@ -44,6 +44,7 @@ from pydantic.fields import FieldInfo
 
 from livesr.base.documents import read_yaml
 from livesr.base.errors import ConfigError, DocumentError, LiveSRError, suggestion
+from livesr.base.other_files import RIG, other_than_yaml
 
 log = logging.getLogger(__name__)
 
@@ -1230,17 +1231,19 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
 
 
 def rig_file(rig: str | os.PathLike[str]) -> Path:
-    """Return the rig.yaml that `rig` means, as in `load_rig`, without reading it.
+    """Return the rig.yaml that `rig` means, as in `load_rig`; what it says is not looked at.
 
     Raises
     ------
     ConfigError
-        If there is none.
+        If there is none, or a file of another kind.
     """
     path = Path(rig)
     if path.is_dir():
         path /= "rig.yaml"
     if path.is_file():
+        if other := other_than_yaml(path, RIG):
+            raise ConfigError(other)
         return path
     try:
         return _named_rig(str(rig))

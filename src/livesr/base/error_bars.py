@@ -17,9 +17,11 @@ from pydantic import Field, model_validator
 
 from livesr.base.compute import Augmentation
 from livesr.base.config import Model, load_yaml, parse
+from livesr.base.errors import ConfigError
 from livesr.base.rig_file import write
 
 FILE = "error_bars.yaml"
+DAMAGED = f"{FILE} beside the rig cannot be read: predictions have no error bars."
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _Widths = Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(min_length=1, max_length=64)]
 
@@ -168,4 +170,9 @@ def load_error_bars(path: Path) -> ErrorBars:
     ConfigError
         If it is none, with the first thing that is wrong.
     """
-    return parse(ErrorBars, load_yaml(path), str(path))
+    try:
+        return parse(ErrorBars, load_yaml(path), str(path))
+    except ConfigError as e:
+        raise ConfigError(
+            f"{e} Mend it, or remove it and run 'livesr calibrate-errors' again."
+        ) from e

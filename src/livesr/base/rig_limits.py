@@ -8,6 +8,7 @@ about them. How they are found is `livesr.evaluation.rig_limits`'s.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,10 @@ from livesr.base.errors import ConfigError
 from livesr.base.rig_file import write
 
 FILE = "limits.yaml"
+DAMAGED = (
+    f"{FILE} beside the rig cannot be read: unknown light is held against the engine's own limit,"
+    " that of any rig."
+)
 _ALIKE = 1e-3  # relative: a rig's calibration is rarely better
 _Count = Annotated[int, Field(ge=1)]
 
@@ -32,6 +37,8 @@ class TakenWith(Model):
     """Of the predictions."""
     resolution_nm: Positive
     """What the objective resolves: wavelength / (2 NA)."""
+    mixed: Annotated[list[Positive], Field(max_length=64, default_factory=list)]
+    """Share of each channel in the sum of channels that is predicted; none where one is exposed."""
 
     def differs(self, other: TakenWith) -> str:
         """Return the first thing that differs, of this one and of the other; "" if they agree."""
@@ -45,7 +52,20 @@ class TakenWith(Model):
                 f"optics that resolve {self.resolution_nm:.4g} nm (wavelength / 2 NA), not"
                 f" {other.resolution_nm:.4g} nm"
             )
+        if len(self.mixed) != len(other.mixed) or not all(
+            math.isclose(a, b, rel_tol=_ALIKE) for a, b in zip(self.mixed, other.mixed, strict=True)
+        ):
+            return f"{_sum(self.mixed)}, not {_sum(other.mixed)}"
         return ""
+
+
+def shares(weights: Sequence[float]) -> list[float]:
+    """Return the share of each channel in a sum; what counts is how they go together."""
+    return [float(f"{weight / sum(weights):.6g}") for weight in weights]
+
+
+def _sum(mixed: Sequence[float]) -> str:
+    return f"a sum of {' + '.join(f'{share:.3g}' for share in mixed)}" if mixed else "no sum"
 
 
 class ChannelLimits(Model):

@@ -23,6 +23,7 @@ from pymmcore_plus.mda.events import MDASignaler
 from livesr.base.config import RigConfig, load_rig
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import Comparison, interleave
+from livesr.live.core_end import detach_at_exit
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.mda import MDAHook
 
@@ -50,7 +51,7 @@ def demo_core(side: int) -> tuple[CMMCorePlus, RigConfig]:
     rig.
     """
     rig = load_rig("demo")
-    core = CMMCorePlus()
+    core = detach_at_exit(CMMCorePlus())
     core.loadSystemConfiguration(str(rig.cfg_path))
     camera = core.getCameraDevice()
     core.setProperty(camera, "PixelType", "16bit")

@@ -34,6 +34,7 @@ from livesr.bench.engine import bench_engine
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import Summary, in_turns, paired
 from livesr.live.camera import camera_geometry
+from livesr.live.core_end import detach_at_exit
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_session
 from livesr.live.paths import build_path
@@ -89,7 +90,7 @@ def virtual_rig(name: str, **properties: float) -> Iterator[tuple[CMMCorePlus, R
     text = rig.cfg_path.read_text(encoding="utf-8")
     for key, value in properties.items():
         text = re.sub(rf"(?m)^(#py Property,Camera,{key}),.*$", rf"\g<1>,{value}", text)
-    core = UniMMCore()
+    core = detach_at_exit(UniMMCore())
     with tempfile.TemporaryDirectory() as folder:
         cfg = Path(folder, "rig.cfg")
         cfg.write_text(text, encoding="utf-8")

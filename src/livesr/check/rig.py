@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from livesr.base import error_bars
 from livesr.base.config import RigConfig, load_yaml, parse
+from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.base.rig_limits import FILE, load_rig_limits
 from livesr.check.finding import Finding, Found, Level, Lines
@@ -24,7 +27,8 @@ from livesr.simulation.sequence import simulating_rig
 if TYPE_CHECKING:
     from livesr.live.inference.engine import Task
 
-_AGAIN = "Measure them again with 'livesr calibrate-limits' when optics, cells or stains change."
+_AGAIN = "Measure them again with 'livesr {}' when optics, cells or stains change."
+_NOT_REFUSED = "no recording is refused for it."
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
 
@@ -53,6 +57,7 @@ def check_rig(path: Path) -> list[Finding]:
         *_corrections(rig, found),
         *_engines(rig, found),
         *_limits(rig, found),
+        *_error_bars(rig),
     ]
     if rig.cfg_path.is_file():
         cfg = Configuration(rig.cfg_path)
@@ -214,7 +219,7 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
     try:
         channels = load_rig_limits(file).channels
     except ConfigError as e:
-        yield found("error", "limits", "channels", str(e), "")
+        yield Finding("error", "limits", str(e), f"Runs go on without it: {_NOT_REFUSED}", file, 0)
         return
     for name, limits in channels.items():
         place = f"channels.{name}"
@@ -230,7 +235,38 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
             advice = "Recordings of before: 'livesr process' them with --rig first."
             yield found("warning", "limits", place, why_not, advice)
         else:
-            yield found("note", "limits", place, limits.rule, _AGAIN)
+            yield found("note", "limits", place, limits.rule, _AGAIN.format("calibrate-limits"))
+
+
+def _error_bars(rig: RigConfig) -> Iterator[Finding]:
+    """Look at the error bars beside the rig."""
+    from livesr.live.inference.engine import load_engine
+
+    file = rig.folder / error_bars.FILE
+    if not file.is_file():
+        return
+    try:
+        bars = load_error_bars(file)
+    except ConfigError as e:
+        advice = f"Runs go on without it: {_NOT_REFUSED}"
+        yield Finding("error", "error-bars", str(e), advice, file, 0)
+        return
+    channels = [*map(rig.channel, rig.channels), *([rig.superposed] if rig.superpose else [])]
+    manifests = []
+    for name in dict.fromkeys(channel.separate for channel in channels if channel.separate):
+        with suppress(EngineError):  # said of the engines
+            manifests.append(load_engine(name).manifest)
+    if any((bars.engine, bars.sha256) == (one.id, one.sha256) for one in manifests):
+        advice = _AGAIN.format("calibrate-errors")
+        yield Finding("note", "error-bars", bars.sentence, advice, file, 0)
+    elif manifests:
+        now = " and ".join(f"{one.id} {one.version} ({one.sha256[:12]})" for one in manifests)
+        says = (
+            f"{error_bars.FILE} is of {bars.engine} ({bars.sha256[:12] or 'of unknown weights'}),"
+            f" not of {now}, and is not used: predictions have no error bars."
+        )
+        advice = "Run 'livesr calibrate-errors' again."
+        yield Finding("warning", "error-bars", says, advice, file, 0)
 
 
 def _tried(

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from livesr.base import contained
-from livesr.base.errors import LiveSRError, StoreError
+from livesr.base import contained, error_bars, rig_limits
+from livesr.base.errors import ConfigError, LiveSRError, StoreError
+from livesr.base.other_files import STORE, no_folder
 from livesr.check.finding import Finding
 from livesr.formats import layout
 from livesr.formats.frames_log import stream_of
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.ome_xml import names_images
+from livesr.formats.skips import lacks_raw
 from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.levels import damaged_levels, levels_fit
@@ -88,7 +90,10 @@ def check_store(path: Path) -> StoreState:
     """
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
-        raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
+        raise StoreError(
+            no_folder(path, STORE)
+            or f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'."
+        )
     contained.refuse_links(path)
     refuse_in_use(path)
     return _Check(path).state()
@@ -354,11 +359,12 @@ class _Check:
         if not (self._path / layout.SIDECARS / "rig.yaml").is_file():
             says = "The copy of rig.yaml is gone: 'livesr process' needs --rig."
             yield Finding("warning", "rig", says, "", self._path / layout.SIDECARS)
+        yield from self._copies()
         events = [e for e in self._log.events if e["series"] == "sr"]
         made = {(stream_of(e), e["t"]) for e in events if e["stored"]}
         skipped = {(stream_of(e), e["t"]): e for e in events if e["state"] == "skipped"}
         left = [str(e.get("reason", "")) for place, e in skipped.items() if place not in made]
-        lacking = sum(reason.endswith("raw frames missing") for reason in left)
+        lacking = sum(map(lacks_raw, left))
         for n, why, advice in (
             (len(left) - lacking, "", _BACKFILL),
             (lacking, ": raw frames are missing", ""),
@@ -366,6 +372,22 @@ class _Check:
             if n:
                 says = f"{_predictions(n)} skipped{why}."
                 yield Finding("note", "skipped", says, advice, self._path)
+
+    def _copies(self) -> Iterator[Finding]:
+        """Look at what lay beside the rig, and is read again by what computes from the store."""
+        copies: tuple[tuple[str, Callable[[Path], object]], ...] = (
+            (rig_limits.FILE, rig_limits.load_rig_limits),
+            (error_bars.FILE, error_bars.load_error_bars),
+        )
+        for name, load in copies:
+            file = contained.beneath(self._path, f"{layout.SIDECARS}/{name}")
+            if not file.is_file():
+                continue
+            try:
+                load(file)
+            except ConfigError as e:
+                advice = "What is computed from this store goes on without it."
+                yield Finding("warning", "copy", str(e), advice, file)
 
 
 def _predictions(n: int) -> str:

@@ -128,10 +128,15 @@ def _rig_and_engine(name: str) -> tuple[RigConfig, Engine]:
     from livesr.formats.store import is_store
     from livesr.live.inference.engine import load_engine
 
-    if is_store(Path(name)):
+    path = Path(name)
+    if is_store(path) or (path.is_dir() and not (path / "rig.yaml").is_file()):
+        whose = (
+            "is a store, and its copy of rig.yaml is a record"
+            if is_store(path)
+            else "is no rig, for it holds no rig.yaml"
+        )
         raise ConfigError(
-            f"{name} is a store, and its copy of rig.yaml is a record: say with --rig beside which"
-            " rig the error bars are to be written."
+            f"{name} {whose}: say with --rig beside which rig the error bars are to be written."
         )
     config = load_rig(name)
     channels = [config.superposed] if config.superpose else [*map(config.channel, config.channels)]

@@ -74,6 +74,7 @@ def check(
 
     if _is_store(Path(rig)):
         _check_store(Path(rig), as_json)
+    _refuse_other(Path(rig))
     path = rig_file(rig)
     findings = check_rig(path)
     counts: Counter[str] = Counter(f.level for f in findings)
@@ -105,6 +106,27 @@ def _is_store(path: Path) -> bool:
         or (path / "zarr.json").is_file()
         or (not path.exists() and ".zarr" in path.suffixes)
     )
+
+
+def _refuse_other(path: Path) -> None:
+    """Refuse what is neither a rig nor a store, in words that name both.
+
+    Raises
+    ------
+    ConfigError
+        With what it is, and what can be done with it.
+    """
+    from livesr.base.errors import ConfigError
+    from livesr.base.other_files import RIG, STORE, other_than_yaml
+
+    expected = f"{RIG} or {STORE}"
+    if path.is_dir() and not (path / "rig.yaml").is_file():
+        raise ConfigError(
+            f"{path} is a folder without rig.yaml and no store of livesr; expected {expected}."
+            " 'livesr new' makes a rig, 'livesr process' reads recordings of other programs."
+        )
+    if other := other_than_yaml(path, expected):
+        raise ConfigError(other)
 
 
 def _check_store(path: Path, as_json: bool) -> NoReturn:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Conditions = Literal["calibrated", "full", "medium", "high", "very high"]
 
 _PICTURES = 4
+_DATA = "a folder of pairs, a folder of images of each structure, or a YAML file that names images"
 _DIAGNOSED = 4
 
 
@@ -167,6 +168,7 @@ class _Call:
     def _own_images(self, path: Path) -> tuple[Pairs, list[str], str]:
         from livesr.base.config import load_yaml, parse
         from livesr.base.errors import ConfigError
+        from livesr.base.other_files import other_than_yaml
         from livesr.live.inference.engine import load_engine
         from livesr.training.composites import CoarsePairs, CompositePairs
         from livesr.training.images import OwnImages
@@ -175,6 +177,8 @@ class _Call:
             raise ConfigError(
                 f"There is no {path}: neither a folder of pairs nor a YAML file that names images."
             )
+        if other := other_than_yaml(path, _DATA):
+            raise ConfigError(other)
         content = load_yaml(path)
         images = parse(OwnImages, content.get("images", content), str(path))
         scale, what = (
@@ -238,13 +242,9 @@ def _report_composites(result: dict[str, Any], out: Path, terminal: Console, as_
 
 
 def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:
-    from livesr.base.errors import ConfigError
-    from livesr.training.sources import CachedPairs
+    from livesr.training.sources import named_pairs
 
-    try:
-        cached = CachedPairs(folder)
-    except (FileNotFoundError, ValueError) as e:
-        raise ConfigError(f"{e}.") from e
+    cached = named_pairs(folder)
     frames, targets = cached.validation(n)
     return zip(frames, targets, strict=True), cached.meta["channels"], f"of {folder}"
 

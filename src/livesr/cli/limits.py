@@ -84,9 +84,9 @@ def _on_pairs(
 ) -> dict[str, Any]:
     """Measure what training pairs tell."""
     from livesr.evaluation.limits import measure_on_pairs
-    from livesr.training.sources import CachedPairs
+    from livesr.training.sources import named_pairs
 
-    frames, targets = CachedPairs(pairs).validation(_PAIRS * sequences)
+    frames, targets = named_pairs(pairs).validation(_PAIRS * sequences)
     return measure_on_pairs(
         folder, zip(frames, targets, strict=True), threads=threads, progress=show
     )

@@ -110,16 +110,12 @@ def _simulated(engine: Engine, n: int, terminal: Console, lines: bool) -> tuple[
 
 
 def _folder(folder: Path, n: int, engine: Engine) -> tuple[Pairs, str]:
-    from livesr.base.errors import ConfigError
     from livesr.evaluation.pairs import targets_in_order
-    from livesr.training.sources import CachedPairs
+    from livesr.training.sources import named_pairs
 
     sees_all = engine.manifest.raw_frames or engine.manifest.beside  # planes of a pair
     window = None if sees_all else engine.manifest.window
-    try:
-        cached = CachedPairs(folder, window=window)
-    except (FileNotFoundError, ValueError) as e:
-        raise ConfigError(f"{e}.") from e
+    cached = named_pairs(folder, window)
     frames, truths = cached.validation(n)
     order = targets_in_order(engine.manifest, tuple(cached.meta["channels"]))
     return (frames, truths[:, order]), f"pairs of {folder.name}"

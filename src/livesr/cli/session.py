@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +88,7 @@ def load_core(request: Request) -> CMMCorePlus:
         If Micro-Manager refuses the configuration, or, before any device moves, if it, an engine or
         a correction map is not there.
     """
+    from livesr.live.core_end import detach_at_exit
     from livesr.live.sources.triggered import follow_trigger
 
     if not request.rig.cfg_path.is_file():
@@ -105,9 +106,9 @@ def load_core(request: Request) -> CMMCorePlus:
     logging.getLogger().setLevel(logging.WARNING)
     _leave_out_what_is_said_here()
     try:
-        core = Core()
+        core = detach_at_exit(Core())
         _check_adapters(core, request.rig.cfg_path)
-        with _configuration(request) as cfg:
+        with _configuration(request) as cfg, _why_devices_fail() as why:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
         follow_trigger(core, request.rig)
@@ -120,7 +121,7 @@ def load_core(request: Request) -> CMMCorePlus:
             " names is on and connected, its maker's driver installed, and that no other program"
             " has it."
         ) from e
-    _check_devices(core)
+    _check_devices(core, why)
     return core
 
 
@@ -182,11 +183,27 @@ def _test_adapters(wanted: Mapping[str, object]) -> str:
     return " The demo devices come with pip install 'livesr[demo]'."
 
 
-def _check_devices(core: CMMCorePlus) -> None:
-    """Refuse a core with a device that failed to start.
+@contextmanager
+def _why_devices_fail() -> Iterator[list[str]]:
+    """Collect, in sentences, why devices in Python fail to start: only a log record says so."""
+    reasons: list[str] = []
 
-    Of a device in Python, only the log says so.
-    """
+    class Reasons(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and (error := record.exc_info[1]):
+                reason = " ".join(str(error).split()) or type(error).__name__
+                reasons.append(f"{reason.rstrip('.')}.")
+
+    host, listening = logging.getLogger("pymmcore_plus"), Reasons(logging.ERROR)
+    host.addHandler(listening)
+    try:
+        yield reasons
+    finally:
+        host.removeHandler(listening)
+
+
+def _check_devices(core: CMMCorePlus, why: Sequence[str]) -> None:
+    """Refuse a core with a device that failed to start; `why` is what was said of it."""
     from pymmcore_plus import DeviceInitializationState, Keyword
 
     failed = [
@@ -197,9 +214,10 @@ def _check_devices(core: CMMCorePlus) -> None:
         == DeviceInitializationState.InitializationFailed
     ]
     if failed:
+        reasons = " ".join(why) or "no reason was given."
         raise ConfigError(
-            f"{', '.join(failed)} could not be started: the log of pymmcore-plus says why. Check"
-            " the device's properties in rig.cfg, and that it is on."
+            f"{', '.join(failed)} could not be started: {reasons} Check the device's properties in"
+            " rig.cfg, and that it is on."
         )
 
 

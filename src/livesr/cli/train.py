@@ -195,10 +195,14 @@ class _Session:
         Raises
         ------
         ConfigError
-            If recipe, pairs or run do not fit each other.
+            If recipe, pairs or run do not fit each other, or a file is where a folder must be.
         """
         from livesr.base.errors import ConfigError
+        from livesr.base.other_files import no_folder
 
+        for option, folder in (("--out", self._out), ("--data", self._data)):
+            if other := no_folder(folder, f"the folder of {option}, which is made if need be"):
+                raise ConfigError(other)
         self._out.mkdir(parents=True, exist_ok=True)
         (self._out / "recipe.json").write_text(
             self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8"

@@ -14,7 +14,7 @@ import numpy as np
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, StoreError
-from livesr.base.rig_limits import ChannelLimits, TakenWith
+from livesr.base.rig_limits import ChannelLimits, TakenWith, shares
 from livesr.evaluation.conformal import fewest_units, width
 from livesr.formats.store import RecordedStore
 from livesr.live.compose import highest
@@ -92,6 +92,7 @@ def taken_with(rig: RigConfig, channel: str, pixel_size_nm: float) -> TakenWith:
         engines=list(map(str, engines)),
         pixel_size_nm=pixel_size_nm,
         resolution_nm=max(map(rig.resolution_nm, summed.channels if summed else [channel])),
+        mixed=shares(summed.weights or [1.0] * len(summed.channels)) if summed else [],
     )
 
 

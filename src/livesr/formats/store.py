@@ -19,6 +19,7 @@ from livesr.base.array_limits import check_array
 from livesr.base.errors import DocumentError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.base.lock import LOCK, Holder, holder
+from livesr.base.other_files import STORE, no_folder
 from livesr.formats import layout
 from livesr.formats.frames_log import (
     Event,
@@ -193,7 +194,8 @@ class RecordedStore:
         self.path = Path(path).absolute()
         if not self.path.is_dir():
             raise StoreError(
-                f"There is no store {path}: expected an OME-Zarr folder that livesr has written."
+                no_folder(Path(path), STORE)
+                or f"There is no store {path}: expected an OME-Zarr folder that livesr has written."
             )
         contained.refuse_links(self.path, but=CHUNKS)
         try:

@@ -18,9 +18,6 @@ from livesr.live.paths import ChannelPath
 
 Image = NDArray[np.float32]
 
-NONE_YET = "has no frame yet"
-"""How the reason ends for which a frame is not predicted; the channel stands before it."""
-
 
 def on_pixels(
     image: Image,

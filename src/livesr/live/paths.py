@@ -24,6 +24,7 @@ from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels, SRFrame
 from livesr.base.geometry import Geometry
+from livesr.base.quality import Quality
 from livesr.base.rig_limits import ChannelLimits, TakenWith, load_rig_limits
 from livesr.base.run_description import ChannelDescription
 from livesr.formats.layout import MEAN_METHOD
@@ -77,6 +78,20 @@ class Measuring(NamedTuple):
     reconstructor: Reconstructor
 
 
+class Own(NamedTuple):
+    """What a rig's own recordings tell of the predictions of a channel.
+
+    `limits` are what is usual; `unread` says what lies beside the rig and cannot be read, and what
+    follows for a prediction. Error bars are part of the channel's description.
+    """
+
+    limits: ChannelLimits | None = None
+    unread: tuple[str, ...] = ()
+
+
+_NOTHING_OWN = Own()
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelPath:
     """The steps of one channel.
@@ -89,7 +104,7 @@ class ChannelPath:
     `left_adu` is the level of a dark frame that the correction leaves.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
     what no engine can know of what the camera shows. `updates` are as of `Section`.
-    `rig_limits` are what is usual on this rig.
+    `own` is what the rig's own recordings tell of its predictions.
     """
 
     name: str
@@ -111,7 +126,7 @@ class ChannelPath:
     centred: bool = False
     left_adu: float = 0.0
     updates: tuple[int, ...] = ()
-    rig_limits: ChannelLimits | None = None
+    own: Own = _NOTHING_OWN
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
@@ -154,15 +169,18 @@ class ChannelPath:
         """Return a fresh composer, None without an engine."""
         if self.networks.engine is None:
             return None
-        return Composer(
+        composer = Composer(
             self.networks.engine.manifest,
             self.description.sr_shape,
             residual_plane=self.residual_plane,
             spread_scale=self.description.uncertainty.get("scale", 1.0),
             warnings=self.warnings,
             error_bars=self.description.error_bars,
-            rig_limits=self.rig_limits,
+            rig_limits=self.own.limits,
         )
+        for sentence in self.own.unread:
+            composer.warn(sentence, Quality.GOOD)
+        return composer
 
     def even_edges(self, arrays: Arrays) -> EvenEdges | None:
         """Return what brightens the edges of the network's input, None where none are darker.
@@ -527,7 +545,10 @@ def _with_networks(
 def _with_calibrations(
     path: ChannelPath, rig: RigConfig, compute: ComputeConfig, resolution_nm: float
 ) -> ChannelPath:
-    """Return the path with what was measured of its predictions and lies beside the rig."""
+    """Return the path with what was measured of its predictions and lies beside the rig.
+
+    No run is refused for a file that cannot be read: what it says is left out, and that is said.
+    """
     try:
         return _with_rig_limits(_with_error_bars(path, rig, compute), rig, resolution_nm)
     except ConfigError:
@@ -547,7 +568,10 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
                 " calibrate-errors STORE --rig RIG', or leave out error_bars."
             )
         return path
-    bars = load_error_bars(file)
+    try:
+        bars = load_error_bars(file)
+    except ConfigError as e:
+        return _without(path, e, error_bars.DAMAGED)
     if (bars.engine, bars.sha256) != (engine.manifest.id, engine.manifest.sha256):
         other = (
             f"{file} is of engine {bars.engine!r} as it was, and channel {path.name!r} is separated"
@@ -575,11 +599,23 @@ def _with_rig_limits(path: ChannelPath, rig: RigConfig, resolution_nm: float) ->
         engines=list(map(str, path.networks.engines)),
         pixel_size_nm=path.description.sr_pixel_size_um * 1e3,
         resolution_nm=resolution_nm,
+        mixed=rig_limits.shares(path.description.weights),
     )
-    limits = load_rig_limits(file).channels.get(path.name)
+    try:
+        limits = load_rig_limits(file).channels.get(path.name)
+    except ConfigError as e:
+        return _without(path, e, rig_limits.DAMAGED)
     if limits and (why_not := limits.why_not(path.name, now)):
         return replace(path, notes=(*path.notes, why_not))
-    return replace(path, rig_limits=limits)
+    return replace(path, own=path.own._replace(limits=limits))
+
+
+def _without(path: ChannelPath, error: ConfigError, consequence: str) -> ChannelPath:
+    """Return the path without what a file beside the rig should say: in the report why, with every
+    prediction what follows.
+    """
+    own = path.own._replace(unread=(*path.own.unread, consequence))
+    return replace(path, notes=(*path.notes, str(error)), own=own)
 
 
 def _on_device(

@@ -6,18 +6,14 @@ Owns the binding to pymmcore-plus events: what is opened when. What every run ha
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
@@ -32,6 +28,7 @@ from livesr.base.timing import now_ns
 from livesr.live.audit import AuditSchedule
 from livesr.live.beside import check_companions
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.core_end import detach_at_exit
 from livesr.live.honoured import check_honoured
 from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
@@ -173,7 +170,7 @@ class LiveSR(Session):
         _check_core(core)
         super().__init__(_rig(rig, engine, upscale), settings, sinks)
         self._core, self._mode = core, live
-        _detach_at_exit(core)
+        detach_at_exit(core)
         self._plan = plan
         self._live = LiveMode(
             core, self.rig, live, self._open_live, self._release_pipeline, self.fail
@@ -536,17 +533,3 @@ def _leave_all() -> None:
             session.__exit__(SystemExit, None, None)
         except BaseException:  # the others are left all the same
             log.exception("LiveSR could not be left as it should")
-
-
-def _detach_at_exit(core: CMMCorePlus) -> None:
-    """Take the core's callback away before the interpreter goes.
-
-    A callback that still arrives then aborts the process.
-    """
-    reference, process = weakref.ref(core), os.getpid()
-
-    def detach() -> None:
-        if os.getpid() == process and (alive := reference()) is not None:
-            CMMCore.registerCallback(alive, None)
-
-    atexit.register(detach)

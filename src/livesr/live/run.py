@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from livesr.base.frames import Stream
 from livesr.base.run_description import RunDescription
+from livesr.formats.skips import of_part
 from livesr.live.audit import Audits
 from livesr.live.channel import Channel
 from livesr.live.dose import DoseLedger
@@ -55,7 +56,7 @@ class Run:
         for name, channel in self.channels.items():
             if stream.channel in channel.path.parts:
                 sum_of_it = Stream(stream.position, name, stream.z)
-                self.skip(sum_of_it, t, f"channel {stream.channel}: {reason}")
+                self.skip(sum_of_it, t, of_part(stream.channel, reason))
 
     def skip_centre(self, stream: Stream, t: int, reason: str) -> None:
         """Leave out the prediction of a frame that was measured."""

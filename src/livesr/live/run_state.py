@@ -171,6 +171,7 @@ class RunState:
         self._ended: dict[Step, str] = {}
         self._counts: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
+        self._with_example: dict[str, str] = {}
         self._score, self._time_shift_ms = MeanScore(), 0.0
         self._compared = MeanErrors()
         self._first_ns = self._last_ns = 0
@@ -203,8 +204,8 @@ class RunState:
     def warn_with_example(self, sentence: str, example: str) -> None:
         """Warn of what may be said of many frames; the first of them is the `example`."""
         with self._lock:
-            known = next((w for w in self._warnings if w.startswith(sentence)), None)
-        self.warn(known or f"{sentence} {example}")
+            said = self._with_example.setdefault(sentence, f"{sentence} {example}")
+        self.warn(said)
 
     @property
     def warnings(self) -> list[str]:

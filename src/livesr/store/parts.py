@@ -42,6 +42,7 @@ from livesr.formats import layout
 from livesr.formats.object_store import address_of
 from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import group_json
+from livesr.formats.skips import is_refused, lacks_raw
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
 from livesr.live.recorded import Recorded
@@ -427,8 +428,8 @@ class _PartSink(OMEZarrSink):
         """Note that a time point has no prediction."""
         if not self.part.has(stream, t):
             return
-        self._count(recon_refused=reason.startswith("refused"))
-        if not reason.endswith("raw frames missing"):
+        self._count(recon_refused=is_refused(reason))
+        if not lacks_raw(reason):
             self.failures[reason] = self.failures.get(reason, 0) + 1
         super().skipped(stream, t - self.part.first, reason)
 

@@ -23,7 +23,8 @@ from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, 
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.localisations import read_localisations
-from livesr.live.beside import NONE_YET, check_companions
+from livesr.formats.skips import lacks_raw, waits
+from livesr.live.beside import check_companions
 from livesr.live.honoured import check_honoured
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
@@ -311,9 +312,9 @@ class _Watch(Sink):
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason, unless what is missing is missing in the input."""
-        if reason.endswith(NONE_YET):
+        if waits(reason):
             self._count()
-        elif not reason.endswith("raw frames missing"):
+        elif not lacks_raw(reason):
             self.failures[reason] = self.failures.get(reason, 0) + 1
 
     def _count(self) -> None:

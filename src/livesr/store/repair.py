@@ -23,6 +23,7 @@ from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
+from livesr.base.other_files import STORE, no_folder
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, Event
 from livesr.formats.ome_xml import FILE as OME_XML
@@ -105,7 +106,10 @@ def repair(
     """
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
-        raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
+        raise StoreError(
+            no_folder(path, STORE)
+            or f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'."
+        )
     contained.refuse_links(
         path, writing=True
     )  # before the lock, which is written into a folder that may be one

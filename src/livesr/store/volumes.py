@@ -20,6 +20,7 @@ from livesr.base.errors import ConfigError, DamagedFileError, RecordingError, Ru
 from livesr.base.frames import FrameQuality, Normalisation, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout
+from livesr.formats.skips import PLANES_MISSING
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.reconstruct.reconstructor import VolumeReconstructor
 from livesr.live.run_state import Report
@@ -251,7 +252,7 @@ class _Run:
             stacks = [held[z] for z in sorted(held)]
             for stack in stacks:
                 self._sink.raw(stack)
-            self._leave_out(stacks, "planes are missing")
+            self._leave_out(stacks, PLANES_MISSING)
         self._held.clear()
 
     def _leave_out(self, stacks: list[RawStack], why: str) -> None:

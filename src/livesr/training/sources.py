@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.documents import read_json
+from livesr.base.errors import ConfigError, DocumentError
 from livesr.base.npy import open_npy
 
 Pairs: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -165,6 +166,23 @@ class CachedPairs:
         return relative
 
 
+def named_pairs(folder: Path, window: int | None = None) -> CachedPairs:
+    """Open the folder of pairs that a user named; `window` as of `CachedPairs`.
+
+    Raises
+    ------
+    ConfigError
+        If it holds none, with what to give instead.
+    """
+    try:
+        return CachedPairs(folder, window=window)
+    except (OSError, ValueError, DocumentError) as e:
+        raise ConfigError(
+            f"{str(e).rstrip('.')}. Expected a folder of pairs, as pairs-validation of a training"
+            " run of 'livesr train'."
+        ) from e
+
+
 def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
     """Return a view of `images` (..., y, x), turned by quarters and then flipped."""
     quarters = np.rot90(images, turns, (-2, -1))
@@ -178,9 +196,7 @@ def _scaled(span: slice, scale: int) -> slice:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: {folder} is not a folder of cached pairs; make one with a dataset"
-        )
+        raise FileNotFoundError(f"{path} is missing: {folder} is no folder of pairs")
     meta: dict[str, Any] = read_json(path)
     if missing := _REQUIRED - meta.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")

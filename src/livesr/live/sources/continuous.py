@@ -57,6 +57,12 @@ OVERFLOWED = (
     " (core.setCircularBufferMemoryFootprint)."
 )
 
+FULL_BEFORE = (
+    "Frames vanish, and Micro-Manager's buffer had been full before this run joined the camera:"
+    " whether it was full again or another program takes frames, nothing tells. Start the camera"
+    " when livesr is there: then it is told."
+)
+
 
 class Run(Protocol):
     """What polling needs of a run."""
@@ -429,7 +435,7 @@ class Poller:
         event = MDAEvent(index={"t": numbering.place(number)})
         self._run.hook.missing = numbering.missing
         if self._own and (gap := numbering.missing - missing):
-            self._run.warn(OVERFLOWED if self._overflowed(gap) else DRAINED)
+            self._run.warn(self._why_lost(gap))
         if restarts < numbering.restarts:
             log.warning("ImageNumber went back to %d: the camera was started anew.", number)
         camera = {"ElapsedTime-ms": metadata.get("ElapsedTime-ms", None)}
@@ -454,13 +460,22 @@ class Poller:
             self._run.hook.release()
         return self._core.getBufferFreeCapacity() > self._reserve
 
+    def _why_lost(self, gap: int) -> str:
+        """Return what is to be said of `gap` frames that never came."""
+        if self._overflowed(gap):
+            return OVERFLOWED
+        return FULL_BEFORE if self._was_full else DRAINED
+
     def _overflowed(self, gap: int = 0) -> bool:
-        """Return whether the core's buffer was full in this run.
+        """Return whether the core's buffer is known to have been full in this run.
 
         MMCore clears a full buffer of a camera that is not to stop, and forgets that it was full
-        (12.5.1): what is missing then is all that the buffer holds.
+        (12.5.1): what is missing then is all that the buffer holds. UniMMCore remembers it until
+        the camera is started anew, so that of one that ran before the run nothing can be said.
         """
-        return gap >= self._capacity or (not self._was_full and self._core.isBufferOverflowed())
+        full = self._core.isBufferOverflowed()
+        self._was_full = self._was_full and full
+        return gap >= self._capacity or (full and not self._was_full)
 
     def _discard(self) -> None:
         """Throw away what was exposed before the run.

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from livesr.base.errors import FrameShapeError, LiveSRError, RunError
 from livesr.base.frames import CameraFrame, RawStack, StagePosition, Stream
+from livesr.formats.skips import RAW_MISSING
 from livesr.live.channel import Channel
 from livesr.live.left_out import left_out
 from livesr.live.report import raw_missing
@@ -89,7 +90,7 @@ class Ingest:
         if stack.unplaced:
             return
         if not stack.complete and not self._run.channels[stack.stream.channel].path.accumulates:
-            self._run.skip(stack.stream, stack.t, "raw frames missing")
+            self._run.skip(stack.stream, stack.t, RAW_MISSING)
             return
         self._state.count("groups")
         for dropped in self._run.queues.put_stack(stack):

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from livesr.base.frames import RawStack, SRFrame, Stream, Window
-from livesr.live.beside import NONE_YET, Companions
+from livesr.formats.skips import none_yet, refused
+from livesr.live.beside import Companions
 from livesr.live.measurement import Measured
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RunningImage
@@ -78,7 +79,7 @@ class Reconstruct:
             except DoubtfulFrameError as e:
                 self._state.count("recon_refused")
                 self._warn_of_doubt(stack, "refused", e.cause, str(e))
-                self._run.skip(stack.stream, stack.t, f"refused: {e}")
+                self._run.skip(stack.stream, stack.t, refused(e))
                 return
             except BaseException as e:  # raw frames go on being recorded whatever it raises
                 self._state.step_failed("reconstruct", e)
@@ -239,7 +240,7 @@ class Reconstruct:
         if channel.separation is None:
             return
         if (other := channel.path.networks.beside) and frame.beside is None:
-            self._run.skip_centre(frame.stream, frame.t, f"channel {other} {NONE_YET}")
+            self._run.skip_centre(frame.stream, frame.t, none_yet(other))
             return
         with self._state.steps.measure("window"):
             windows = self._streams[frame.stream].window.push(frame)

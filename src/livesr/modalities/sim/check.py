@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError
 from livesr.check.finding import Finding, Found
 from livesr.check.micromanager import Configuration
 from livesr.check.rig import check_named
@@ -74,6 +75,20 @@ def check_beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[F
             "Set sim.trigger if an output starts the display, sim.pattern_property if software"
             " chooses the pattern.",
         )
+    yield from _stained(cfg)
+
+
+def _stained(cfg: Configuration) -> Iterator[Finding]:
+    """Look at what the cell of a virtual camera is stained for."""
+    for s in cfg.properties:
+        if s.name == "Dyes" and cfg.devices.get(s.device, ("", ""))[1] == "VirtualSIMCamera":
+            from livesr.modalities.sim.simulation.rig import dyes_of
+
+            try:
+                dyes_of(s.value)
+            except ConfigError as e:
+                advice = "The camera cannot be started with it."
+                yield Finding("error", "dyes", str(e), advice, cfg.path, s.line)
 
 
 def _calibrated(rig: RigConfig, found: Found) -> Iterator[Finding]:

@@ -232,7 +232,7 @@ class VirtualSIMCamera(KnowsTruth):
         start = time.perf_counter()
         rig = load_rig(str(self.get_property_value("Rig")))
         size, n_t = int(self._number("SensorSize")), int(self._number("TimePoints"))
-        for channel, visible in _dyes(str(self.get_property_value("Dyes"))).items():
+        for channel, visible in dyes_of(str(self.get_property_value("Dyes"))).items():
             self._banks[channel] = RawBank(
                 rig,
                 size,
@@ -405,11 +405,16 @@ def _sim_section(rig: RigConfig) -> SIMConfig:
     return SIMConfig.of(rig)
 
 
-def _dyes(text: str) -> dict[str, tuple[str, ...]]:
+def dyes_of(text: str) -> dict[str, tuple[str, ...]]:
     """Return the structures that each channel shows.
 
     "488:microtubules 561:er", "mixed:microtubules+er" for several, "mitochondria+er" for a rig of
     one channel, or nothing.
+
+    Raises
+    ------
+    ConfigError
+        If a structure is none that can be simulated.
     """
     if not text:
         return {"": DEFAULT_STRUCTURES}
