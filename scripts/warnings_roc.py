@@ -44,6 +44,7 @@ from livesr.evaluation.limits import (
 from livesr.live.arrays import HOST
 from livesr.live.compose import Composer
 from livesr.live.inference.engine import Engine, Manifest, load_engine
+from livesr.live.inference.resampling import own_pixel_nm
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
 from livesr.modalities.sim.simulation.sequence import SIMSequence
@@ -432,9 +433,12 @@ def optics_table(engine: Engine) -> list[str]:
     }
     lines = ["| frames | warnings |", "|---|---|"]
     for name, (pixel, resolution, modality) in rigs.items():
+        own = own_pixel_nm(engine, pixel)
         told = engine.check_fits(
-            "separate", pixel_size_nm=pixel, resolution_nm=resolution, modality=modality
+            "separate", pixel_size_nm=own or pixel, resolution_nm=resolution, modality=modality
         )
+        if own:
+            told.append(f"(brought to {own:.4g} nm)")
         lines.append(f"| {name} | {' '.join(told) or 'none'} |")
     return lines
 
