@@ -167,7 +167,8 @@ class Reproduction:
 
     def _settings(self) -> str:
         if self._given.comparison == "upscale" and not self._given.budget:
-            return f"The shipped engines, on {self._given.sequences} images of each kind."
+            views = f", ensemble {self._given.ensemble}" if self._given.ensemble else ""
+            return f"The shipped engines{views}, on {self._given.sequences} images of each kind."
         budget = f"{self._given.budget} steps" if self._given.budget else "the recipe's budget"
         pairs, cells = ("BioSR", "images") if self._given.biosr else ("simulated", "sequences")
         data = (
@@ -310,7 +311,12 @@ class Reproduction:
         for what, maker in makers.items():
             pairs = (maker.make((SEEDS.start, i)) for i in range(self._given.sequences))
             found[what] = evaluate_pairs(
-                engine, pairs, ["storm"], f"{what} STORM images", threads=self._given.threads or 0
+                engine,
+                pairs,
+                ["storm"],
+                f"{what} STORM images",
+                threads=self._given.threads or 0,
+                ensemble=self._given.ensemble,
             )
         return found
 
@@ -447,6 +453,11 @@ def main() -> int:
     parser.add_argument("--budget", type=int, help="steps of each variant; without, the recipe's")
     parser.add_argument(
         "--images", type=Path, help="for upscale: real STORM images that nothing learned from"
+    )
+    parser.add_argument(
+        "--ensemble",
+        choices=("half-turn", "flips", "d4"),
+        help="for upscale: the mean of several views",
     )
     parser.add_argument(
         "--pairs", type=int, default=600, help="training pairs, the same for every variant"
