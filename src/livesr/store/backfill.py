@@ -13,6 +13,7 @@ starting it again, and what was under way is computed once more. Raw is only rea
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections import Counter
@@ -212,7 +213,14 @@ def opened(
     raw = read_input(store, engines)
     _check_views(store, raw, compute)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
-    return raw, *build_paths(raw, compute)
+    paths, notes = build_paths(raw, compute)
+    try:
+        _check_pixels(store, paths)
+    except ConfigError:
+        for path in paths.values():
+            path.close()
+        raise
+    return raw, paths, notes
 
 
 def todos_of(store: RecordedStore, paths: Mapping[str, ChannelPath]) -> list[Todo]:
@@ -298,6 +306,21 @@ def _check_views(store: RecordedStore, raw: RawInput, compute: ComputeConfig) ->
                     f" store, one way. 'livesr process {store.path} --{what} {asked}' makes a store"
                     " of its own."
                 )
+
+
+def _check_pixels(store: RecordedStore, paths: Mapping[str, ChannelPath]) -> None:
+    """Refuse to predict on other pixels than those that the store was predicted on."""
+    for channel, path in paths.items():
+        before = store.provenance(channel).get("runtime", {}).get("pixel_size_nm")
+        now = path.networks.session.resampled_nm if path.networks.session else None
+        if before == now or (before and now and math.isclose(before, now, rel_tol=1e-6)):
+            continue
+        been, are = (f"brought to {nm:.4g} nm" if nm else "as they came" for nm in (before, now))
+        raise ConfigError(
+            f"{store.path} was predicted from frames {been}, and those of channel {channel!r} would"
+            f" be seen {are}: one store, one way. Leave out --resample, or let 'livesr process"
+            f" {store.path}' make a store of its own."
+        )
 
 
 def _check_same(
