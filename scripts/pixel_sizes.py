@@ -66,8 +66,7 @@ def opened(
     """Return the engine for frames as they come, and with frames brought to its own pixels."""
     shape, seen = (SIDE, SIDE), resampled_shape((SIDE, SIDE), nm / own_nm)
     inner = open_session(engine, seen, compute)
-    planes = engine.manifest.inputs, len(engine.manifest.channels)
-    brought = ResampledSession(inner, *planes, shape, seen, own_nm)
+    brought = ResampledSession(inner, engine, shape, seen, own_nm)
     return open_session(engine, shape, compute), brought
 
 

@@ -303,8 +303,7 @@ def open_networks(
             try_out(engine, shape, compute)
             session = _opened(engine, shape, compute)
             if own_nm:
-                planes = engine.manifest.inputs, len(engine.manifest.channels)
-                session = ResampledSession(session, *planes, seen.shape, shape, own_nm)
+                session = ResampledSession(session, engine, seen.shape, shape, own_nm)
             if engine.manifest.task == "restore" and raw:
                 session = RestoredSession(session, raw)
                 engine = replace(engine, manifest=engine.manifest.shown)

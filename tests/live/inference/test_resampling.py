@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, load_engine, write_manifest
 from livesr.live.inference.resampling import (
@@ -68,28 +69,33 @@ def test_axes_are_not_exchanged() -> None:
 
 
 class Echo:
-    """A network that gives back the centre and its half."""
+    """A network that gives back the centre, its half and its quarter, each pixel `scale` times."""
 
     name, version, precision, device, compiled, skipped, tile = "echo", "", "", "", None, (), None
     replacements, shares_memory, features, account = (), False, None, None
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.input = np.zeros((3, *shape), np.float32)
+    def __init__(self, shape: tuple[int, int], scale: int = 1) -> None:
+        self.input, self._scale = np.zeros((3, *shape), np.float32), scale
 
     def infer(self) -> NDArray[np.float32]:
-        return np.stack([self.input[1], self.input[1] / 2])
+        centre = self.input[1].repeat(self._scale, 0).repeat(self._scale, 1)
+        return np.stack([centre, centre / 2, centre / 4])
 
 
-def test_what_is_predicted_is_on_the_pixels_of_the_frames() -> None:
+@pytest.mark.parametrize("scale", [1, 2])
+def test_what_is_predicted_is_on_the_pixels_of_the_frames(scale: int, tmp_path: Path) -> None:
     shape, seen = (64, 96), resampled_shape((64, 96), 40 / 32)
     assert seen == (80, 120)
-    session = ResampledSession(Echo(seen), 3, 2, shape, seen, 32.0)  # type: ignore[arg-type]
+    engine = make_engine(tmp_path / "small", small_network(scale=scale), scale=scale)
+    session = ResampledSession(Echo(seen, scale), engine, shape, seen, 32.0)  # type: ignore[arg-type]
     picture = gaussian_filter(np.random.default_rng(2).random(shape), 3).astype(np.float32)
     session.input[...] = picture
     made = session.infer()
-    assert made.shape == (2, *shape)
-    np.testing.assert_allclose(made[0], picture, atol=0.01 * np.ptp(picture) + 2e-3)
-    np.testing.assert_allclose(made[1], picture / 2, atol=0.01 * np.ptp(picture) + 2e-3)
+    assert made.shape == (3, scale * shape[0], scale * shape[1])
+    enlarged = picture.repeat(scale, 0).repeat(scale, 1)
+    near = (0.01 if scale == 1 else 0.1) * np.ptp(picture) + 2e-3
+    np.testing.assert_allclose(made[0], enlarged, atol=near)
+    np.testing.assert_allclose(made[1], enlarged / 2, atol=near)
     assert session.described().endswith("on pixels of 32 nm")
     session.input[...] = -1
     assert not session.infer().any(), "no light is less than none"
@@ -165,6 +171,18 @@ def test_what_a_run_has_begun_goes_on_as_it_was(
     offline = Path(process(raw, tmp_path / "offline", compute=alike)["store"])
     backfill(store, compute=alike)
     assert_equal(store, offline)
+
+
+@pytest.mark.parametrize(("begun", "asked"), [("auto", "off"), ("off", "auto")])
+def test_no_store_is_completed_on_other_pixels(
+    rig: RigConfig, tmp_path: Path, begun: Any, asked: Any
+) -> None:
+    _, store = recorded(
+        rig, tmp_path / "live", resample=begun, policy="latest", slow={"infer": 0.1}
+    )
+    with pytest.raises(ConfigError, match="Leave out --resample"):
+        backfill(store, compute=ComputeConfig(threads=1, resample=asked))
+    assert backfill(store, compute=ComputeConfig(threads=1, resample=begun))["predicted"]
 
 
 def test_a_recording_of_before_is_processed_on_its_own_pixels_unless_asked(

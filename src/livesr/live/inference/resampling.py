@@ -53,8 +53,8 @@ class ResampledSession(InferenceSession):
 
     Parameters
     ----------
-    inner : of a network that keeps the size of its frames, open for `seen`; closed with this one
-    window, channels : planes in and out
+    inner : of `engine`, open for `seen`; closed with this one
+    engine : says how many planes go in and out, and of which scale
     shape : (y, x) of the frames
     seen : (y, x) of what the network sees
     pixel_size_nm : of that
@@ -63,17 +63,17 @@ class ResampledSession(InferenceSession):
     def __init__(
         self,
         inner: InferenceSession,
-        window: int,
-        channels: int,
+        engine: Engine,
         shape: tuple[int, int],
         seen: tuple[int, int],
         pixel_size_nm: float,
     ) -> None:
         self._inner, self.resampled_nm = inner, pixel_size_nm
         self._there = [matrix(n, m) for n, m in zip(shape, seen, strict=True)]
-        self._back = [matrix(m, n) for n, m in zip(shape, seen, strict=True)]
-        self._frames = np.zeros((window, *shape), np.float32)
-        self._output = np.empty((channels, *shape), np.float32)
+        made, wanted = engine.output_shape(seen), engine.output_shape(shape)
+        self._back = [matrix(m, n) for n, m in zip(wanted[1:], made[1:], strict=True)]
+        self._frames = np.zeros((engine.manifest.inputs, *shape), np.float32)
+        self._output = np.empty(wanted, np.float32)
         self.like(inner)
 
     @property
