@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.run_config import RunConfig
 from livesr.live import pipeline as pipeline_module
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.session import Session
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.watchdog import Watchdog
+from livesr.live.watchdog import PATIENCE_S, Watchdog
 from livesr.modalities.storm.config import STORMConfig
 from livesr.store.backfill import backfill
 from recorded_runs import (
@@ -188,7 +189,7 @@ def ended(live: Live) -> dict[str, Any]:
 def test_a_network_that_never_returns_ends_neither_the_measurement_nor_the_run(
     policy: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "Watchdog", lambda: Watchdog(AFTER_S))
+    monkeypatch.setattr(pipeline_module, "Watchdog", lambda _patience_s: Watchdog(AFTER_S))
     live, network = gated(sim_rig(engine), tmp_path / "run.ome.zarr", first=3, policy=policy)
     groups = moving_groups(N)
     live.pipeline.open()
@@ -215,11 +216,27 @@ def test_a_network_that_never_returns_ends_neither_the_measurement_nor_the_run(
     assert {line["state"] for line in lines(live.sink.path, "sr").values()} == {"separated"}
 
 
+def test_a_network_that_sees_a_frame_in_several_views_has_as_many_times_as_long(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience_s: list[float] = []
+
+    def watch(seconds: float) -> Watchdog:
+        patience_s.append(seconds)
+        return Watchdog(seconds)
+
+    monkeypatch.setattr(pipeline_module, "Watchdog", watch)
+    views: tuple[Augmentation | None, ...] = (None, "flips")
+    for ensemble in views:
+        Live(sim_rig(engine), tmp_path / f"{ensemble}", ensemble=ensemble).record(moving_groups(3))
+    assert patience_s == [PATIENCE_S, 4 * PATIENCE_S]
+
+
 def test_a_network_that_comes_back_goes_on(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watchdog = Watchdog(AFTER_S)
-    monkeypatch.setattr(pipeline_module, "Watchdog", lambda: watchdog)
+    monkeypatch.setattr(pipeline_module, "Watchdog", lambda _patience_s: watchdog)
     live, network = gated(sim_rig(engine), tmp_path / "run.ome.zarr", first=2, policy="latest")
     live.pipeline.open()
     for t in range(N):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError
+from livesr.base.errors import ConfigError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.base.geometry import Geometry
 from livesr.evaluation.live_path import separate
@@ -167,6 +167,10 @@ def test_an_ensemble_predicts_the_mean_of_its_views_and_says_so(
     assert RecordedStore(store).provenance("488")["ensemble"] == views
     assert store_input(RecordedStore(store)).ensemble == {"488": views}
     assert store_input(RecordedStore(plain)).ensemble == {}
+    group = store / "sr" / "zarr.json"
+    group.write_text(group.read_text().replace(f'"ensemble": "{views}"', '"ensemble": "d5"'))
+    with pytest.raises(StoreError, match="views 'd5'"):
+        store_input(RecordedStore(store))
 
 
 def test_an_offline_run_and_a_backfill_of_an_ensemble_give_the_same(

@@ -52,6 +52,7 @@ from livesr.live.audit import Audits
 from livesr.live.channel import Channel
 from livesr.live.dose import DoseLedger
 from livesr.live.error_maps import ErrorMaps
+from livesr.live.inference.test_time_augmentation import count_of
 from livesr.live.keeping_up import LATEST, KeepingUp, ProvisionalFrames
 from livesr.live.paths import ChannelPath
 from livesr.live.queues import Queues, limit_bytes
@@ -67,7 +68,7 @@ from livesr.live.stages.monitor import RunMonitor
 from livesr.live.stages.reconstruct import Reconstruct
 from livesr.live.stages.separate import Separate
 from livesr.live.stream_state import DroppedGroups
-from livesr.live.watchdog import Watchdog
+from livesr.live.watchdog import PATIENCE_S, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class Pipeline:
         limit = limit_bytes(paths, description, keeping_up)
         threads = SinkThreads(sinks, self._sink_failed, limit)
         streams = len(description.positions) * description.z_planes
+        views = max((count_of(path.networks.views) for path in paths.values()), default=1)
         self._run = Run(
             description=description,
             channels={n: Channel(p, recorded, state, streams) for n, p in paths.items()},
@@ -118,7 +120,7 @@ class Pipeline:
             state=state,
             dropped=DroppedGroups(),
             provisional=ProvisionalFrames(keeping_up),
-            watchdog=Watchdog(),
+            watchdog=Watchdog(PATIENCE_S * views),
             errors=ErrorMaps(paths, state, threads.errors, patient=recorded.offline),
             dose=DoseLedger(paths),
             audits=audits or Audits(None, None),

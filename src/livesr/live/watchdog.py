@@ -14,7 +14,7 @@ from contextlib import contextmanager
 PATIENCE_S = 60.0
 """A network on a slow computer may take half a minute for a large frame.
 
-One that is silent for longer is not waited for.
+One that is silent for longer is not waited for; where it sees a frame in several views, in each.
 """
 
 _TIMES_SLOWEST = 5.0  # a call may take so many times the slowest one before it

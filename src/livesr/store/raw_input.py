@@ -201,7 +201,9 @@ def store_input(
             c: from_store(views) for c in store.channels if (views := store.uncertainty(c))
         },
         ensemble={
-            c: views for c in store.channels if (views := store.provenance(c).get("ensemble"))
+            c: from_store(views)
+            for c in store.channels
+            if (views := store.provenance(c).get("ensemble"))
         },
         tiles={
             c: t

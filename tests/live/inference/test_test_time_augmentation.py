@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from livesr.base.compute import Augmentation
+from livesr.base.errors import StoreError
 from livesr.live.inference import test_time_augmentation as tta
 
 SHAPE = (6, 6)
@@ -96,3 +97,14 @@ def test_a_network_that_sees_the_same_from_every_side_is_sure() -> None:
 def test_frames_that_are_no_squares_cannot_be_turned() -> None:
     with pytest.raises(ValueError, match="5 x 8"):
         tta.TestTimeAugmentation("d4", 3, (5, 8), (2, 5, 8))
+
+
+@pytest.mark.parametrize("name", ["d5", ["d4"], 8])
+def test_views_that_a_store_names_and_nobody_knows_are_refused(name: object) -> None:
+    assert [tta.from_store(known) for known in ("turns", "d4", "half-turn")] == [
+        "d4",
+        "d4",
+        "half-turn",
+    ]
+    with pytest.raises(StoreError, match="expected half-turn, flips, d4"):
+        tta.from_store(name)

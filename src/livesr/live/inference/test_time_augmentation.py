@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.compute import Augmentation
+from livesr.base.errors import StoreError
 from livesr.live.inference.session import InferenceSession
 
 _HALF_TURN = ((1, 1), (-1, -1))
@@ -35,14 +36,31 @@ def stored_name(augmentation: Augmentation) -> str:
     return "turns" if augmentation == "d4" else augmentation
 
 
+def count_of(augmentation: Augmentation | None) -> int:
+    """Return how often a network sees a frame."""
+    return len(_VIEWS[augmentation]) if augmentation else 1
+
+
 def mean_of(augmentation: Augmentation) -> str:
     """Return in words what an ensemble predicts."""
-    return f"mean of {len(_VIEWS[augmentation])} views"
+    return f"mean of {count_of(augmentation)} views"
 
 
-def from_store(name: str) -> Augmentation:
-    """Return the mode that a store names."""
-    return "d4" if name == "turns" else cast("Augmentation", name)
+def from_store(name: object) -> Augmentation:
+    """Return the mode that a store names.
+
+    Raises
+    ------
+    StoreError
+        If there is none of that name.
+    """
+    known = "d4" if name == "turns" else name
+    if known not in list(_VIEWS):
+        raise StoreError(
+            f"The store says that its frames were seen in views {name!r}; expected"
+            f" {', '.join(_VIEWS)}. A later livesr made it, or it is damaged."
+        )
+    return cast("Augmentation", known)
 
 
 class TestTimeAugmentation:
