@@ -158,3 +158,18 @@ def test_a_teacher_says_the_mean_of_what_it_sees_from_all_sides() -> None:
     few = Distillation(L1Loss(), _Slanted(), share=1.0, views=2, seed=1)
     drawn = {round(far_from(few, mean), 6) for _ in range(8)}
     assert len(drawn) > 1, "drawn anew for every batch"
+
+
+class _Rounded(torch.nn.Module):
+    """Says what lies to the right in bfloat16, as a teacher does under mixed precision."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return torch.roll(frames, -1, -1).bfloat16()
+
+
+def test_the_mean_of_views_is_not_rounded_again() -> None:
+    # bfloat16 holds whole numbers up to 256, and no quarters of large ones.
+    frames = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (1, 1, 16, 16))).float()
+    mean = sum(torch.roll(frames, step, axis) for step in (-1, 1) for axis in (-2, -1)) / 4
+    loss = Distillation(L1Loss(), _Rounded(), share=1.0, views=8)
+    assert float(loss(mean, torch.zeros_like(mean), frames).total) == pytest.approx(0, abs=1e-4)

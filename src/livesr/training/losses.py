@@ -280,7 +280,8 @@ class Distillation(nn.Module):  # type: ignore[misc]
                 turns, flip = int(symmetry) % 4, [-1] * (int(symmetry) // 4)
                 seen = torch.rot90(frames.flip(flip), turns, (-2, -1))
                 told = torch.rot90(self._teacher[0](seen), -turns, (-2, -1)).flip(flip)
-                taught = told if taught is None else taught + told
+                # A sum of several in bfloat16 would lose what their mean gains.
+                taught = told.float() if taught is None else taught + told
             assert taught is not None
             return taught / len(symmetries)
 
