@@ -198,12 +198,19 @@ def _engines_of(rig: RigConfig, name: str, found: Found) -> Iterator[Finding]:
         place = f"channels.{name}.{task}"
         try:
             seen_nm = raw_nm if task == "restore" else pixel_nm
-            told, enlarges = _tried(rig, name, task, engine, seen_nm)
+            told, enlarges, brought_to = _tried(rig, name, task, engine, seen_nm)
         except (EngineError, BackendError) as e:
             advice = "'livesr info' lists the engines that are here."
             yield found("error", "engine", place, str(e), advice)
             continue
         pixel_nm /= enlarges
+        if brought_to:
+            says = (
+                f"Pixels of {seen_nm:.4g} nm are none that engine {engine!r} was trained for: it"
+                f" sees frames brought to {brought_to:.4g} nm."
+            )
+            advice = "--resample off leaves them as they are."
+            yield found("note", "resampled", place, says, advice)
         advice = "Use an engine that was trained for this, or distrust it."
         for sentence in told:
             yield found("warning", "engine-fit", place, sentence, advice)
@@ -271,8 +278,9 @@ def _error_bars(rig: RigConfig) -> Iterator[Finding]:
 
 def _tried(
     rig: RigConfig, name: str, task: Task, engine_name: str, pixel_nm: float
-) -> tuple[Sequence[str], int]:
-    """Return why an engine may not fit what it sees, and how many times it enlarges.
+) -> tuple[Sequence[str], int, float | None]:
+    """Return why an engine may not fit what it sees, how many times it enlarges, and the pixel size
+    in nm to which its frames are brought, None where they stay.
 
     Raises
     ------
@@ -295,7 +303,7 @@ def _tried(
     )
     side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
     try_out(engine, (2 * side, 2 * side), ComputeConfig(tile="off"))
-    return told, engine.manifest.scale
+    return told, engine.manifest.scale, brought_to
 
 
 def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
