@@ -163,7 +163,9 @@ def test_those_of_an_ensemble_hold_for_an_ensemble_alone(
     averaged = processed(ensemble="flips")["store"]
     command = ["calibrate-errors", averaged, "--rig", str(rig), "--coverage", "0.5"]
     assert cli._run(command) == 2
-    assert "predictions with ensemble flips" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the mean of several views (flips)" in said
+    assert "that are of single views: give --ensemble flips, or" in said
     report = _command(capsys, *command, "--ensemble", "flips")
     assert report["ensemble"] == load_error_bars(rig / FILE).ensemble == "flips"
     alone = processed(error_bars=True)

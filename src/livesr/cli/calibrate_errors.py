@@ -166,10 +166,14 @@ def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
                 f" {engine.manifest.id!r}: 'livesr process' separates it again."
             )
         if views != compute.ensemble:
+            made, wanted = (
+                f"the mean of several views ({one})" if one else "of single views"
+                for one in (views, compute.ensemble)
+            )
+            advice = f"give --ensemble {views}" if views else "leave out --ensemble"
             raise ConfigError(
-                f"{source} holds predictions with ensemble {views}, and the error bars are to be"
-                f" for {compute.ensemble}: give the same --ensemble, or let 'livesr process'"
-                " separate it again."
+                f"Predictions of {source} are {made}, and the error bars are to be for those that"
+                f" are {wanted}: {advice}, or let 'livesr process' separate it again."
             )
     return [replace(one, field=(str(source), one.field)) for one in known]
 
