@@ -38,6 +38,7 @@ from livesr.formats.store import (
     read_json,
     refuse_in_use,
 )
+from livesr.live.inference.engine import load_engine
 from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
@@ -78,7 +79,8 @@ class RawInput:
     uncertainty : by which augmentation that of the predictions was estimated, by channel
     ensemble : of which augmentation they are the mean, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
-    as_they_came : channels whose predictions were made of frames on their own pixels
+    as_they_came : channels whose predictions were made of frames on their own pixels, by the engine
+        and with the rig that they have now
     devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,
         else 0
@@ -215,13 +217,25 @@ def store_input(
             for c in store.channels
             if (r := store.provenance(c).get("runtime"))
         },
-        as_they_came=frozenset(
-            c
-            for c in store.channels
-            if (r := store.provenance(c).get("runtime")) and "pixel_size_nm" not in r
-        ),
+        as_they_came=frozenset() if rig else _as_they_came(store, as_it_was),
         devices=_devices(store),
     )
+
+
+def _as_they_came(store: RecordedStore, rig: RigConfig) -> frozenset[str]:
+    """Return the channels that were predicted on their own pixels; none whose engine is another
+    now, which may have been trained for others.
+    """
+    kept = set()
+    for channel in store.channels:
+        runtime = store.provenance(channel).get("runtime")
+        config = rig.superposed if channel in rig.sums else rig.channel(channel)
+        if not runtime or "pixel_size_nm" in runtime or not config.separate:
+            continue
+        model = store.models(channel).get("separate", {})
+        if model.get("sha256") == load_engine(config.separate).manifest.sha256:
+            kept.add(channel)
+    return frozenset(kept)
 
 
 def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:

@@ -185,6 +185,20 @@ def test_no_store_is_completed_on_other_pixels(
     assert backfill(store, compute=ComputeConfig(threads=1, resample=begun))["predicted"]
 
 
+def test_another_engine_or_rig_is_asked_anew_whether_the_pixels_fit(
+    rig: RigConfig, engine: Engine, tmp_path: Path
+) -> None:
+    fits = make_engine(tmp_path / "engines" / "fits", small_network(seed=1))
+    _, path = recorded(sim_rig(str(fits.folder)), tmp_path / "live")
+    store = RecordedStore(path)
+    assert store_input(store).as_they_came == {"488"}
+    assert store_input(store, engine=str(fits.folder)).as_they_came == {"488"}
+    assert not store_input(store, rig=rig).as_they_came
+    raw = store_input(store, engine=str(engine.folder))
+    made = process(raw, tmp_path / "offline", compute=ComputeConfig(threads=1))
+    assert "pixel_size_nm" in RecordedStore(Path(made["store"])).provenance("488")["runtime"]
+
+
 def test_a_recording_of_before_is_processed_on_its_own_pixels_unless_asked(
     rig: RigConfig, tmp_path: Path
 ) -> None:
