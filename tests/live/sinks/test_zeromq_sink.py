@@ -33,6 +33,7 @@ from livesr.base.errors import BindError
 from livesr.base.frames import Stream
 from livesr.formats.wire import Message, decode
 from livesr.live.sinks import zeromq
+from livesr.live.sinks.headers import PictureHeaders
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 STREAM = Stream(0, "488")
@@ -91,6 +92,18 @@ def listen(sink: ZeroMQSink) -> Iterator:
     yield connect
     for listener in listeners:
         listener.close()
+
+
+def test_a_provisional_prediction_is_of_one_view() -> None:
+    run = describe()
+    ai = {**run.channels[0].ai, "ensemble": "flips"}
+    headers = PictureHeaders(replace(run, channels=(replace(run.channels[0], ai=ai),)))
+    stream = Stream(0, run.channels[0].name)
+    told = [
+        headers.prediction(multicolor_frame(3, stream, provisional=provisional), 0).ai
+        for provisional in (True, False)
+    ]
+    assert ["ensemble" in ai for ai in told] == [False, True]
 
 
 class TestFrames:

@@ -58,6 +58,9 @@ class PictureHeaders:
     def prediction(self, frame: MulticolorFrame, seq: int) -> WireHeader:
         """Describe `frame.channels`."""
         channel = self._run.channel(frame.stream.channel)
+        ai = self._ai[channel.name]
+        if frame.provisional:  # there is time for one view
+            ai = {key: said for key, said in ai.items() if key != "ensemble"}
         return WireHeader(
             **self._common(frame.source, seq),
             shape=frame.channels.shape,
@@ -72,7 +75,7 @@ class PictureHeaders:
                     channel.labels, channel.colors, frame.display, strict=True
                 )
             ),
-            ai=self._ai[channel.name],
+            ai=ai,
             provisional=frame.provisional,
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
