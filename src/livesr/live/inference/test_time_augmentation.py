@@ -12,7 +12,7 @@ stream.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def from_store(name: object) -> Augmentation:
             f"The store says that its frames were seen in views {name!r}; expected"
             f" {', '.join(_VIEWS)}. A later livesr made it, or it is damaged."
         )
-    return cast("Augmentation", known)
+    return known
 
 
 class TestTimeAugmentation:
