@@ -260,6 +260,11 @@ def test_every_network_that_enlarges_learns_for_a_few_steps(
     assert reports[-1].losses["loss"] < reports[0].losses["loss"]
 
 
+def test_views_of_no_teacher_are_refused() -> None:
+    with pytest.raises(ValueError, match="teacher_views are of a teacher"):
+        config(teacher_views=2)
+
+
 def test_a_teacher_and_a_discriminator_are_not_both_taken() -> None:
     with pytest.raises(ValueError, match="give one"):
         config(teacher="x.pt", loss={"kind": "adversarial"})

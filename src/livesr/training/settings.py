@@ -156,6 +156,8 @@ class TrainConfig(BaseModel):
             raise ValueError("a run needs an end: give steps, minutes or both")
         if self.begin_as and not self.start:
             raise ValueError("begin_as is for structures of a start: give start, or leave it out")
+        if self.teacher_views > 1 and not self.teacher:
+            raise ValueError("teacher_views are of a teacher: give teacher, or leave them out")
         if self.teacher and self.loss.kind == "adversarial":
             raise ValueError("a discriminator and a teacher cannot both be learned from: give one")
         return self
