@@ -49,7 +49,7 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso-light/model.onnx
     "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
     # imcsr-mt-er-lyso/model.onnx
-    "8be672afae969a85ab2dec67929e4077f4bfc750d37d185dc2ab38cae29acbb6",
+    "c4a2952554f07d9644717d24a060d5725508c99d976f95236a6bfcb52dd906ae",
     # imcsr-mt-mito/model-int8.onnx
     "445367dc27747eba91bc8666d1482b0ff6f0536e74ca116aea3fc850412574d7",
     # imcsr-mt-mito/model.onnx
