@@ -154,7 +154,7 @@ def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "noted"), [("imcsr-mt-er-lyso", False), ("imcsr-mt-er-lyso-light", True)]
+    ("engine", "noted"), [("identity", False), ("imcsr-mt-er-lyso-light", True)]
 )
 def test_an_engine_that_tells_no_unknown_light_is_told_of_no_limit(
     rig: Path, engine: str, noted: bool

@@ -41,6 +41,10 @@ _UNMEASURED = (
     " spread. 'livesr limits' measures it."
 )
 
+_NOT_BROUGHT = (
+    "Frames are left on their own pixels for engine {engine!r}: resample 'auto' brings them to"
+    " {nm:.4g} nm, and what it predicts back."
+)
 
 _MOST = 2  # engines behind each other, where the first sees raw frames
 
@@ -282,6 +286,7 @@ def open_networks(
     """
     steps: list[Network] = []
     warnings: list[str] = []
+    notes: list[str] = []
     sees_raw = _check_together(channel, engines, raw)
     _check_beside(channel, engines, beside)
     try:
@@ -290,7 +295,10 @@ def open_networks(
             if sees_raw and raw and not steps:
                 seen = frames._replace(shape=raw.shape, pixel_size_um=raw.pixel_size_um)
             pixel_nm = seen.pixel_size_um * 1e3
-            own_nm = own_pixel_nm(engine, pixel_nm) if compute.resample != "off" else None
+            own_nm = own_pixel_nm(engine, pixel_nm)
+            if own_nm and compute.resample == "off":
+                notes.append(_NOT_BROUGHT.format(engine=engine.manifest.id, nm=own_nm))
+                own_nm = None
             shape = resampled_shape(seen.shape, pixel_nm / own_nm) if own_nm else seen.shape
             warnings += engine.check_fits(
                 engine.manifest.task,
@@ -322,7 +330,7 @@ def open_networks(
         uncertainty,
         compute.ensemble if steps else None,
         tuple(warnings),
-        tuple(_notes(channel, steps, uncertainty)),
+        (*notes, *_notes(channel, steps, uncertainty)),
         engines[0].raw_order(raw.labels) if sees_raw and raw else (),
         beside,
     )

@@ -230,7 +230,7 @@ def _as_they_came(store: RecordedStore, rig: RigConfig) -> frozenset[str]:
     for channel in store.channels:
         runtime = store.provenance(channel).get("runtime")
         config = rig.superposed if channel in rig.sums else rig.channel(channel)
-        if not runtime or "pixel_size_nm" in runtime or not config.separate:
+        if not runtime or "pixel_size_nm" in runtime or config.separate in (None, "none"):
             continue
         model = store.models(channel).get("separate", {})
         if model.get("sha256") == load_engine(config.separate).manifest.sha256:

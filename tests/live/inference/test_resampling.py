@@ -154,7 +154,9 @@ def test_a_run_says_that_it_brings_frames_to_the_pixels_of_training(
 
 def test_without_it_the_pixels_are_said_to_be_others(rig: RigConfig, tmp_path: Path) -> None:
     report, store = recorded(rig, tmp_path / "plain", resample="off")
-    assert "outside the 24-28 nm" in " ".join(report["warnings"])
+    said = " ".join(report["warnings"])
+    assert "outside the 24-28 nm" in said
+    assert "resample 'auto' brings them to 25.92 nm" in said
     assert "pixel_size_nm" not in RecordedStore(store).provenance("488")["runtime"]
 
 
