@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,22 @@ def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
     assert reports[-1].losses["loss"] < reports[0].losses["loss"]
 
 
+def resumed_equals_whole(make: Callable[[str], Trainer], folder: Path, killed_at: int) -> None:
+    """Compare a run "whole" in `folder` with one that was "killed" at a step, and resumed."""
+    whole = make("whole").run()
+
+    def kill(progress: Progress) -> None:
+        if progress.step == killed_at:  # the last checkpoint is an earlier one
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make("killed").run(kill)
+    resumed = make("killed").run().state_dict()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed[name]), name
+    assert losses(folder / "killed") == losses(folder / "whole")
+
+
 @pytest.mark.parametrize("optimiser", [pytest.param("adam", marks=pytest.mark.slow), "adamw"])
 @pytest.mark.parametrize(
     "schedule",
@@ -133,19 +150,8 @@ def test_a_killed_run_resumed_equals_one_that_was_not(
         "log_every": 3,
         "validate_every": 6,
     }
-    whole = trainer(tmp_path / "whole", **settings).run()
-
-    def kill(progress: Progress) -> None:
-        if progress.step == 9:  # the last checkpoint is of step 5
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "killed", **settings).run(kill)
-    resumed = trainer(tmp_path / "killed", **settings).run()
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    resumed_equals_whole(lambda run: trainer(tmp_path / run, **settings), tmp_path, killed_at=9)
     assert len(losses(tmp_path / "whole")) == 4
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("loss", ["adversarial", "combination"])
@@ -154,19 +160,9 @@ def test_what_else_learns_is_resumed_as_well(tmp_path: Path, loss: str) -> None:
     settings: dict[str, object] = {"loss": {"kind": loss, "discriminator_width": 4}, "steps": 8}
     if loss == "combination":
         settings |= {"architecture": "memnet", "parameters": MEMNET}
-    whole = enlarging(tmp_path / "whole", loss, settings)
-    average = whole.run()
-
-    def kill(progress: Progress) -> None:
-        if progress.step == 7:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        enlarging(tmp_path / "killed", loss, settings).run(kill)
-    resumed = enlarging(tmp_path / "killed", loss, settings).run()
-    for name, tensor in average.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    resumed_equals_whole(
+        lambda run: enlarging(tmp_path / run, loss, settings), tmp_path, killed_at=7
+    )
 
 
 MEMNET = {"scale": 1, "blocks": 1, "recursions": 2, "width": 4}
@@ -363,17 +359,7 @@ def test_a_killed_student_of_several_views_equals_one_that_was_not(tmp_path: Pat
         "log_every": 3,
         "validate_every": 6,
     }
-    whole = trainer(tmp_path / "whole", **settings).run()
-
-    def kill(progress: Progress) -> None:
-        if progress.step == 9:  # the last checkpoint is of step 5
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "killed", **settings).run(kill)
-    resumed = trainer(tmp_path / "killed", **settings).run()
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
+    resumed_equals_whole(lambda run: trainer(tmp_path / run, **settings), tmp_path, killed_at=9)
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from livesr.base.compute import Augmentation
-from livesr.base.config import Model, load_yaml, parse
-from livesr.base.errors import ConfigError
-from livesr.base.rig_file import write
+from livesr.base.config import Model
+from livesr.base.rig_file import read, write
 
 FILE = "error_bars.yaml"
 DAMAGED = f"{FILE} beside the rig cannot be read: predictions have no error bars."
@@ -170,9 +169,4 @@ def load_error_bars(path: Path) -> ErrorBars:
     ConfigError
         If it is none, with the first thing that is wrong.
     """
-    try:
-        return parse(ErrorBars, load_yaml(path), str(path))
-    except ConfigError as e:
-        raise ConfigError(
-            f"{e} Mend it, or remove it and run 'livesr calibrate-errors' again."
-        ) from e
+    return read(ErrorBars, path, "calibrate-errors")

@@ -2,7 +2,7 @@
 
 Comments, order and everything else stay as a person wrote them.
 
-Owns the change of single values, and how a file beside a rig is replaced. Knows no rig.
+Owns the change of single values, and how a file beside a rig is read and replaced. Knows no rig.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from livesr.base.config import M, load_yaml, parse
 from livesr.base.documents import compose_yaml, parse_yaml, read_text
 from livesr.base.errors import ConfigError, DocumentError
 from livesr.base.files import remove, replace_file
@@ -54,6 +55,20 @@ def write(path: Path, text: str) -> None:
             f"Cannot write {path}: {e.strerror or e}. Make its folder writable, or take a copy of"
             " the rig that is yours."
         ) from e
+
+
+def read(kind: type[M], path: Path, command: str) -> M:
+    """Read a file that 'livesr `command`' has written beside a rig.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, with the first thing that is wrong.
+    """
+    try:
+        return parse(kind, load_yaml(path), str(path))
+    except ConfigError as e:
+        raise ConfigError(f"{e} Mend it, or remove it and run 'livesr {command}' again.") from e
 
 
 def with_values(text: str, values: Mapping[str, Any], source: str = "rig.yaml") -> str:

@@ -15,9 +15,8 @@ from typing import Annotated
 import yaml
 from pydantic import Field
 
-from livesr.base.config import Model, Positive, load_yaml, parse
-from livesr.base.errors import ConfigError
-from livesr.base.rig_file import write
+from livesr.base.config import Model, Positive
+from livesr.base.rig_file import read, write
 
 FILE = "limits.yaml"
 DAMAGED = (
@@ -133,9 +132,4 @@ def load_rig_limits(path: Path) -> RigLimits:
     ConfigError
         If it is none, with the first thing that is wrong.
     """
-    try:
-        return parse(RigLimits, load_yaml(path), str(path))
-    except ConfigError as e:
-        raise ConfigError(
-            f"{e} Mend it, or remove it and run 'livesr calibrate-limits' again."
-        ) from e
+    return read(RigLimits, path, "calibrate-limits")

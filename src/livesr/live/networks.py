@@ -207,7 +207,11 @@ class Networks:
         if self.views is None:
             return None
         return TestTimeAugmentation(
-            self.views, self._inputs, *self._shapes, averaged=self.ensemble is not None
+            self.views,
+            self._inputs,
+            *self._shapes,
+            averaged=self.ensemble is not None,
+            compared=self.uncertainty is not None,
         )
 
     def upscaler(self, streams: int) -> Upscaler | None:

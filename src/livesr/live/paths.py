@@ -582,7 +582,7 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
     if bars.ensemble not in (None, compute.ensemble):
         single = (
             f"{file} is of predictions with ensemble {bars.ensemble}, and those of channel"
-            f" {path.name!r} are made without: there are no error bars. Take --ensemble"
+            f" {path.name!r} are made otherwise: there are no error bars. Take --ensemble"
             f" {bars.ensemble}, or run 'livesr calibrate-errors' again."
         )
         return replace(path, notes=(*path.notes, single))

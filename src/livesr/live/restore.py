@@ -8,12 +8,12 @@ Owns the way from raw frames to the picture of the restored ones. Knows no queue
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.session import AroundSession, InferenceSession
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import Reconstructor
 
@@ -37,7 +37,7 @@ class RawGroups(NamedTuple):
     again: Callable[[], Reconstructor]
 
 
-class RestoredSession(InferenceSession):
+class RestoredSession(AroundSession):
     """A session for raw frames: the network's, and a reconstruction behind it.
 
     Each frame is normalised by the background and the scale of the mean of its group, as in
@@ -51,12 +51,12 @@ class RestoredSession(InferenceSession):
     """
 
     def __init__(self, inner: InferenceSession, groups: RawGroups) -> None:
-        self._inner, self._left_adu = inner, groups.left_adu
+        super().__init__(inner)
+        self._left_adu = groups.left_adu
         self._reconstructor = groups.again()
         self._block = np.empty((len(groups.labels), *groups.shape), np.float32)
         self._out = np.empty((1, *self._reconstructor.shape), np.float32)
         self.levels = 0.0, 1.0
-        self.like(inner)
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -86,25 +86,3 @@ class RestoredSession(InferenceSession):
             self._inner.input[0] = frame
             frame[...] = self._inner.infer()[0]
         return x
-
-    @property
-    def account(self) -> dict[str, Any] | None:
-        """That of the network's session."""
-        return self._inner.account
-
-    def set_deadline(self, seconds: float) -> None:
-        """Set that of the network's session, for each of its frames."""
-        self._inner.set_deadline(seconds)
-
-    def served(self) -> tuple[int, float] | None:
-        """Return what the network's session says."""
-        return self._inner.served()
-
-    def like(self, inner: InferenceSession) -> None:
-        """Say of itself what `inner` says, and what was replaced in it."""
-        super().like(inner)
-        self.replacements = inner.replacements
-
-    def close(self) -> None:
-        """Release the network."""
-        self._inner.close()

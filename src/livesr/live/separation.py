@@ -140,8 +140,7 @@ class Separation:
                     self._brighten(self._edges, plane, frame, centre.normalisation)
             output = augmentation.infer(session) if augmentation else session.infer()
         with self._state.steps.measure("compose"):
-            told = augmentation if self._path.networks.uncertainty else None
-            spread = told.spread if told else None
+            spread = augmentation.spread if augmentation else None
             if self._edges and fades(centre):
                 output = np.require(output, requirements="W")
                 for made in (output,) if spread is None else (output, spread):

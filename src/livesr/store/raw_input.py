@@ -228,9 +228,11 @@ def _as_they_came(store: RecordedStore, rig: RigConfig) -> frozenset[str]:
     """
     kept = set()
     for channel in store.channels:
-        runtime = store.provenance(channel).get("runtime")
+        about = store.provenance(channel)
         config = rig.superposed if channel in rig.sums else rig.channel(channel)
-        if not runtime or "pixel_size_nm" in runtime or config.separate in (None, "none"):
+        if config.separate in (None, "none") or not about:
+            continue
+        if "pixel_size_nm" in about.get("runtime", {}):
             continue
         model = store.models(channel).get("separate", {})
         if model.get("sha256") == load_engine(config.separate).manifest.sha256:

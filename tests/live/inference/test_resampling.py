@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,14 @@ def test_a_recording_of_before_is_processed_on_its_own_pixels_unless_asked(
     asked = ComputeConfig(threads=1, resample="auto")
     made = RecordedStore(Path(process(raw, tmp_path / "offline", compute=asked)["store"]))
     assert "pixel_size_nm" in made.provenance("488")["runtime"]
+
+
+def test_a_store_that_names_no_runtime_was_predicted_on_its_own_pixels(
+    rig: RigConfig, tmp_path: Path
+) -> None:
+    _, store = recorded(rig, tmp_path / "live", resample="off")
+    meta = store / "sr" / "zarr.json"
+    said = json.loads(meta.read_text(encoding="utf-8"))
+    del said["attributes"]["livesr"]["runtime"]
+    meta.write_text(json.dumps(said), encoding="utf-8")
+    assert store_input(RecordedStore(store)).as_they_came == {"488"}

@@ -19,6 +19,7 @@ class Slanted:
 
     features = None
     name, version, precision, device, compiled, skipped, tile = "", "", "", "", None, (), None
+    replacements, shares_memory = (), False
 
     def described(self) -> str:
         return "slanted"
@@ -72,6 +73,14 @@ def test_an_ensemble_is_the_mean_over_the_sides(sides: Augmentation, count: int)
     np.testing.assert_allclose(made[1], 2 * centre, rtol=1e-6)
     assert network.calls == count
     assert session.described() == f"slanted, mean of {count} views"
+
+
+def test_what_is_not_compared_has_no_spread() -> None:
+    network = Slanted()
+    network.input[...] = frames()
+    views = tta.TestTimeAugmentation("d4", 3, SHAPE, (2, *SHAPE), averaged=True, compared=False)
+    views.infer(network)  # type: ignore[arg-type]
+    assert views.spread is None
 
 
 def test_the_spread_is_the_same_whatever_is_predicted() -> None:

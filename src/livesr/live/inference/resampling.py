@@ -17,13 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from livesr.live.inference.engine import Engine
-from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.engine import Engine, Range
+from livesr.live.inference.session import AroundSession, InferenceSession
 
 LARGEST = 1.45
 """Factor up to which frames are brought to an engine's pixel size: 23 to 46 nm to 32."""
 
 _REACH = 2.0  # of the kernel, pixels
+
+
+def middle_nm(trained: Range) -> float:
+    """Return the pixel size in the middle of those that an engine was trained for."""
+    return math.sqrt(trained.min * trained.max)
 
 
 def own_pixel_nm(engine: Engine, pixel_size_nm: float) -> float | None:
@@ -36,7 +41,7 @@ def own_pixel_nm(engine: Engine, pixel_size_nm: float) -> float | None:
     trained = manifest.pixel_size_nm
     if trained is None or manifest.task != "separate" or not engine.wrong_pixels(pixel_size_nm):
         return None
-    middle = math.sqrt(trained.min * trained.max)
+    middle = middle_nm(trained)
     factor = pixel_size_nm / middle
     return middle if 1 / LARGEST <= factor <= LARGEST else None
 
@@ -46,7 +51,7 @@ def resampled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
     return round(shape[0] * factor), round(shape[1] * factor)
 
 
-class ResampledSession(InferenceSession):
+class ResampledSession(AroundSession):
     """A session for frames of other pixels than those that its network sees.
 
     What it predicts is on the pixels of the frames.
@@ -68,13 +73,13 @@ class ResampledSession(InferenceSession):
         seen: tuple[int, int],
         pixel_size_nm: float,
     ) -> None:
-        self._inner, self.resampled_nm = inner, pixel_size_nm
+        super().__init__(inner)
+        self.resampled_nm = pixel_size_nm
         self._there = [matrix(n, m) for n, m in zip(shape, seen, strict=True)]
         made, wanted = engine.output_shape(seen), engine.output_shape(shape)
         self._back = [matrix(m, n) for n, m in zip(wanted[1:], made[1:], strict=True)]
         self._frames = np.zeros((engine.manifest.inputs, *shape), np.float32)
         self._output = np.empty(wanted, np.float32)
-        self.like(inner)
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -89,33 +94,6 @@ class ResampledSession(InferenceSession):
         # A kernel with negative parts may fall below 0, and no light is less than none.
         np.maximum(resampled(predicted, *self._back), 0, out=self._output)
         return self._output
-
-    @property
-    def features(self) -> NDArray[np.float32] | None:
-        """Those of what the network saw."""
-        return self._inner.features
-
-    @property
-    def account(self) -> dict[str, Any] | None:
-        """That of the network's session."""
-        return self._inner.account
-
-    def set_deadline(self, seconds: float) -> None:
-        """Set that of the network's session."""
-        self._inner.set_deadline(seconds)
-
-    def served(self) -> tuple[int, float] | None:
-        """Return what the network's session says."""
-        return self._inner.served()
-
-    def like(self, inner: InferenceSession) -> None:
-        """Say of itself what `inner` says, and what was replaced in it."""
-        super().like(inner)
-        self.replacements, self.shares_memory = inner.replacements, inner.shares_memory
-
-    def close(self) -> None:
-        """Release the network."""
-        self._inner.close()
 
 
 def resampled(planes: NDArray[np.float32], along_y: csr_array, along_x: csr_array) -> Any:

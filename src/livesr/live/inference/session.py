@@ -211,6 +211,46 @@ class InferenceSession(ABC):
         self.close()
 
 
+class AroundSession(InferenceSession):
+    """A session for which another one computes; closed with it.
+
+    Parameters
+    ----------
+    inner : the one that computes
+    """
+
+    def __init__(self, inner: InferenceSession) -> None:
+        self._inner = inner
+        self.like(inner)
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Those of the session that computes."""
+        return self._inner.features
+
+    @property
+    def account(self) -> dict[str, Any] | None:
+        """That of the session that computes."""
+        return self._inner.account
+
+    def set_deadline(self, seconds: float) -> None:
+        """Set that of the session that computes, for each of its frames."""
+        self._inner.set_deadline(seconds)
+
+    def served(self) -> tuple[int, float] | None:
+        """Return what the session that computes says."""
+        return self._inner.served()
+
+    def like(self, inner: InferenceSession) -> None:
+        """Say of itself what `inner` says, and what was replaced in it."""
+        super().like(inner)
+        self.replacements, self.shares_memory = inner.replacements, inner.shares_memory
+
+    def close(self) -> None:
+        """Close the session that computes."""
+        self._inner.close()
+
+
 def _ago(then: float) -> str:
     """Return in words when it was `then`, seconds since 1970."""
     seconds = max(time.time() - then, 0)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from livesr.base.compute import Augmentation
 from livesr.base.errors import StoreError
-from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.session import AroundSession, InferenceSession
 
 _HALF_TURN = ((1, 1), (-1, -1))
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -75,11 +75,12 @@ class TestTimeAugmentation:
     shape : (y, x) of its input; d4 needs a square
     output_shape : (c, y, x)
     averaged : whether the mean of the views is what is predicted, or the upright one
+    compared : whether it is told how far they differ
 
     Attributes
     ----------
     spread : float32 (c, y, x), standard deviation over the views of what `infer` last predicted;
-        its own memory
+        its own memory. None if they are not compared
     features : `InferenceSession.features` of the upright frame
 
     Raises
@@ -96,16 +97,16 @@ class TestTimeAugmentation:
         output_shape: tuple[int, int, int],
         *,
         averaged: bool = False,
+        compared: bool = True,
     ) -> None:
         if augmentation == "d4" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
         self._views = _VIEWS[augmentation][1:]
-        self._averaged, self._count = averaged, np.float32(len(_VIEWS[augmentation]))
+        self._averaged, self._count = averaged, np.float32(count_of(augmentation))
         self.features: NDArray[np.float32] | None = None
         self._frames = np.empty((window, *shape), np.float32)
-        self._upright, self.spread, self._mean = (
-            np.empty(output_shape, np.float32) for _ in range(3)
-        )
+        self._upright, self._mean = (np.empty(output_shape, np.float32) for _ in range(2))
+        self.spread = np.empty(output_shape, np.float32) if compared else None
 
     def infer(self, session: InferenceSession) -> NDArray[np.float32]:
         """Return what the session predicts of its `input`: the mean of the views, or what it
@@ -117,7 +118,8 @@ class TestTimeAugmentation:
         self._upright[...] = session.infer()
         features = session.features
         self.features = None if features is None else features.copy()
-        self.spread.fill(0)
+        if self.spread is not None:
+            self.spread.fill(0)
         self._mean.fill(0)
         for turn, step in self._views:
             session.input[...] = _seen(self._frames, turn, step)
@@ -125,21 +127,23 @@ class TestTimeAugmentation:
             # prediction takes.
             difference = _back(session.infer(), turn, step) - self._upright
             self._mean += difference
-            difference *= difference
-            self.spread += difference
+            if self.spread is not None:
+                difference *= difference
+                self.spread += difference
         self._mean /= self._count
         if self._averaged:
             self._upright += self._mean
-        self._mean *= self._mean
-        self._mean *= self._count
-        self.spread -= self._mean
-        np.maximum(self.spread, 0, out=self.spread)
-        self.spread /= self._count - 1
-        np.sqrt(self.spread, out=self.spread)
+        if self.spread is not None:
+            self._mean *= self._mean
+            self._mean *= self._count
+            self.spread -= self._mean
+            np.maximum(self.spread, 0, out=self.spread)
+            self.spread /= self._count - 1
+            np.sqrt(self.spread, out=self.spread)
         return self._upright
 
 
-class EnsembleSession(InferenceSession):
+class EnsembleSession(AroundSession):
     """A session that predicts the mean of several views of its input; closes the one within.
 
     Parameters
@@ -160,9 +164,11 @@ class EnsembleSession(InferenceSession):
         shape: tuple[int, int],
         output_shape: tuple[int, int, int],
     ) -> None:
-        self._inner, self.augmentation = inner, augmentation
-        self._views = TestTimeAugmentation(augmentation, window, shape, output_shape, averaged=True)
-        self.like(inner)
+        super().__init__(inner)
+        self.augmentation = augmentation
+        self._views = TestTimeAugmentation(
+            augmentation, window, shape, output_shape, averaged=True, compared=False
+        )
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -171,7 +177,9 @@ class EnsembleSession(InferenceSession):
 
     def infer(self) -> NDArray[np.float32]:
         """Return the mean of what the session within predicts of the views."""
-        return self._views.infer(self._inner)
+        predicted = self._views.infer(self._inner)
+        self.like(self._inner)  # another runtime may have taken over
+        return predicted
 
     @property
     def features(self) -> NDArray[np.float32] | None:
@@ -181,10 +189,6 @@ class EnsembleSession(InferenceSession):
     def described(self) -> str:
         """Return in one line what computes, and from how many views."""
         return f"{self._inner.described()}, {mean_of(self.augmentation)}"
-
-    def close(self) -> None:
-        """Close the session within."""
-        self._inner.close()
 
 
 def memory_bytes(window: int, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
