@@ -20,7 +20,7 @@ from livesr.base.compute import ComputeConfig
 from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import bootstrap_interval
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.resampling import ResampledSession, resampled_shape
+from livesr.live.inference.resampling import ResampledSession, middle_nm, resampled_shape
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.optics.similarity import pcc
@@ -43,7 +43,7 @@ def main() -> None:
     trained = engine.manifest.pixel_size_nm
     if trained is None:
         parser.error(f"{engine.manifest.id} was trained for pixels of any size")
-    own_nm = (trained.min * trained.max) ** 0.5
+    own_nm = middle_nm(trained)
     print("| pixels, nm | as they come | brought to the engine's own | difference | p |")
     print("|---" * 5 + "|")
     compute = ComputeConfig(threads=given.threads, tile="off")

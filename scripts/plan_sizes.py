@@ -24,7 +24,7 @@ class Network(NamedTuple):
     """An ONNX file, and what it is computed in."""
 
     name: str
-    window: int
+    inputs: int
     precision: str
     model: bytes
 
@@ -33,9 +33,9 @@ def shipped() -> Iterator[Network]:
     """Yield every engine that comes with livesr, in FP16 and in INT8 where it has codes."""
     for name, folder in engine_folders().items():
         engine = load_engine(folder)
-        yield Network(name, engine.manifest.window, "f16", engine.read())
+        yield Network(name, engine.manifest.inputs, "f16", engine.read())
         if engine.int8_path:
-            yield Network(name, engine.manifest.window, "int8", engine.read_int8())
+            yield Network(name, engine.manifest.inputs, "int8", engine.read_int8())
 
 
 def published() -> Iterator[Network]:
@@ -55,7 +55,7 @@ def row(network: Network, capability: int) -> str:
     """Return a line of the table: plan and memory at each size."""
     cells = []
     for side in SIDES:
-        shape = (1, network.window, side, side)
+        shape = (1, network.inputs, side, side)
         plan, _ = build(network.model, network.precision, shape, RTX, capability=capability)
         said = figures(RTX)
         cells += [f"{len(plan) / 1e6:.1f}", f"{said['frame_bytes'] / 1e6:.0f}"]
