@@ -22,7 +22,7 @@ from livesr.base.errors import BackendError, ConfigError, EngineError
 from livesr.base.geometry import Geometry
 from livesr.formats.store import RecordedStore
 from livesr.live.inference import kserve, remote
-from livesr.live.inference.engine import Engine
+from livesr.live.inference.engine import Engine, load_engine, write_manifest
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runner import in_order, open_session
@@ -30,7 +30,7 @@ from livesr.live.inference.runtime import runtime_named
 from livesr.live.paths import build_path
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
-from recorded_runs import Live, assert_equal, moving_groups, sim_rig
+from recorded_runs import Live, array, assert_equal, moving_groups, sim_rig
 
 SHAPE = (24, 33)
 
@@ -96,6 +96,35 @@ def test_a_server_predicts_what_this_computer_does(engine: Engine, server: KServ
     assert (account["frames_here"], account["outages"]) == (0, 0)
     assert account["latency_ms"]["p50"] <= account["latency_ms"]["p99"]
     assert 0 <= account["network_share"] <= 1
+
+
+def test_views_and_pixels_of_training_are_asked_of_a_server(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = engine.manifest
+    trained = {"pixel_size_nm": {"min": 24.0, "max": 28.0}}  # the rig's frames have 32.5 nm
+    write_manifest(
+        engine.folder, type(manifest).model_validate(manifest.model_dump(mode="json") | trained)
+    )
+    server = KServeServer(load_engine(engine.folder))
+    try:
+        rig = sim_rig(str(engine.folder)).model_copy(update={"endpoint": server.endpoint})
+        stores = {}
+        for backend in ("kserve", "openvino"):
+            live = Live(rig, tmp_path / backend, backend=backend, ensemble="flips")
+            report = live.record(moving_groups(4))
+            assert report["sr_frames"] == 4
+            stores[backend] = live.sink.path
+            said = RecordedStore(live.sink.path).provenance("488")
+            assert said["ensemble"] == "flips"
+            assert said["runtime"]["pixel_size_nm"] == pytest.approx(25.92, abs=0.01)
+            assert said["runtime"]["backend"] == backend
+    finally:
+        server.stop()
+    assert server.answered >= 4 * 4, "every view of every frame"
+    found, here = (array(store, "sr") for store in stores.values())
+    assert found.any()
+    np.testing.assert_allclose(found, here, rtol=2e-3, atol=1e-3)
 
 
 def test_pixels_go_in_half_where_the_model_takes_it(engine: Engine, server: KServeServer) -> None:
