@@ -152,12 +152,28 @@ def test_a_teacher_says_the_mean_of_what_it_sees_from_all_sides() -> None:
         return float(loss(prediction, truth, frames).total.item())
 
     for views, taught, other in ((8, mean, alone), (1, alone, mean)):
-        loss = Distillation(L1Loss(), _Slanted(), share=1.0, views=views)
+        loss = Distillation(L1Loss(), _Slanted(), share=1.0, structures=1, views=views)
         assert far_from(loss, taught) == pytest.approx(0, abs=1e-6)
         assert far_from(loss, other) > 0.01
-    few = Distillation(L1Loss(), _Slanted(), share=1.0, views=2, seed=1)
+    few = Distillation(L1Loss(), _Slanted(), share=1.0, structures=1, views=2, seed=1)
     drawn = {round(far_from(few, mean), 6) for _ in range(8)}
     assert len(drawn) > 1, "drawn anew for every batch"
+
+
+class _Two(torch.nn.Module):
+    """Says the frame, of a structure and of unknown light."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return torch.cat([frames, frames], 1)
+
+
+def test_of_unknown_light_only_the_truth_is_asked() -> None:
+    frames, _ = pair((2, 1, 24, 24))
+    truth = torch.stack([torch.zeros_like(frames)[:, 0], torch.full_like(frames, 0.25)[:, 0]], 1)
+    loss = Distillation(L1Loss(), _Two(), share=1.0, structures=1)
+    right = torch.cat([frames, truth[:, 1:]], 1)
+    assert float(loss(right, truth, frames).total) == pytest.approx(0, abs=1e-6)
+    assert float(loss(torch.cat([frames, frames], 1), truth, frames).total) > 0.01
 
 
 class _Rounded(torch.nn.Module):
@@ -171,5 +187,5 @@ def test_the_mean_of_views_is_not_rounded_again() -> None:
     # bfloat16 holds whole numbers up to 256, and no quarters of large ones.
     frames = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (1, 1, 16, 16))).float()
     mean = sum(torch.roll(frames, step, axis) for step in (-1, 1) for axis in (-2, -1)) / 4
-    loss = Distillation(L1Loss(), _Rounded(), share=1.0, views=8)
+    loss = Distillation(L1Loss(), _Rounded(), share=1.0, structures=1, views=8)
     assert float(loss(mean, torch.zeros_like(mean), frames).total) == pytest.approx(0, abs=1e-4)

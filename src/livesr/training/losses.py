@@ -240,13 +240,14 @@ class Distillation(nn.Module):  # type: ignore[misc]
     The teacher has settled what a small network cannot decide for itself: which of the structures a
     pixel of mixed light belongs to (Hinton et al. 2015, in its form for regression). The mean of
     several views of a frame settles more than one view does, so that a network can learn even from
-    itself.
+    itself. Of unknown light a teacher knows no more than its pupil, and only the truth is asked.
 
     Parameters
     ----------
     loss : compares with either
     teacher : its parameters stay as they are
     share : of the teacher
+    structures : channels that the teacher is asked of; those after them are compared with the truth
     views : of each batch, of the square's eight symmetries and drawn anew for every one, whose mean
         is what the teacher says; 1 is the batch as it comes
     seed : of what is drawn
@@ -255,11 +256,18 @@ class Distillation(nn.Module):  # type: ignore[misc]
     sees_input = True
 
     def __init__(
-        self, loss: nn.Module, teacher: nn.Module, share: float, views: int = 1, seed: int = 0
+        self,
+        loss: nn.Module,
+        teacher: nn.Module,
+        share: float,
+        structures: int,
+        *,
+        views: int = 1,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         # In a list: the teacher's weights are no state of the loss.
-        self.loss, self.share, self._views = loss, share, views
+        self.loss, self.share, self._structures, self._views = loss, share, structures, views
         self._teacher = [teacher.eval().requires_grad_(False)]
         self._rng = np.random.default_rng(seed)
 
@@ -267,7 +275,10 @@ class Distillation(nn.Module):  # type: ignore[misc]
         """Compare with both; the parts are those of `loss` against the truth, and `teacher`."""
         given = (frames,) if self.loss.sees_input else ()
         truth = self.loss(prediction, target, *given)
-        teacher = self.loss(prediction, self._taught(frames), *given)
+        taught = torch.cat(
+            [self._taught(frames)[:, : self._structures], target[:, self._structures :]], 1
+        )
+        teacher = self.loss(prediction, taught, *given)
         total = (1 - self.share) * truth.total + self.share * teacher.total
         return LossTerms(total, {**truth.parts, "teacher": teacher.total})
 

@@ -210,8 +210,10 @@ class Trainer:
                     f"the teacher has {what} {theirs}, this network {ours}{counted}; they must be"
                     " alike"
                 )
+        structures = getattr(self.network, "structures", channels)
         views, seed = self.config.teacher_views, self.config.seed
-        return Distillation(loss, teacher, self.config.teacher_share, views, seed)
+        share = self.config.teacher_share
+        return Distillation(loss, teacher, share, structures, views=views, seed=seed)
 
     # -- one attempt -------------------------------------------------------------------------------
 
