@@ -4,13 +4,16 @@ into their model cards.
 
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light --fast --dry-run
+    python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light --fast --dry-run
+        --pairs runs/light/pairs-validation
 
 Sets of images: the fields that the simulation was first compared with, other fields of the same
 kind, ER of another microscope (a Nikon N-SIM, dense and soft), noisy images as they were before
 their authors denoised them, with the denoised ones as truth, and two colours of one cell (lattice
 light-sheet SIM). Each engine is measured on those that hold all of its structures. What is composed
 and measured is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC and takes at
-most eight fields of a set. The images are not part of the repository and no engine learns from
+most eight fields of a set. `--pairs` adds a set of held-out simulated images, composed alike: what
+is lost there is lost to the mixture, and what real images lose beyond it to their being unlike. The images are not part of the repository and no engine learns from
 them. `--picture FOLDER` draws what was found; the images' licences keep such pictures out of the
 repository.
 """
@@ -35,9 +38,12 @@ from livesr.evaluation.composites import (
 )
 from livesr.evaluation.pictures import PictureRow, montage
 from livesr.live.inference.engine import load_engine
+from livesr.training.sources import CachedPairs
 
 HEADING = "## On composites of real images"
-FAST_FIELDS, FIELDS = 8, 18
+FAST_FIELDS, FIELDS, SIMULATED_FIELDS = 8, 18, 24
+SIMULATED = "simulated cells"
+_BRIGHT, _COVER = 0.15, 0.01  # simulated images below hold too little of their structure
 
 
 class Files(NamedTuple):
@@ -101,13 +107,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the real data")
     parser.add_argument("engines", type=Path, nargs="+", help="engine folders")
     parser.add_argument("--fast", action="store_true", help="PCC alone, fewer fields: to decide by")
+    parser.add_argument("--pairs", type=Path, help="folder of simulated pairs: one set more")
     parser.add_argument("--picture", type=Path, help="folder for pictures")
     parser.add_argument("--dry-run", action="store_true", help="print, change no card")
     parser.add_argument("--ensemble", choices=("half-turn", "flips"), help="mean of several views")
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
-    if (given.fast or given.ensemble) and not given.dry_run:
-        parser.error("a card speaks of all fields and of single views; add --dry-run")
+    if (given.fast or given.ensemble or given.pairs) and not given.dry_run:
+        parser.error("a card speaks of all fields of real images and of single views; --dry-run")
     for folder in given.engines:
         found = measure(
             folder,
@@ -117,6 +124,15 @@ def main() -> None:
             pictures=given.picture,
             ensemble=given.ensemble,
         )
+        if given.pairs:
+            found[SIMULATED] = evaluate_composites(
+                folder,
+                simulated(given.pairs),
+                n=SIMULATED_FIELDS,
+                measures="pcc",
+                threads=given.threads,
+                ensemble=given.ensemble,
+            )
         print(f"{folder.name}\n\n{tables(found, details=not given.fast)}")
         if not given.dry_run:
             text = json.dumps(found, indent=1) + "\n"
@@ -160,6 +176,23 @@ def _read(data: Path, files: Files) -> StructureImages:
     return StructureImages(clean, noisy or None)
 
 
+def simulated(folder: Path) -> dict[str, StructureImages]:
+    """Return the true images of simulated pairs, of each structure those that hold it."""
+    pairs = CachedPairs(folder)
+    found = {}
+    for channel, name in enumerate(pairs.meta["channels"]):
+        several = [np.asarray(image, np.float32) for image in pairs.targets[:, channel]]
+        bright = [float(np.percentile(image, 99.8)) for image in several]
+        found[name] = StructureImages(
+            [
+                image
+                for image, level in zip(several, bright, strict=True)
+                if level > _BRIGHT and (image > 0.3 * level).mean() > _COVER
+            ]
+        )
+    return found
+
+
 def tables(found: dict[str, Any], *, details: bool = True) -> str:
     """Return the Markdown of one engine.
 
@@ -167,9 +200,8 @@ def tables(found: dict[str, Any], *, details: bool = True) -> str:
     """
     columns = ("equal", "half", "quarter", "alone", "mean", "worst", "invented")
     sums = {label: summary(result) for label, result in found.items()}
-    sums["mean of all sets"] = {
-        k: float(np.mean([one[k] for one in sums.values()])) for k in columns
-    }
+    real = [one for label, one in sums.items() if label != SIMULATED]
+    sums["mean of all sets"] = {k: float(np.mean([one[k] for one in real])) for k in columns}
     heads = (
         "1:1:1",
         "at half",
