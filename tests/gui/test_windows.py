@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import zarr
 
+from livesr.formats.store import RecordedStore
+
 SCRIPT = Path(__file__).parents[1] / "support" / "widget_in_a_process.py"
 GROUPS, RAW = 10, 9
 
@@ -72,6 +74,9 @@ def test_the_widget_alone_acquires_by_its_own_buttons(tmp_path: Path) -> None:
     seen = worked("qt", tmp_path)
     check_runs(seen)
     assert "Recording the live view into run_2.ome.zarr" in seen["state in live"]
+    assert seen["chosen"].endswith("mean of 2 views")
+    said = RecordedStore(tmp_path / "run.ome.zarr").provenance("488")
+    assert said["ensemble"] == "half-turn"
     assert seen["state at the end"] == "idle"
 
 

@@ -130,6 +130,8 @@ def stopped(widget: LiveSRWidget) -> Steps:
 
 
 def by_its_own_buttons(widget: LiveSRWidget) -> Steps:
+    widget.form.views.setCurrentIndex(widget.form.views.findData("half-turn"))
+    seen["chosen"] = widget.form.summary()
     yield from started(widget)
     widget.frames.setValue(GROUPS)
     yield from take_mda(widget, widget.acquire_button.click)

@@ -24,6 +24,7 @@ from typing import Any, Literal, cast
 from pymmcore_plus import CMMCorePlus
 from useq import MDASequence, TIntervalLoops
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, LiveSRError
 from livesr.base.frames import Pixels
@@ -48,7 +49,7 @@ class Choice:
     rig : name, folder or file, as for `LiveSR`
     engine : instead of rig.yaml's; None takes that, "none" separates nothing
     store : OME-Zarr to write, None keeps nothing
-    policy, live : as for `LiveSR`
+    policy, live, ensemble : as for `LiveSR`
     """
 
     rig: str
@@ -56,6 +57,7 @@ class Choice:
     store: Path | None = None
     policy: Literal["latest", "complete"] = "latest"
     live: Literal["off", "own", "peek"] = "own"
+    ensemble: Augmentation | None = None
 
 
 class Control:
@@ -207,6 +209,7 @@ class Control:
                 store=choice.store,
                 policy=choice.policy,
                 live=self._live,
+                ensemble=choice.ensemble,
                 sinks=[self.newest],
             )
             session.finished.connect(self._finished)

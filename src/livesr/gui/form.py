@@ -1,4 +1,4 @@
-"""The form: rig, engine, store, policy, and what becomes of the live view.
+"""The form: rig, engine, store, policy, views, and what becomes of the live view.
 
 Owns the fields and what they say together. Starts nothing.
 """
@@ -19,6 +19,12 @@ _STORE = "run.ome.zarr"
 _POLICIES = (
     ("latest", "Newest first", "Skips predictions when the network is slower than the camera."),
     ("complete", "Complete", "Skips nothing; the picture falls behind where the network is slow."),
+)
+_VIEWS = (
+    (None, "One", "The network sees each frame once."),
+    ("half-turn", "Mean of 2", "The mean of the frame and of it turned by 180 degrees."),
+    ("flips", "Mean of 4", "The mean of the frame and of its mirror images: nearer to the truth."),
+    ("d4", "Mean of 8", "The mean of all turns and mirror images; of square frames only."),
 )
 _LIVE = (
     ("own", "Record every frame", "Takes every frame; other previews show what this widget feeds."),
@@ -51,8 +57,9 @@ class Form(QtWidgets.QWidget):
         self.store = QtWidgets.QLineEdit(str(Path.home() / "livesr" / _STORE))
         self.store.setToolTip("Every run gets a store of its own: a name that exists gets a number")
         self.policy = _combo(_POLICIES)
+        self.views = _combo(_VIEWS)
         self.live = _combo(_LIVE)
-        for combo in (self.rig_name, self.engine, self.policy, self.live):
+        for combo in (self.rig_name, self.engine, self.policy, self.views, self.live):
             combo.setSizePolicy(
                 QtWidgets.QSizePolicy.Policy.Expanding, combo.sizePolicy().verticalPolicy()
             )
@@ -78,13 +85,16 @@ class Form(QtWidgets.QWidget):
             ),
         )
         form.addRow("Policy", self.policy)
+        form.addRow("Views", self.views)
         form.addRow("Live view", self.live)
 
     def summary(self) -> str:
         """Return what is chosen, in a line."""
         kept = Path(self.store.text()).name if self.store_wanted.isChecked() else "not kept"
         words = (self.rig_name.currentText(), self.engine.currentText(), kept)
-        return " · ".join((*words, self.policy.currentText()))
+        views = self.views.currentText()
+        averaged = (views.lower() + " views",) if self.views.currentData() else ()
+        return " · ".join((*words, self.policy.currentText(), *averaged))
 
     def choice(self) -> Choice:
         """Return what is chosen."""
@@ -95,6 +105,7 @@ class Form(QtWidgets.QWidget):
             store=Path(store).expanduser() if self.store_wanted.isChecked() and store else None,
             policy=self.policy.currentData(),
             live=self.live.currentData(),
+            ensemble=self.views.currentData(),
         )
 
     def choose(self, *, rig: str | None = None, store: Path | None = None) -> None:
@@ -164,7 +175,7 @@ def separating_engines() -> list[str]:
     return found
 
 
-def _combo(entries: tuple[tuple[str, str, str], ...]) -> QtWidgets.QComboBox:
+def _combo(entries: tuple[tuple[str | None, str, str], ...]) -> QtWidgets.QComboBox:
     combo = QtWidgets.QComboBox()
     for n, (data, text, tip) in enumerate(entries):
         combo.addItem(text, data)
