@@ -105,7 +105,9 @@ class TrainConfig(BaseModel):
     patience_steps: PositiveInt = 10_000
     """Steps without a better validation NRMSE before "plateau" halves the rate (IMC-SR's
     10,000)."""
-    optimiser: Literal["adam", "adamw"] = "adamw"
+    optimiser: Literal["adam", "adamw", "muon"] = "adamw"
+    """"muon" makes the updates of kernels orthogonal (Jordan et al. 2024); other weights have
+    AdamW's."""
     weight_decay: float = Field(1e-4, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     """Of the averaged weights, which are what is validated and exported.

@@ -38,6 +38,7 @@ from livesr.training import networks
 from livesr.training.batches import Batch, Batches
 from livesr.training.journal import Meter, Progress, Table, draw_curves, draw_validation
 from livesr.training.losses import Distillation, LossTerms
+from livesr.training.optimisers import make_optimiser
 from livesr.training.scores import TrainingCollapsedError, check_collapse, validation_scores
 from livesr.training.settings import TrainConfig
 from livesr.training.sources import TrainSource, ValidationSource
@@ -165,10 +166,8 @@ class Trainer:
         if self.config.channels_last:
             network = network.to(memory_format=torch.channels_last)
         self.network, self.average, self._state = network, copy.deepcopy(network).eval(), state
-        kind = torch.optim.AdamW if self.config.optimiser == "adamw" else torch.optim.Adam
-        decay = self.config.weight_decay if self.config.optimiser == "adamw" else 0.0
-        self._optimiser = kind(
-            network.parameters(), lr=self.config.lr, weight_decay=decay, fused=True
+        self._optimiser = make_optimiser(
+            self.config.optimiser, network, self.config.lr, self.config.weight_decay
         )
         self._loss = self._make_loss()
 
