@@ -8,7 +8,8 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from livesr.base.frames import Normalisation, Stream
 from livesr.base.lock import LOCK, Holder, holder
 from livesr.base.other_files import STORE, no_folder
 from livesr.formats import layout
+from livesr.formats.attributes import check_image, check_root, check_series, refuse_places
 from livesr.formats.frames_log import (
     Event,
     LogContents,
@@ -147,14 +149,24 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
     StoreError
         If it is missing or damaged, or names codecs or pixel types that are not read.
     """
+    return shape_said(read_json(array / "zarr.json"), array / "zarr.json", exposures)
+
+
+def shape_said(about: Mapping[str, Any], file: Path, exposures: int = 1) -> ArrayShape:
+    """Return the shape that the zarr.json of an array says, which was read from `file`.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged, or names codecs or pixel types that are not read.
+    """
     from livesr.formats.zarr_files import check_codecs
 
-    about = read_json(array / "zarr.json")
-    check_codecs(about, str(array / "zarr.json"))
+    check_codecs(about, str(file))
     try:
         names = about["dimension_names"]
         shards = about["chunk_grid"]["configuration"]["chunk_shape"]
-        check_array(str(array / "zarr.json"), about["shape"], _chunk_of(about) or shards, shards)
+        check_array(str(file), about["shape"], _chunk_of(about) or shards, shards)
         if exposures < 1:
             raise ValueError(f"{exposures} exposures")
         length, shard = (
@@ -164,9 +176,7 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
         length["t"], shard["t"] = -(-length["t"] // exposures), max(shard["t"] // exposures, 1)
         return ArrayShape(length, shard, str(about["data_type"]), exposures)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise StoreError(
-            f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}."
-        ) from e
+        raise StoreError(f"{file} does not describe an array that livesr wrote: {e}.") from e
 
 
 def _chunk_of(about: Mapping[str, Any]) -> Any:
@@ -199,24 +209,28 @@ class RecordedStore:
             )
         contained.refuse_links(self.path, but=CHUNKS)
         try:
-            self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"][
-                "livesr"
-            ]
-            names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
+            root = read_json(self.path / "zarr.json")["attributes"]
+            self.about: Mapping[str, Any] = root["livesr"]
+            series = read_json(self.path / "OME" / "zarr.json")["attributes"]
+            names = series["ome"]["series"]
         except (StoreError, KeyError, TypeError) as e:
             raise StoreError(f"{path} is no complete store of livesr. {advice(self.path)}") from e
-        if not isinstance(names, list):
-            raise StoreError(
-                f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list"
-                " of images."
-            )
+        with _advised(self.path):
+            check_root(root, self.path / "zarr.json")
+            check_series(series, self.path / "OME" / "zarr.json")
         folders = [contained.beneath(self.path, name) for name in names]
         if deeper := [name for name in names if "/" in name]:
             raise StoreError(
                 f"{self.path} names an image {deeper[0]!r}; livesr's images are folders of the"
                 " store itself."
             )
-        found = [image for folder in folders if (image := read_image(folder))]
+        with _advised(self.path):
+            found = [image for folder in folders if (image := _image_or_other(folder))]
+        refuse_places(
+            [(i.folder, i.kind, i.position, i.channel) for i in found],
+            len(self.positions),
+            self.channels,
+        )
         self.images = {(image.kind, image.position, image.channel): image for image in found}
 
     @property
@@ -364,12 +378,57 @@ def is_store(path: Path) -> bool:
 
 
 def read_image(folder: Path) -> Image | None:
-    """Return the image in `folder`, None if there is none of livesr's."""
+    """Return the image in `folder`, None if there is none of livesr's, or it is damaged."""
     try:
-        attributes = read_json(folder / "zarr.json")["attributes"]
-        return Image(KINDS[attributes["livesr"]["kind"]], folder, attributes)
-    except (StoreError, KeyError, TypeError):
+        return _image(folder)
+    except StoreError:
         return None
+
+
+def _image_or_other(folder: Path) -> Image | None:
+    """Return the image in `folder`, None if its name is none of livesr's.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged.
+    """
+    return _image(folder) if folder.name.partition("_")[0] in KINDS.values() else read_image(folder)
+
+
+def _image(folder: Path) -> Image:
+    attributes = read_json(folder / "zarr.json").get("attributes")
+    check_image(attributes, folder / "zarr.json")
+    assert isinstance(attributes, dict)
+    kind = KINDS.get(said := attributes["livesr"]["kind"])
+    if kind is None or folder.name.partition("_")[0] != kind:
+        raise StoreError(f"{folder / 'zarr.json'} says that {folder.name} is {said!r}.")
+    _check_labels(attributes, folder)
+    return Image(kind, folder, attributes)
+
+
+def _check_labels(attributes: Mapping[str, Any], folder: Path) -> None:
+    """Refuse other labels than one for each plane along c, where the array says how many."""
+    try:
+        length = array_shape(folder / "0").length
+    except StoreError:  # its own damage, which whoever reads the pixels tells
+        return
+    labels, planes = len(attributes["ome"]["omero"]["channels"]), length.get("c", 1)
+    if labels != planes:
+        raise StoreError(
+            f"{folder / 'zarr.json'} names {labels} channels of {planes} planes along c."
+        )
+
+
+@contextmanager
+def _advised(store: Path) -> Iterator[None]:
+    """Add what to do to what is wrong with the metadata of a store."""
+    try:
+        yield
+    except StoreError as e:
+        raise StoreError(
+            f"{e} 'livesr repair {store}' writes it as the run did, where the store has a copy."
+        ) from e
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
+from livesr.formats.attributes import check_image, check_root
 from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.series_spec import SeriesSpec, group_json
 from livesr.formats.shard_file import (
@@ -33,7 +34,7 @@ from livesr.formats.shard_file import (
     read_index,
     shard_form,
 )
-from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json
+from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json, shape_said
 from livesr.live.inference.engine import Manifest
 from livesr.live.paths import build_path
 from livesr.modalities.registry import modality
@@ -70,7 +71,7 @@ def image_names(path: Path) -> list[str]:
     of.
     """
     there = (p.name for p in path.iterdir() if p.is_dir())
-    told = (name for name in _copies(path).get("images", {}) if Path(name).name == name)
+    told = (name for name in _copies(path) if Path(name).name == name)
     return sorted(name for name in {*there, *told} if name.partition("_")[0] in KINDS.values())
 
 
@@ -86,12 +87,12 @@ def rebuild_images(path: Path, events: Sequence[Event]) -> Rebuilt:
     zarr.json is whole, and says that its chunks are encoded in another way than livesr's, is left
     as it is.
     """
-    found, copies = Rebuilt(), _copies(path).get("images", {})
+    found, copies = Rebuilt(), _copies(path)
     names = image_names(path)
     broken = [name for name in names if not is_described(path / name)]
     inferred = _Inferred(path, [n for n in names if n not in broken], events)
     for name in broken:
-        kept = copies.get(name) if isinstance(copies.get(name), Mapping) else None
+        kept = copies.get(name)
         try:
             _refuse_another_encoding(path / name / "0" / "zarr.json")
             if not _whole_array(path / name):
@@ -121,13 +122,10 @@ def rebuild_root(
     """Return the group metadata that the store lacks, or that is not about its images, by file
     name.
     """
-    kept = _copies(path).get("root")
-    about = (
-        kept if isinstance(kept, Mapping) else {"ome": _LAYOUT, "livesr": _about(images, events)}
-    )
+    about = _copy_of_root(path) or {"ome": _LAYOUT, "livesr": _about(images, events)}
     series = [image.name for image in images]
     wanted: dict[str, Mapping[str, Any]] = {}
-    if not _names(path / "zarr.json", "livesr", "positions", "channels"):
+    if not _is_root_of(images, path / "zarr.json"):
         wanted["zarr.json"] = group_json(about)
     if not _is_group(path / layout.SIDECARS / "zarr.json"):
         wanted[f"{layout.SIDECARS}/zarr.json"] = group_json({})
@@ -224,8 +222,10 @@ class _Inferred:
     @cached_property
     def _root(self) -> Mapping[str, Any]:
         try:
-            return dict(read_json(self._path / "zarr.json")["attributes"]["livesr"])
-        except (StoreError, KeyError, TypeError):
+            attributes = read_json(self._path / "zarr.json").get("attributes")
+            check_root(attributes, self._path / "zarr.json")
+            return dict(attributes["livesr"])
+        except StoreError:
             return _about(self._whole, self._events)
 
     @cached_property
@@ -421,27 +421,56 @@ class _Inferred:
         )
 
 
-def _copies(path: Path) -> Mapping[str, Any]:
+def _copies(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the copies of zarr.json that the run made, by image, each a group and its array.
+
+    Those that are themselves damaged are left out.
+    """
+    file = path / layout.IMAGES
     try:
-        return read_json(path / layout.IMAGES)
+        images = read_json(file).get("images")
     except StoreError:
         return {}
+    kept = {}
+    for name, image in images.items() if isinstance(images, Mapping) else ():
+        try:
+            check_image(image["group"]["attributes"], file)
+            if _describes_array(image["array"], file):
+                kept[name] = image
+        except (StoreError, KeyError, TypeError):
+            continue
+    return kept
+
+
+def _copy_of_root(path: Path) -> Mapping[str, Any] | None:
+    file = path / layout.IMAGES
+    try:
+        kept = read_json(file).get("root")
+        check_root(kept, file)
+    except StoreError:
+        return None
+    return kept  # type: ignore[return-value]  # it was looked at
 
 
 def _whole_group(folder: Path) -> bool:
     image = read_image(folder)
-    try:
-        return image is not None and bool(
-            image.channel is not None and image.scale and image.position >= 0
-        )
-    except (KeyError, TypeError, ValueError, IndexError):
-        return False
+    if image is None or (kept := _copies(folder.parent).get(folder.name)) is None:
+        return image is not None
+    said = kept["group"]["attributes"]["livesr"]
+    return (image.position, image.channel) == (said["position"], said["channel"])
 
 
 def _whole_array(folder: Path) -> bool:
+    file = folder / "0" / "zarr.json"
     try:
-        about = read_json(folder / "0" / "zarr.json")
-        array_shape(folder / "0")
+        return _describes_array(read_json(file), file)
+    except StoreError:
+        return False
+
+
+def _describes_array(about: Mapping[str, Any], file: Path) -> bool:
+    try:
+        shape_said(about, file)
         shard_form(about)
         return about["node_type"] == "array" and all(
             isinstance(n, int) and n >= 0 for n in about["shape"]
@@ -480,12 +509,18 @@ def _is_group(file: Path) -> bool:
         return False
 
 
-def _names(file: Path, attribute: str, *keys: str) -> bool:
+def _is_root_of(images: Sequence[Image], file: Path) -> bool:
     try:
-        found = read_json(file)["attributes"][attribute]
-        return all(isinstance(found[key], list) for key in keys)
-    except (StoreError, KeyError, TypeError):
+        attributes = read_json(file).get("attributes")
+        check_root(attributes, file)
+    except StoreError:
         return False
+    assert isinstance(attributes, dict)
+    about = attributes["livesr"]
+    return all(
+        image.position < len(about["positions"]) and image.channel in about["channels"]
+        for image in images
+    )
 
 
 def _series(path: Path) -> list[str]:

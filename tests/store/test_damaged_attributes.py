@@ -1,0 +1,244 @@
+"""Stores whose metadata say something of another kind than livesr writes.
+
+Whatever reads them understands, or refuses in a sentence; a repair has them again from the copy
+that the run made, and raw stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from livesr.base.errors import LiveSRError
+from livesr.check.store import check_store
+from livesr.formats import layout
+from livesr.formats.store import RecordedStore, read_json
+from livesr.store.backfill import backfill
+from livesr.store.exports.export import export
+from livesr.store.exports.part import Part
+from livesr.store.process import process
+from livesr.store.raw_input import raw_input
+from livesr.store.repair import repair
+from livesr.viewer.store_source import StoreSource
+from recorded_runs import Live, mixing_engine, moving_groups, sim_rig
+
+GONE = object()
+OTHERS: dict[str, Any] = {
+    "a string": "x",
+    "a number": 7,
+    "a negative": -1,
+    "a list": ["x"],
+    "null": None,
+    "a mapping": {"x": 1},
+    "gone": GONE,
+}
+Place = tuple[str | int, ...]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store of three time points with every kind of image that a network makes."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIVESR_HOME", str(home))
+        mixing_engine(home / "engines" / "mixing")
+        live = Live(
+            sim_rig("mixing"),
+            tmp_path_factory.mktemp("whole") / "run.ome.zarr",
+            uncertainty="flips",
+            ensemble="flips",
+            error_map="planes",
+        )
+        live.record(moving_groups(3, 9))
+        yield live.sink.path
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something of another kind at a place of a JSON file."""
+
+    file: str
+    place: Place
+    other: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {'.'.join(map(str, self.place))} is {self.other}"
+
+    def do(self, store: Path) -> None:
+        file = store / self.file
+        about = value = json.loads(file.read_text(encoding="utf-8"))
+        *path, last = self.place
+        for step in path:
+            value = value[step]
+        if OTHERS[self.other] is GONE:
+            del value[last]
+        else:
+            value[last] = copy.deepcopy(OTHERS[self.other])
+        file.write_text(json.dumps(about), encoding="utf-8")
+
+
+def places(value: Any, path: Place = ()) -> Iterator[Place]:
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def damages(store: Path) -> list[Damage]:
+    """Every damage to what livesr wrote into the groups of a store, and to its report."""
+    files = sorted(file.relative_to(store).as_posix() for file in store.glob("*/zarr.json"))
+    found = [
+        Damage(file, ("attributes", *place), other)
+        for file in ["zarr.json", *files]
+        for place in places(read_json(store / file)["attributes"])
+        for other in OTHERS
+    ]
+    report = read_json(store / layout.REPORT)
+    found += [Damage(layout.REPORT, (key,), other) for key in report for other in OTHERS]
+    return found
+
+
+def pixels(store: Path) -> dict[Path, bytes]:
+    files = (store / "raw" / "0" / "c").rglob("*")
+    return {file.relative_to(store): file.read_bytes() for file in files if file.is_file()}
+
+
+def in_a_sentence(work: Callable[[], object]) -> bool:
+    """Whether it worked; where it did not, it said why."""
+    try:
+        work()
+    except LiveSRError as e:
+        assert 10 < len(str(e)) < 3000
+        return False
+    return True
+
+
+def assert_handled(whole: Path, folder: Path, damage: Damage, *, in_full: bool) -> None:
+    store = folder / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    damage.do(store)
+    read = in_a_sentence(lambda: RecordedStore(store))
+    in_a_sentence(lambda: raw_input(store))
+    found = check_store(store).findings
+    if in_full:
+        in_a_sentence(lambda: backfill(store))
+        in_a_sentence(lambda: process(raw_input(store), folder / "again.ome.zarr"))
+        in_a_sentence(lambda: StoreSource(store))
+        for form in ("tiff", "imagej", "csv", "ome-zarr-0.4"):
+            in_a_sentence(lambda form=form: export(store, form, folder / form, Part()))
+    if not read:
+        assert any(f.level == "error" for f in found), "refused, and livesr check finds nothing"
+        repair(store, still_growing_s=0.0)
+        RecordedStore(store)
+        was, now = (read_json(at / damage.file)["attributes"] for at in (whole, store))
+        assert now.get("livesr") == was.get("livesr")
+    assert pixels(store) == pixels(whole)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Damage("sr/zarr.json", ("attributes", "livesr", "runtime"), "a string"),
+        Damage("sr/zarr.json", ("attributes", "livesr", "runtime"), "null"),
+        Damage("sr/zarr.json", ("attributes", "livesr", "engines", 0, "model"), "a list"),
+        Damage("sr/zarr.json", ("attributes", "livesr", "kind"), "a string"),
+        Damage("sr/zarr.json", ("attributes", "ome", "omero", "channels", 1), "gone"),
+        Damage("raw/zarr.json", ("attributes", "livesr", "position"), "a number"),
+        Damage("raw/zarr.json", ("attributes", "livesr", "origin_px"), "a mapping"),
+        Damage("recon/zarr.json", ("attributes", "livesr", "intensity", "offset"), "a string"),
+        Damage("zarr.json", ("attributes", "livesr", "channels", 0), "a string"),
+    ],
+    ids=str,
+)
+def test_what_is_of_another_kind_is_refused_in_a_sentence_and_repaired(
+    whole: Path, tmp_path: Path, damage: Damage
+) -> None:
+    store = tmp_path / "refused.ome.zarr"
+    shutil.copytree(whole, store)
+    damage.do(store)
+    with pytest.raises(LiveSRError, match="zarr.json|run.ome.zarr"):
+        RecordedStore(store)
+    assert_handled(whole, tmp_path / "handled", damage, in_full=True)
+
+
+def test_some_damages(whole: Path, tmp_path: Path) -> None:
+    some = random.Random(0).sample(damages(whole), 16)
+    for number, damage in enumerate(some):
+        print(damage)
+        assert_handled(whole, tmp_path / str(number), damage, in_full=number == 0)
+
+
+def assert_copy_handled(whole: Path, folder: Path, damage: Damage) -> None:
+    """Of two damages, one of them to the copy, no more than an image is lost, and no raw frame."""
+    store = folder / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    damage.do(store)
+    for file in ("sr/zarr.json", "raw/zarr.json", "zarr.json"):
+        (store / file).write_text("", encoding="utf-8")
+    in_a_sentence(lambda: check_store(store))
+    if in_a_sentence(lambda: repair(store, still_growing_s=0.0)):
+        in_a_sentence(lambda: RecordedStore(store))
+        in_a_sentence(lambda: check_store(store))
+    assert pixels(store) == pixels(whole)
+    shutil.rmtree(folder)
+
+
+def damages_of_the_copy(store: Path) -> list[Damage]:
+    about = read_json(store / layout.IMAGES)
+    return [Damage(layout.IMAGES, place, other) for place in places(about) for other in OTHERS]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Damage(layout.IMAGES, ("images",), "a list"),
+        Damage(layout.IMAGES, ("images", "sr"), "a string"),
+        Damage(layout.IMAGES, ("images", "sr", "group"), "null"),
+        Damage(layout.IMAGES, ("images", "raw", "array", "codecs"), "a number"),
+        Damage(layout.IMAGES, ("root",), "a list"),
+    ],
+    ids=str,
+)
+def test_a_copy_that_is_damaged_as_well(whole: Path, tmp_path: Path, damage: Damage) -> None:
+    assert_copy_handled(whole, tmp_path / "handled", damage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", range(20))
+def test_every_damage_of_the_copy(whole: Path, tmp_path: Path, share: int) -> None:
+    every = damages_of_the_copy(whole)
+    random.Random(1).shuffle(every)
+    for number, damage in enumerate(every[share::20]):
+        print(damage)
+        assert_copy_handled(whole, tmp_path / str(number), damage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", range(40))
+def test_every_damage(whole: Path, tmp_path: Path, share: int) -> None:
+    every = damages(whole)
+    random.Random(0).shuffle(every)
+    for number, damage in enumerate(every[share::40]):
+        print(damage)
+        assert_handled(whole, tmp_path / str(number), damage, in_full=number % 8 == 0)
+
+
+def test_keys_of_others_are_left_alone(whole: Path, tmp_path: Path) -> None:
+    store = tmp_path / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    about = read_json(store / "sr" / "zarr.json")
+    about["attributes"]["livesr"]["of_a_later_version"] = {"x": 1}
+    about["attributes"]["another"] = "program"
+    (store / "sr" / "zarr.json").write_text(json.dumps(about), encoding="utf-8")
+    assert RecordedStore(store).provenance("488")["of_a_later_version"] == {"x": 1}
+    assert not check_store(store).findings
