@@ -200,6 +200,34 @@ def test_an_offline_run_and_a_backfill_of_an_ensemble_give_the_same(
     assert (found.ensemble, found.uncertainty) == ({"488": "d4"}, {"488": "d4"})
 
 
+def test_off_takes_away_the_views_that_a_store_was_begun_with(
+    rig: RigConfig, tmp_path: Path
+) -> None:
+    how = {"ensemble": "flips", "uncertainty": "flips"}
+    _, live = recorded(rig, tmp_path / "live", n_t=3, **how)
+    _, plain = recorded(rig, tmp_path / "plain", n_t=3)
+
+    def again(**off: Any) -> Path:
+        compute = ComputeConfig(threads=1, **off)
+        made = process(store_input(RecordedStore(live)), tmp_path / "again", compute=compute)
+        return Path(made["store"])
+
+    single = again(ensemble="off", uncertainty="off")
+    assert_equal(plain, single)
+    assert "ensemble" not in RecordedStore(single).provenance("488")
+    assert not (single / "uncertainty").exists()
+    for kept in how:
+        (off,) = how.keys() - {kept}
+        found = store_input(RecordedStore(again(**{off: "off"})))
+        assert (getattr(found, kept), getattr(found, off)) == ({"488": "flips"}, {})
+    off = {"ensemble": "off", "uncertainty": "off"}
+    with pytest.raises(ConfigError, match=r"No uncertainty is asked for, .* that from flips"):
+        backfill(live, compute=ComputeConfig(threads=1, **off))
+    backfill(plain, compute=ComputeConfig(threads=1, **off))
+    mixed = ComputeConfig(ensemble="off", uncertainty="d4")
+    assert (mixed.views, mixed.averaged, mixed.compared) == ("d4", None, "d4")
+
+
 def test_one_set_of_views_serves_both() -> None:
     with pytest.raises(ValueError, match="ensemble is 'flips' and uncertainty 'd4'"):
         ComputeConfig(ensemble="flips", uncertainty="d4")

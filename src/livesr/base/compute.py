@@ -28,6 +28,8 @@ Augmentation = Literal["half-turn", "flips", "d4"]
 """Sides from which a network sees its input: 2, upright and turned by 180 degrees; 4, with both
 mirror images; or of square frames the eight symmetries of the square.
 """
+Views = Augmentation | Literal["off"]
+"""What may be asked for: views, or none where a run that is computed again had some."""
 ErrorMaps = Literal["numbers", "planes"]
 """What is kept of the comparison with widefield."""
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -65,14 +67,16 @@ class ComputeConfig(Model):
     up to 1.45 times finer or coarser, and what it predicts back: auto does, off does not. None does
     as the run that is computed again, else as auto.
     """
-    uncertainty: Annotated[Augmentation | None, BeforeValidator(augmentation_named)] = None
+    uncertainty: Annotated[Views | None, BeforeValidator(augmentation_named)] = None
     """Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or, of square
-    frames, 8 (d4) views of its input: the network then takes as many times as long.
+    frames, 8 (d4) views of its input: the network then takes as many times as long. None does as
+    the run that is computed again, else does not; off does not.
     """
-    ensemble: Augmentation | None = None
+    ensemble: Views | None = None
     """Predict the mean of what the network makes of 2 (half-turn), 4 (flips) or, of square frames,
     8 (d4) views of its input (geometric self-ensemble): better, and as many times slower. With
-    uncertainty the same views serve both.
+    uncertainty the same views serve both. None does as the run that is computed again, else sees
+    the frame alone, as off does.
     """
     error_map: ErrorMaps | None = None
     """Compare every picture with the widefield mean of its exposures, as time allows: numbers for
@@ -88,11 +92,21 @@ class ComputeConfig(Model):
     @property
     def views(self) -> Augmentation | None:
         """The views of every frame that the network sees, None where it sees the frame alone."""
-        return self.ensemble or self.uncertainty
+        return self.averaged or self.compared
+
+    @property
+    def averaged(self) -> Augmentation | None:
+        """The views of which a prediction is the mean, None where it is of the frame alone."""
+        return None if self.ensemble == "off" else self.ensemble
+
+    @property
+    def compared(self) -> Augmentation | None:
+        """The views by which an uncertainty is estimated, None where it is not."""
+        return None if self.uncertainty == "off" else self.uncertainty
 
     @model_validator(mode="after")
     def _views_agree(self) -> Self:
-        if None not in (self.ensemble, self.uncertainty) and self.ensemble != self.uncertainty:
+        if None not in (self.averaged, self.compared) and self.averaged != self.compared:
             raise ValueError(
                 f"ensemble is {self.ensemble!r} and uncertainty {self.uncertainty!r}: the same"
                 " views serve both, name one of them twice"

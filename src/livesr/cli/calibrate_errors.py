@@ -165,10 +165,10 @@ def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
                 f"{source} was separated by engine {made_by!r}, and the rig names"
                 f" {engine.manifest.id!r}: 'livesr process' separates it again."
             )
-        if views != compute.ensemble:
+        if views != compute.averaged:
             made, wanted = (
                 f"the mean of several views ({one})" if one else "of single views"
-                for one in (views, compute.ensemble)
+                for one in (views, compute.averaged)
             )
             advice = f"give --ensemble {views}" if views else "leave out --ensemble"
             raise ConfigError(

@@ -414,26 +414,33 @@ Resample = Annotated[
     ),
 ]
 Uncertainty = Annotated[
-    Literal["half-turn", "flips", "d4", "turns"] | None,
+    Literal["half-turn", "flips", "d4", "turns", "off"] | None,
     typer.Option(
-        metavar="half-turn|flips|d4",
+        metavar="half-turn|flips|d4|off",
         rich_help_panel=COMPUTED,
         help=(
             "Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or 8 views"
-            " (d4; square frames) of its input: the network takes as many times as long. turns is"
-            " the old name of d4."
+            " (d4; square frames) of its input: the network takes as many times as long. off does"
+            " not, where the run that is computed again did. turns is the old name of d4."
         ),
     ),
 ]
+_ENSEMBLE = (
+    "Predict the mean of what the network makes of 2 (half-turn), 4 (flips) or 8 views (d4; square"
+    " frames) of every frame: better, and as many times slower."
+)
 Ensemble = Annotated[
     Literal["half-turn", "flips", "d4"] | None,
+    typer.Option(metavar="half-turn|flips|d4", rich_help_panel=COMPUTED, help=_ENSEMBLE),
+]
+EnsembleOrOff = Annotated[
+    Literal["half-turn", "flips", "d4", "off"] | None,
     typer.Option(
-        metavar="half-turn|flips|d4",
+        metavar="half-turn|flips|d4|off",
         rich_help_panel=COMPUTED,
         help=(
-            "Predict the mean of what the network makes of 2 (half-turn), 4 (flips) or 8 views (d4;"
-            " square frames) of every frame: better, and as many times slower. With --uncertainty"
-            " the same views serve both."
+            f"{_ENSEMBLE} With --uncertainty the same views serve both. off sees the frame alone,"
+            " where the run that is computed again saw several views."
         ),
     ),
 ]
@@ -467,7 +474,7 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "tile": (Tile, "auto"),
     "resample": (Resample, None),
     "uncertainty": (Uncertainty, None),
-    "ensemble": (Ensemble, None),
+    "ensemble": (EnsembleOrOff, None),
     "error_map": (ErrorMap, None),
     "error_bars": (ErrorBarImages, False),
 }

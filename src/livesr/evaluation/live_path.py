@@ -55,7 +55,7 @@ class Collected(Sink):
 
 
 def open_views(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:
-    """Open an engine for frames of `shape` (y, x), seen in the views of `compute.ensemble`.
+    """Open an engine for frames of `shape` (y, x), seen in the views of `compute.averaged`.
 
     Errors as of `open_session`.
 
@@ -64,12 +64,12 @@ def open_views(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -
     ConfigError
         If frames that are no squares are to be turned.
     """
-    if compute.ensemble is None:
+    if compute.averaged is None:
         return open_session(engine, shape, compute)
-    check_square(f"engine {engine.manifest.id!r}", shape, compute.ensemble)
+    check_square(f"engine {engine.manifest.id!r}", shape, compute.averaged)
     session = open_session(engine, shape, compute)
     inputs, made = engine.manifest.inputs, engine.output_shape(shape)
-    return EnsembleSession(session, compute.ensemble, inputs, shape, made)
+    return EnsembleSession(session, compute.averaged, inputs, shape, made)
 
 
 def separate(

@@ -7,7 +7,7 @@ theirs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -26,32 +26,37 @@ _ABSENT: Any = Field(default=None)
 _Names = Annotated[list[str], Field(min_length=1)]
 
 
-def check_root(attributes: object, file: Path) -> None:
-    """Check the attributes of a store's root group.
+Attributes = Mapping[str, Any]
+
+
+def checked_root(attributes: object, file: Path) -> Attributes:
+    """Return the attributes of a store's root group, which are what livesr writes.
 
     Raises
     ------
     StoreError
         It says what is wrong in `file`.
     """
-    _check(_Root, attributes, file)
+    return _checked(_Root, attributes, file)
 
 
-def check_image(attributes: object, file: Path) -> None:
-    """Check the attributes of an image's group; errors as `check_root`."""
-    _check(_Image, attributes, file)
+def checked_image(attributes: object, file: Path) -> Attributes:
+    """Return the attributes of an image's group, likewise; errors as `checked_root`."""
+    return _checked(_Image, attributes, file)
 
 
-def check_series(attributes: object, file: Path) -> None:
-    """Check the attributes of the group that names the images; errors as `check_root`."""
-    _check(_Series, attributes, file)
+def checked_series(attributes: object, file: Path) -> Attributes:
+    """Return those of the group that names the images, likewise; errors as `checked_root`."""
+    return _checked(_Series, attributes, file)
 
 
-def _check(model: type[BaseModel], attributes: object, file: Path) -> None:
+def _checked(model: type[BaseModel], attributes: object, file: Path) -> Attributes:
     try:
         parse(model, {"attributes": attributes}, str(file))
     except ConfigError as e:
         raise StoreError(str(e)) from e
+    assert isinstance(attributes, Mapping)
+    return attributes
 
 
 class _Said(BaseModel):
@@ -157,7 +162,9 @@ class _Multiscale(_Said):
     def _scaled(self) -> Self:
         names = [axis.name for axis in self.axes]
         if len(set(names)) < len(names) or not {"y", "x"} <= set(names) <= set("tczyx"):
-            raise ValueError(f"axes {', '.join(names)!r}, expected some of t, c, z, y, x, each once")
+            raise ValueError(
+                f"axes {', '.join(names)!r}, expected some of t, c, z, y, x, each once"
+            )
         for dataset in self.datasets:
             scale = dataset.coordinateTransformations[0].scale
             if scale is None or len(scale) != len(names):

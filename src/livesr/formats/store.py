@@ -22,7 +22,7 @@ from livesr.base.frames import Normalisation, Stream
 from livesr.base.lock import LOCK, Holder, holder
 from livesr.base.other_files import STORE, no_folder
 from livesr.formats import layout
-from livesr.formats.attributes import check_image, check_root, check_series, refuse_places
+from livesr.formats.attributes import checked_image, checked_root, checked_series, refuse_places
 from livesr.formats.frames_log import (
     Event,
     LogContents,
@@ -210,14 +210,13 @@ class RecordedStore:
         contained.refuse_links(self.path, but=CHUNKS)
         try:
             root = read_json(self.path / "zarr.json")["attributes"]
-            self.about: Mapping[str, Any] = root["livesr"]
             series = read_json(self.path / "OME" / "zarr.json")["attributes"]
-            names = series["ome"]["series"]
+            _ = root["livesr"], series["ome"]["series"]
         except (StoreError, KeyError, TypeError) as e:
             raise StoreError(f"{path} is no complete store of livesr. {advice(self.path)}") from e
         with _advised(self.path):
-            check_root(root, self.path / "zarr.json")
-            check_series(series, self.path / "OME" / "zarr.json")
+            self.about: Mapping[str, Any] = checked_root(root, self.path / "zarr.json")["livesr"]
+            names = checked_series(series, self.path / "OME" / "zarr.json")["ome"]["series"]
         folders = [contained.beneath(self.path, name) for name in names]
         if deeper := [name for name in names if "/" in name]:
             raise StoreError(
@@ -397,12 +396,11 @@ def _image_or_other(folder: Path) -> Image | None:
 
 
 def _image(folder: Path) -> Image:
-    attributes = read_json(folder / "zarr.json").get("attributes")
-    check_image(attributes, folder / "zarr.json")
-    assert isinstance(attributes, dict)
+    file = folder / "zarr.json"
+    attributes = checked_image(read_json(file).get("attributes"), file)
     kind = KINDS.get(said := attributes["livesr"]["kind"])
     if kind is None or folder.name.partition("_")[0] != kind:
-        raise StoreError(f"{folder / 'zarr.json'} says that {folder.name} is {said!r}.")
+        raise StoreError(f"{file} says that {folder.name} is {said!r}.")
     _check_labels(attributes, folder)
     return Image(kind, folder, attributes)
 

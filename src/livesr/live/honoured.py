@@ -37,8 +37,8 @@ def _check_predictions(paths: Mapping[str, ChannelPath], compute: ComputeConfig)
     if any(path.networks.engine for path in paths.values()):
         return
     for asked, what in (
-        (compute.uncertainty, "uncertainty"),
-        (compute.ensemble, "ensemble"),
+        (compute.compared, "uncertainty"),
+        (compute.averaged, "ensemble"),
         (compute.residual_plane, "residual_plane"),
     ):
         if asked:

@@ -328,11 +328,11 @@ def open_networks(
         for step in steps:
             step.session.close()
         raise
-    uncertainty = compute.uncertainty if steps else None
+    uncertainty = compute.compared if steps else None
     return Networks(
         tuple(steps),
         uncertainty,
-        compute.ensemble if steps else None,
+        compute.averaged if steps else None,
         tuple(warnings),
         (*notes, *_notes(channel, steps, uncertainty)),
         engines[0].raw_order(raw.labels) if sees_raw and raw else (),

@@ -579,7 +579,7 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
             " again."
         )
         return replace(path, notes=(*path.notes, other))
-    if bars.ensemble not in (None, compute.ensemble):
+    if bars.ensemble not in (None, compute.averaged):
         single = (
             f"{file} is of predictions with ensemble {bars.ensemble}, and those of channel"
             f" {path.name!r} are made otherwise: there are no error bars. Take --ensemble"

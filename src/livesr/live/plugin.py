@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.compute import Augmentation, DeviceChoice, ErrorMaps
+from livesr.base.compute import DeviceChoice, ErrorMaps, Views
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.geometry import Geometry
@@ -160,8 +160,8 @@ class LiveSR(Session):
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
         resample: Literal["auto", "off"] | None = None,
-        uncertainty: Augmentation | None = None,
-        ensemble: Augmentation | None = None,
+        uncertainty: Views | None = None,
+        ensemble: Views | None = None,
         error_map: ErrorMaps | None = None,
         error_bars: bool = False,
         residual_plane: bool = False,

@@ -299,10 +299,11 @@ def _check_views(store: RecordedStore, raw: RawInput, compute: ComputeConfig) ->
         ("ensemble", compute.ensemble, raw.ensemble),
     ):
         for channel in sorted(separated) if asked else ():
-            if (there := views.get(channel)) != asked:
-                has = f"has that from {there}" if there else "has none"
+            if (there := views.get(channel, "off")) != asked:
+                has = "has none" if there == "off" else f"has that from {there}"
+                wanted = f"No {what}" if asked == "off" else f"{what.capitalize()} from {asked}"
                 raise ConfigError(
-                    f"{what.capitalize()} from {asked} is asked for, and {store.path} {has}: one"
+                    f"{wanted} is asked for, and {store.path} {has}: one"
                     f" store, one way. 'livesr process {store.path} --{what} {asked}' makes a store"
                     " of its own."
                 )

@@ -23,7 +23,7 @@ from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
-from livesr.formats.attributes import check_image, check_root
+from livesr.formats.attributes import checked_image, checked_root
 from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.series_spec import SeriesSpec, group_json
 from livesr.formats.shard_file import (
@@ -222,9 +222,8 @@ class _Inferred:
     @cached_property
     def _root(self) -> Mapping[str, Any]:
         try:
-            attributes = read_json(self._path / "zarr.json").get("attributes")
-            check_root(attributes, self._path / "zarr.json")
-            return dict(attributes["livesr"])
+            file = self._path / "zarr.json"
+            return dict(checked_root(read_json(file).get("attributes"), file)["livesr"])
         except StoreError:
             return _about(self._whole, self._events)
 
@@ -434,7 +433,7 @@ def _copies(path: Path) -> Mapping[str, Mapping[str, Any]]:
     kept = {}
     for name, image in images.items() if isinstance(images, Mapping) else ():
         try:
-            check_image(image["group"]["attributes"], file)
+            checked_image(image["group"]["attributes"], file)
             if _describes_array(image["array"], file):
                 kept[name] = image
         except (StoreError, KeyError, TypeError):
@@ -445,11 +444,9 @@ def _copies(path: Path) -> Mapping[str, Mapping[str, Any]]:
 def _copy_of_root(path: Path) -> Mapping[str, Any] | None:
     file = path / layout.IMAGES
     try:
-        kept = read_json(file).get("root")
-        check_root(kept, file)
+        return checked_root(read_json(file).get("root"), file)
     except StoreError:
         return None
-    return kept  # type: ignore[return-value]  # it was looked at
 
 
 def _whole_group(folder: Path) -> bool:
@@ -511,12 +508,9 @@ def _is_group(file: Path) -> bool:
 
 def _is_root_of(images: Sequence[Image], file: Path) -> bool:
     try:
-        attributes = read_json(file).get("attributes")
-        check_root(attributes, file)
+        about = checked_root(read_json(file).get("attributes"), file)["livesr"]
     except StoreError:
         return False
-    assert isinstance(attributes, dict)
-    about = attributes["livesr"]
     return all(
         image.position < len(about["positions"]) and image.channel in about["channels"]
         for image in images

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.compute import AUTO, ComputeConfig
+from livesr.base.compute import AUTO, Augmentation, ComputeConfig, Views
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
@@ -231,16 +231,24 @@ def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeCo
     """
     on_cpu = raw.devices.get(channel) == "cpu"
     uncertainty, ensemble = raw.uncertainty.get(channel), raw.ensemble.get(channel)
-    asked = compute.views  # the same views serve both
     return compute.model_copy(
         update={
             "device": "cpu" if compute.device == "auto" and on_cpu else compute.device,
             "resample": compute.resample or ("off" if channel in raw.as_they_came else "auto"),
             "tile": raw.tiles.get(channel, "auto") if compute.tile == "auto" else compute.tile,
-            "uncertainty": (asked or uncertainty) if compute.uncertainty or uncertainty else None,
-            "ensemble": (asked or ensemble) if compute.ensemble or ensemble else None,
+            "uncertainty": _views(compute, compute.uncertainty, uncertainty),
+            "ensemble": _views(compute, compute.ensemble, ensemble),
         }
     )
+
+
+def _views(
+    compute: ComputeConfig, asked: Views | None, before: Augmentation | None
+) -> Augmentation | None:
+    """Return what is asked for, where nothing is the views of before; the same serve both."""
+    if asked == "off":
+        return None
+    return (compute.views or before) if asked or before else None
 
 
 def _as_before(asked: ComputeConfig, before: tuple[str, str] | None) -> ComputeConfig:

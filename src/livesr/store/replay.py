@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from livesr.base.compute import Augmentation, DeviceChoice, ErrorMaps
+from livesr.base.compute import DeviceChoice, ErrorMaps, Views
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame
@@ -112,8 +112,8 @@ class Replay(Session):
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
         resample: Literal["auto", "off"] | None = None,
-        uncertainty: Augmentation | None = None,
-        ensemble: Augmentation | None = None,
+        uncertainty: Views | None = None,
+        ensemble: Views | None = None,
         error_map: ErrorMaps | None = None,
         error_bars: bool = False,
         residual_plane: bool = False,
