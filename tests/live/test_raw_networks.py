@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from livesr.cli import app
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine
 from livesr.live.paths import build_path
+from livesr.live.restore import RawGroups, RestoredSession
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.simulation.rig import find_camera
 from livesr.store.backfill import backfill
@@ -299,3 +302,40 @@ class TestRestore:
         with pytest.raises(EngineError, match="Name it under 'restore'"):
             load_engine("same").check_fits("separate")
         assert rig(None, None, restore="same").channel("488").engines == {"restore": "same"}
+
+
+class Still:
+    """A network that allocates nothing."""
+
+    name, version, precision, device, compiled, skipped, tile = "still", "", "", "", None, (), None
+    replacements, shares_memory, features, account, memory_bytes = (), False, None, None, 0
+
+    def __init__(self, frames: int) -> None:
+        self.input = np.zeros((frames, 128, 128), np.float32)
+
+    def infer(self) -> np.ndarray:
+        return self.input
+
+
+@pytest.mark.parametrize("seen", [1, 9], ids=["one by one", "a group"])
+def test_what_a_restored_channel_holds_is_known_before(seen: int) -> None:
+    camera, labels = Geometry((128, 128), "uint16", 0.065), tuple(map(str, range(9)))
+
+    def again() -> Any:
+        return build_path(rig(None, None), "488", camera, ON_CPU).reconstructor
+
+    network = Still(seen)
+    again()  # what is kept for every channel
+    tracemalloc.start()
+    try:
+        groups = RawGroups((128, 128), 0.065, labels, 0.0, again)
+        session = RestoredSession(network, groups)  # type: ignore[arg-type]
+        session.input[...] = 1 + moving_groups(1).repeat(4, 2).repeat(4, 3)[0] / 500
+        gc.collect()
+        tracemalloc.reset_peak()
+        session.infer()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.02 * session.memory_bytes + 65536
+    assert session.memory_bytes < 1.25 * peak

@@ -65,8 +65,7 @@ def describe_channel(name: str = "488", size: int = 16) -> ChannelDescription:
         sr_shape=(2 * size, 2 * size),
         sr_pixel_size_um=0.0325,
         ai={
-            "model": "imcsr-test",
-            "sha256": "ab" * 32,
+            "model": {"id": "imcsr-test", "version": "1", "sha256": "ab" * 32},
             "runtime": {"backend": "openvino", "precision": "bf16"},
         },
     )

@@ -385,13 +385,15 @@ def read_image(folder: Path) -> Image | None:
 
 
 def _image_or_other(folder: Path) -> Image | None:
-    """Return the image in `folder`, None if its name is none of livesr's.
+    """Return the image in `folder`, None if its name is none of livesr's, or it was taken away.
 
     Raises
     ------
     StoreError
         If it is damaged.
     """
+    if not folder.is_dir():
+        return None
     return _image(folder) if folder.name.partition("_")[0] in KINDS.values() else read_image(folder)
 
 

@@ -222,8 +222,10 @@ class Networks:
 
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
+        held = sum(step.session.memory_bytes for step in self.steps)
         upscaled = upscaled_bytes(self.steps[-1].shape, streams) if len(self.steps) > 1 else 0
-        return upscaled + (augmented_bytes(self._inputs, *self._shapes) if self.views else 0)
+        views = augmented_bytes(self._inputs, *self._shapes) if self.views else 0
+        return held + upscaled + views
 
     def close(self) -> None:
         """Release the sessions."""

@@ -63,6 +63,13 @@ class RestoredSession(AroundSession):
         """The (n, y, x) block that `infer` reads: raw frames, normalised by `levels`."""
         return self._block
 
+    @property
+    def memory_bytes(self) -> int:
+        """A group and its picture, what both become on the way, and the reconstruction's."""
+        frames = 5 * self._block.nbytes  # one is held; as they came, restored, and back in ADU
+        pictures = 2 * self._out.nbytes
+        return frames + pictures + self._reconstructor.memory_bytes + super().memory_bytes
+
     def infer(self) -> NDArray[np.float32]:
         """Return (1, sy, sx), the reconstruction of the restored frames, normalised by `levels`."""
         background, scale = self.levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
+from livesr.base.geometry import Geometry
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, load_engine, write_manifest
 from livesr.live.inference.resampling import (
@@ -24,6 +26,7 @@ from livesr.live.inference.resampling import (
     resampled,
     resampled_shape,
 )
+from livesr.live.paths import build_path
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
@@ -102,6 +105,36 @@ def test_what_is_predicted_is_on_the_pixels_of_the_frames(scale: int, tmp_path: 
     assert not session.infer().any(), "no light is less than none"
 
 
+class Still:
+    """A network that allocates nothing."""
+
+    name, version, precision, device, compiled, skipped, tile = "still", "", "", "", None, (), None
+    replacements, shares_memory, features, account, memory_bytes = (), False, None, None, 0
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.input = self.output = np.zeros((3, *shape), np.float32)
+
+    def infer(self) -> NDArray[np.float32]:
+        return self.output
+
+
+@pytest.mark.parametrize("nm", [23.0, 46.0])
+def test_what_it_holds_is_known_before(tmp_path: Path, nm: float) -> None:
+    shape = (200, 300)
+    seen = resampled_shape(shape, nm / 32)
+    engine, network = make_engine(tmp_path / "small", small_network()), Still(seen)
+    tracemalloc.start()
+    try:
+        session = ResampledSession(network, engine, shape, seen, 32.0)  # type: ignore[arg-type]
+        tracemalloc.reset_peak()
+        session.infer()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.02 * session.memory_bytes + 65536
+    assert session.memory_bytes < 1.05 * peak
+
+
 # -- in a run --------------------------------------------------------------------------------------
 
 TRAINED = {"min": 24.0, "max": 28.0}  # the rig's frames have pixels of 32.5 nm
@@ -151,6 +184,19 @@ def test_a_run_says_that_it_brings_frames_to_the_pixels_of_training(
     assert_equal(store, plain, ("raw", "recon"))
     assert array(store, "sr").shape == array(plain, "sr").shape
     assert (array(store, "sr") != array(plain, "sr")).any()
+
+
+def test_the_memory_of_a_channel_counts_it(rig: RigConfig) -> None:
+    camera = Geometry((64, 64), "uint16", 0.065)
+    held = []
+    for resample in ("auto", "off"):
+        compute = ComputeConfig(device="cpu", threads=1, resample=resample)
+        path = build_path(rig, "488", camera, compute)
+        assert path.networks.session is not None
+        held.append((path.memory_bytes(1), path.networks.session.memory_bytes))
+        path.close()
+    (brought, beside), (left, nothing) = held
+    assert nothing == 0 < beside == brought - left
 
 
 def test_without_it_the_pixels_are_said_to_be_others(rig: RigConfig, tmp_path: Path) -> None:

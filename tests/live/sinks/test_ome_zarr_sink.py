@@ -353,7 +353,7 @@ class TestMetadata:
         ]
         assert about["livesr"]["prediction"] is True
         assert "Not a measurement" in about["livesr"]["warning"]
-        assert about["livesr"]["sha256"] == "ab" * 32
+        assert about["livesr"]["model"]["sha256"] == "ab" * 32
         assert about["livesr"]["runtime"]["precision"] == "bf16"
         assert attributes(store, "recon")["livesr"]["prediction"] is False
         assert attributes(store, "recon")["livesr"]["intensity"] == {

@@ -127,7 +127,7 @@ class TestFrames:
         assert [c.label for c in header.channels] == list(LABELS)
         assert tuple(c.window for c in header.channels) == DISPLAY
         assert header.ai["prediction"] is True
-        assert header.ai["sha256"] == "ab" * 32
+        assert header.ai["model"]["sha256"] == "ab" * 32
         assert (header.residual, header.latency_ms, header.warnings) == (0.0625, 31.5, ("too dim",))
         assert (header.provisional, header.offset_adu, header.pixel_size_um) == (True, 5, 0.0325)
         assert header.raw_seq == (27, 35)

@@ -77,6 +77,10 @@ class ResampledSession(AroundSession):
         self.resampled_nm = pixel_size_nm
         self._there = [matrix(n, m) for n, m in zip(shape, seen, strict=True)]
         made, wanted = engine.output_shape(seen), engine.output_shape(shape)
+        self._working = max(
+            _working_bytes((engine.manifest.inputs, *shape), seen),
+            _working_bytes(made, wanted[1:]),
+        )
         self._back = [matrix(m, n) for n, m in zip(wanted[1:], made[1:], strict=True)]
         self._frames = np.zeros((engine.manifest.inputs, *shape), np.float32)
         self._output = np.empty(wanted, np.float32)
@@ -85,6 +89,15 @@ class ResampledSession(AroundSession):
     def input(self) -> NDArray[np.float32]:
         """The (window, y, x) block that `infer` reads, on the pixels of the frames."""
         return self._frames
+
+    @property
+    def memory_bytes(self) -> int:
+        """Frames and prediction on their pixels, the matrices, and the larger of the two ways."""
+        matrices = sum(
+            m.data.nbytes + m.indices.nbytes + m.indptr.nbytes for m in (*self._there, *self._back)
+        )
+        held = self._frames.nbytes + self._output.nbytes + matrices
+        return held + self._working + super().memory_bytes
 
     def infer(self) -> NDArray[np.float32]:
         """Return (c, y, x) for the current `input`, on the pixels of the frames."""
@@ -108,6 +121,13 @@ def resampled(planes: NDArray[np.float32], along_y: csr_array, along_x: csr_arra
     turned = np.ascontiguousarray(tall.reshape(-1, n, x).transpose(2, 1, 0)).reshape(x, -1)
     wide = along_x @ turned
     return wide.reshape(along_x.shape[0], n, along_y.shape[0]).transpose(1, 2, 0)
+
+
+def _working_bytes(planes: tuple[int, ...], wanted: tuple[int, ...]) -> int:
+    """Return what `resampled` holds at most while it brings planes (n, y, x) to `wanted` (y, x)."""
+    n, y, x = planes
+    tall = wanted[0] * x
+    return 4 * n * max(y * x + tall, 2 * tall + wanted[0] * wanted[1])
 
 
 def matrix(given: int, wanted: int) -> csr_array:

@@ -173,6 +173,11 @@ class InferenceSession(ABC):
         """
         return None
 
+    @property
+    def memory_bytes(self) -> int:
+        """What is done to frames beside the runtime holds, at most; the runtime's own aside."""
+        return 0
+
     def set_deadline(self, seconds: float) -> None:  # noqa: B027 most runtimes can leave none
         """Have frames fail that take longer than `seconds`, where the runtime can leave one."""
 
@@ -232,6 +237,11 @@ class AroundSession(InferenceSession):
     def account(self) -> dict[str, Any] | None:
         """That of the session that computes."""
         return self._inner.account
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the session that computes holds beside its runtime."""
+        return self._inner.memory_bytes
 
     def set_deadline(self, seconds: float) -> None:
         """Set that of the session that computes, for each of its frames."""
