@@ -216,11 +216,10 @@ def test_a_copy_that_is_damaged_as_well(whole: Path, tmp_path: Path, damage: Dam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", range(20))
-def test_every_damage_of_the_copy(whole: Path, tmp_path: Path, share: int) -> None:
-    every = damages_of_the_copy(whole)
-    random.Random(1).shuffle(every)
-    for number, damage in enumerate(every[share::20]):
+@pytest.mark.parametrize("seed", range(4))
+def test_many_damages_of_the_copy(whole: Path, tmp_path: Path, seed: int) -> None:
+    many = random.Random(seed).sample(damages_of_the_copy(whole), 75)
+    for number, damage in enumerate(many):
         print(damage)
         assert_copy_handled(whole, tmp_path / str(number), damage)
 
@@ -232,7 +231,7 @@ def test_every_damage(whole: Path, tmp_path: Path, share: int) -> None:
     random.Random(0).shuffle(every)
     for number, damage in enumerate(every[share::40]):
         print(damage)
-        assert_handled(whole, tmp_path / str(number), damage, in_full=number % 8 == 0)
+        assert_handled(whole, tmp_path / str(number), damage, in_full=number == 0)
 
 
 def test_keys_of_others_are_left_alone(whole: Path, tmp_path: Path) -> None:

@@ -45,11 +45,6 @@ def checked_image(attributes: object, file: Path) -> Attributes:
     return _checked(_Image, attributes, file)
 
 
-def checked_series(attributes: object, file: Path) -> Attributes:
-    """Return those of the group that names the images, likewise; errors as `checked_root`."""
-    return _checked(_Series, attributes, file)
-
-
 def _checked(model: type[BaseModel], attributes: object, file: Path) -> Attributes:
     try:
         parse(model, {"attributes": attributes}, str(file))
@@ -219,18 +214,6 @@ class _RootAttributes(_Said):
 
 class _Root(_Said):
     attributes: _RootAttributes
-
-
-class _SeriesNames(_Said):
-    series: list[str]
-
-
-class _SeriesAttributes(_Said):
-    ome: _SeriesNames
-
-
-class _Series(_Said):
-    attributes: _SeriesAttributes
 
 
 def refuse_places(

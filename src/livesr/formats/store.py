@@ -22,7 +22,7 @@ from livesr.base.frames import Normalisation, Stream
 from livesr.base.lock import LOCK, Holder, holder
 from livesr.base.other_files import STORE, no_folder
 from livesr.formats import layout
-from livesr.formats.attributes import checked_image, checked_root, checked_series, refuse_places
+from livesr.formats.attributes import checked_image, checked_root, refuse_places
 from livesr.formats.frames_log import (
     Event,
     LogContents,
@@ -210,13 +210,17 @@ class RecordedStore:
         contained.refuse_links(self.path, but=CHUNKS)
         try:
             root = read_json(self.path / "zarr.json")["attributes"]
-            series = read_json(self.path / "OME" / "zarr.json")["attributes"]
-            _ = root["livesr"], series["ome"]["series"]
+            self.about: Mapping[str, Any] = root["livesr"]
+            names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
         except (StoreError, KeyError, TypeError) as e:
             raise StoreError(f"{path} is no complete store of livesr. {advice(self.path)}") from e
         with _advised(self.path):
-            self.about: Mapping[str, Any] = checked_root(root, self.path / "zarr.json")["livesr"]
-            names = checked_series(series, self.path / "OME" / "zarr.json")["ome"]["series"]
+            checked_root(root, self.path / "zarr.json")
+        if not isinstance(names, list):
+            raise StoreError(
+                f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list"
+                f" of images. {advice(self.path)}"
+            )
         folders = [contained.beneath(self.path, name) for name in names]
         if deeper := [name for name in names if "/" in name]:
             raise StoreError(
