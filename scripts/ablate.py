@@ -18,6 +18,7 @@ variance : three heads more, the log-variance of each image, under a Gaussian li
     gradients are weighed by the variance (Seitzer et al. 2022, beta-NLL, beta 0.5)
 mixing : the share of the light of each image, from the means of the features, as an output of its
     own (what scSplit conditions on)
+adamw, muon : the optimiser
 """
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixing": {"architecture": "imcsr-mixing"},
     "balance 0": {"balance": 0.0},
     "balance 1": {"balance": 1.0},
+    "adamw": {"optimiser": "adamw"},
+    "muon": {"optimiser": "muon"},
 }
 
 
@@ -203,7 +206,7 @@ def main() -> None:
     )
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--recipe", default="imcsr-mt-er-lyso-light")
-    parser.add_argument("--start", help="weights that every variant begins with")
+    parser.add_argument("--start", help="weights that every variant begins with; without, chance")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=4e-4)
@@ -243,6 +246,7 @@ def configured(recipe: Recipe, given: argparse.Namespace, **change: Any) -> Trai
         update={
             "architecture": change.get("architecture", "imcsr"),
             "loss": loss,
+            "optimiser": change.get("optimiser", recipe.train.optimiser),
             "start": given.start,
             "steps": given.steps,
             "minutes": None,
