@@ -229,13 +229,15 @@ class _Session:
     def _begin(self) -> None:
         """Say what the network begins with.
 
-        One that cannot be is refused before pairs are made for it.
+        One that cannot be, or cannot be trained so, is refused before pairs are made for it.
         """
         from livesr.training import networks
+        from livesr.training.optimisers import make_optimiser
         from livesr.training.start import begin_with
 
         config = self._recipe.train
         network = networks.build(config.architecture, **config.parameters)
+        make_optimiser(config.optimiser, network, config.lr, config.weight_decay)
         if config.start and not (self._out / "checkpoint.pt").is_file():
             begun = begin_with(network, config.start, self._structures, config.begin_as)
             self._terminal.print(begun.words())
