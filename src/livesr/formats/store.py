@@ -230,11 +230,11 @@ class RecordedStore:
             )
         with _advised(self.path):
             found = [image for folder in folders if (image := _image_or_other(folder))]
-        refuse_places(
-            [(i.folder, i.kind, i.position, i.channel) for i in found],
-            len(self.positions),
-            self.channels,
-        )
+            refuse_places(
+                [(i.folder, i.kind, i.position, i.channel) for i in found],
+                len(self.positions),
+                self.channels,
+            )
         self.images = {(image.kind, image.position, image.channel): image for image in found}
 
     @property
