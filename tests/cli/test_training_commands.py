@@ -190,6 +190,33 @@ def test_a_network_that_cannot_begin_is_refused_before_pairs_are_made(
     assert not (tmp_path / "run" / "pairs-train").exists()
 
 
+def test_an_optimiser_that_this_torch_lacks_is_refused_before_pairs_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("torch.optim.Muon")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "train": {**RECIPE["train"], "optimiser": "muon"}}))
+    with pytest.raises(UsageError, match=r"'muon' needs torch 2\.9"):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "pairs-train").exists()
+
+
+def test_a_recipe_is_looked_at_with_what_the_command_gives(tmp_path: Path) -> None:
+    """Views of a teacher, and a start's structures, need what only the command may name."""
+    recipe, best = tmp_path / "tiny.yaml", tmp_path / "finished" / "best.pt"
+    best.parent.mkdir()
+    best.write_bytes(b"")
+    views = {**RECIPE["train"], "teacher_views": 2}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "train": views}))
+    assert load_recipe(recipe, teacher=str(best)).train.teacher == str(best)
+    with pytest.raises(ConfigError, match="teacher_views are of a teacher"):
+        load_recipe(recipe)
+    sharper = {**RECIPE["train"], "loss": {"kind": "adversarial"}}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "train": sharper}))
+    with pytest.raises(ConfigError, match="a discriminator and a teacher cannot both"):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run", "--teacher", best.parent)
+
+
 def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no best"):
         invoke("train", "--out", tmp_path / "run", "--teacher", tmp_path)

@@ -18,10 +18,12 @@ from yaozarrs import validate_zarr_store
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.formats.layout import folder_names
+from livesr.formats.store import RecordedStore
 from livesr.live.sources.plan import RawFramesPlan, plan_text, with_field_of_view
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
+from recorded_runs import Live, moving_groups, sim_rig
 from rigs import core_of
 
 TWICE = useq.TIntervalLoops(interval=0, loops=2)
@@ -263,6 +265,37 @@ def test_planes_that_are_not_even(core: CMMCorePlus, tmp_path: Path) -> None:
     report = acquired(core, plan, tmp_path / "r.ome.zarr")
     assert "1 and 2 um apart" in report["warnings"][0]
     assert [line["z_um"] for line in lines(report) if line["series"] == "raw"] == [2, 3, 5]
+
+
+def test_planes_in_one_place(core: CMMCorePlus, tmp_path: Path) -> None:
+    """A plane that is taken three times: its store is read, and made again, as any other."""
+    z_plan = useq.ZRelativePositions(relative=[0, 0, 0])
+    plan = useq.MDASequence(channels=["488"], stage_positions=[(0, 0, 2)], z_plan=z_plan)
+    report = acquired(core, plan, tmp_path / "r.ome.zarr")
+    assert RecordedStore(Path(report["store"])).images["raw", 0, "488"].scale["z"] == 0
+    made = process(raw_input(Path(report["store"])), tmp_path / "again.ome.zarr")
+    assert RecordedStore(Path(made["store"])).images["recon", 0, "488"].scale["z"] == 0
+
+
+def test_a_stage_that_says_no_number(tmp_path: Path) -> None:
+    live = Live(sim_rig("none"), tmp_path / "r.ome.zarr")
+    live.pipeline.open()
+    try:
+        for raw, frame in enumerate(moving_groups(1)[0]):
+            event = useq.MDAEvent(index={"t": 0, "sim": raw}, channel="488")
+            where = {"x": float("nan"), "y": 2.0, "z": float("inf")}
+            live.pipeline.hook.frame_ready(frame, event, {"position": where})
+    finally:
+        live.pipeline.end()
+        live.pipeline.join()
+    raw = RecordedStore(live.sink.path).images["raw", 0, "488"]
+    assert raw.stage_um == {"y": 2.0, "x": 0.0}
+    file = raw.folder / "zarr.json"  # as it was written when what was no number became null
+    about = json.loads(file.read_text(encoding="utf-8"))
+    (dataset,) = about["attributes"]["ome"]["multiscales"][0]["datasets"]
+    dataset["coordinateTransformations"][1]["translation"][-1] = None
+    file.write_text(json.dumps(about), encoding="utf-8")
+    assert RecordedStore(live.sink.path).images["raw", 0, "488"].stage_um == {"y": 2.0}
 
 
 def test_a_channel_that_leaves_planes_out_lies_in_the_stack(

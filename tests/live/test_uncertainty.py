@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
-from livesr.base.config import RigConfig
+from livesr.base.config import RigConfig, parse
 from livesr.base.errors import ConfigError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.base.geometry import Geometry
@@ -254,8 +254,14 @@ def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> N
     assert ComputeConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
     assert "'turns' is now called 'd4'" in caplog.text
     assert Uncertain.model_validate({"views": "turns", "scale": 1}).augmentation == "d4"
-    with pytest.raises(ValueError, match="'flips' or 'd4'"):
-        ComputeConfig.model_validate({"uncertainty": "sides"})
+
+
+@pytest.mark.parametrize("said", ["sides", False])
+def test_other_views_are_refused_with_those_that_there_are(said: object) -> None:
+    for name in ("uncertainty", "ensemble"):
+        expected = rf"^asked: {name}: Input should be 'half-turn', 'flips', 'd4' or 'off' \(got"
+        with pytest.raises(ConfigError, match=expected):
+            parse(ComputeConfig, {name: said}, "asked")
 
 
 def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(

@@ -168,7 +168,7 @@ def test_what_is_of_another_kind_is_refused_in_a_sentence_and_repaired(
     store = tmp_path / "refused.ome.zarr"
     shutil.copytree(whole, store)
     damage.do(store)
-    with pytest.raises(LiveSRError, match=r"zarr\.json|refused\.ome\.zarr"):
+    with pytest.raises(LiveSRError, match=r"zarr\.json.*'livesr repair .*refused\.ome\.zarr'"):
         RecordedStore(store)
     assert_handled(whole, tmp_path / "handled", damage, in_full=True)
 
@@ -243,3 +243,30 @@ def test_keys_of_others_are_left_alone(whole: Path, tmp_path: Path) -> None:
     (store / "sr" / "zarr.json").write_text(json.dumps(about), encoding="utf-8")
     assert RecordedStore(store).provenance("488")["of_a_later_version"] == {"x": 1}
     assert not check_store(store).findings
+
+
+def test_an_image_whose_files_were_deleted_is_none(whole: Path, tmp_path: Path) -> None:
+    """Whoever makes room leaves folders behind; what was measured is read as before."""
+    store = tmp_path / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    for file in (store / "sr").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    (store / "sr" / ".DS_Store").write_text("of a desktop", encoding="utf-8")
+    assert {kind for kind, _, _ in RecordedStore(store).images} >= {"raw", "recon", "uncertainty"}
+    assert ("sr", 0, "488") not in RecordedStore(store).images
+    made = process(raw_input(store), tmp_path / "again.ome.zarr")
+    assert ("recon", 0, "488") in RecordedStore(Path(made["store"])).images
+
+
+def test_a_root_that_is_lost_with_what_nobody_needs(whole: Path, tmp_path: Path) -> None:
+    store = tmp_path / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    for image in RecordedStore(store).images.values():
+        about = read_json(image.folder / "zarr.json")
+        del about["attributes"]["livesr"]["position_name"]
+        (image.folder / "zarr.json").write_text(json.dumps(about), encoding="utf-8")
+    for lost in (store / "zarr.json", store / layout.IMAGES):
+        lost.unlink()
+    repair(store, still_growing_s=0.0)
+    assert RecordedStore(store).positions == ("0",)

@@ -28,7 +28,7 @@ Augmentation = Literal["half-turn", "flips", "d4"]
 """Sides from which a network sees its input: 2, upright and turned by 180 degrees; 4, with both
 mirror images; or of square frames the eight symmetries of the square.
 """
-Views = Augmentation | Literal["off"]
+Views = Literal[Augmentation, "off"]
 """What may be asked for: views, or none where a run that is computed again had some."""
 ErrorMaps = Literal["numbers", "planes"]
 """What is kept of the comparison with widefield."""

@@ -105,7 +105,6 @@ def train(
     from livesr.base.errors import ConfigError
     from livesr.training.recipes import load_recipe
 
-    chosen = load_recipe(recipe)
     if teacher and not (teacher / "best.pt").is_file():
         raise ConfigError(
             f"{teacher} holds no best.pt, so there is nothing to learn from. Give a finished"
@@ -121,15 +120,11 @@ def train(
         "teacher": str(teacher / "best.pt") if teacher else None,
     }
     budget |= {name: value for name, value in given.items() if value}
+    chosen = load_recipe(recipe, **budget)
     amounts = {
         name: value for name, value in (("train", pairs), ("validation", validation)) if value
     }
-    chosen = chosen.model_copy(
-        update={
-            "data": chosen.data.model_copy(update=amounts),
-            "train": chosen.train.model_copy(update=budget),
-        }
-    )
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update=amounts)})
     _check_unknown(chosen)
     _require_torch()  # behind what can be wrong in a recipe: a typo costs no installation
     session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json), lines)
@@ -229,13 +224,15 @@ class _Session:
     def _begin(self) -> None:
         """Say what the network begins with.
 
-        One that cannot be is refused before pairs are made for it.
+        One that cannot be, or cannot be trained so, is refused before pairs are made for it.
         """
         from livesr.training import networks
+        from livesr.training.optimisers import make_optimiser
         from livesr.training.start import begin_with
 
         config = self._recipe.train
         network = networks.build(config.architecture, **config.parameters)
+        make_optimiser(config.optimiser, network, config.lr, config.weight_decay)
         if config.start and not (self._out / "checkpoint.pt").is_file():
             begun = begin_with(network, config.start, self._structures, config.begin_as)
             self._terminal.print(begun.words())

@@ -140,7 +140,7 @@ class _Axis(_Said):
 
 class _Transformation(_Said):
     scale: list[FiniteFloat] | None = None
-    translation: list[FiniteFloat] | None = None
+    translation: list[FiniteFloat | None] | None = None  # null: a stage that said no number
 
 
 class _Dataset(_Said):
@@ -164,7 +164,8 @@ class _Multiscale(_Said):
             scale = dataset.coordinateTransformations[0].scale
             if scale is None or len(scale) != len(names):
                 raise ValueError("the first transformation is no scale of every axis")
-            if any(s <= 0 for name, s in zip(names, scale, strict=True) if name in "zyx"):
+            # Planes of a stack may lie in one place: a plan that takes each several times.
+            if any(s <= 0 for name, s in zip(names, scale, strict=True) if name in "yx"):
                 raise ValueError("a pixel of no size")
         return self
 

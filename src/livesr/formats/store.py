@@ -8,6 +8,7 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,8 +104,8 @@ class Image:
         return {
             a: float(v)
             for step in steps
-            for a, v in zip(axes, step.get("translation", ()), strict=False)
-            if a in "zyx"
+            for a, v in zip(axes, step.get("translation") or (), strict=False)
+            if a in "zyx" and v is not None
         }
 
 
@@ -229,11 +230,11 @@ class RecordedStore:
             )
         with _advised(self.path):
             found = [image for folder in folders if (image := _image_or_other(folder))]
-        refuse_places(
-            [(i.folder, i.kind, i.position, i.channel) for i in found],
-            len(self.positions),
-            self.channels,
-        )
+            refuse_places(
+                [(i.folder, i.kind, i.position, i.channel) for i in found],
+                len(self.positions),
+                self.channels,
+            )
         self.images = {(image.kind, image.position, image.channel): image for image in found}
 
     @property
@@ -396,9 +397,16 @@ def _image_or_other(folder: Path) -> Image | None:
     StoreError
         If it is damaged.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or _is_empty(folder):
         return None
     return _image(folder) if folder.name.partition("_")[0] in KINDS.values() else read_image(folder)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether an image was taken away and folders are left; files of a desktop are no image."""
+    if (folder / "zarr.json").exists():
+        return False
+    return all(name.startswith(".") for _, _, names in os.walk(folder) for name in names)
 
 
 def _image(folder: Path) -> Image:

@@ -131,7 +131,7 @@ def size_fields(core: CMMCorePlus, plan: object) -> None:
 
 
 def stage_position(core: CMMCorePlus) -> StagePosition:
-    """Return where the stages are; None for those that are not there, or do not answer."""
+    """Return where the stages are; None for those that are not there, or say no number."""
     x_um = y_um = z_um = None
     with suppress(RuntimeError):
         if core.getXYStageDevice():
@@ -139,7 +139,8 @@ def stage_position(core: CMMCorePlus) -> StagePosition:
     with suppress(RuntimeError):
         if core.getFocusDevice():
             z_um = float(core.getZPosition())
-    return StagePosition(x_um, y_um, z_um)
+    said = (x_um, y_um, z_um)
+    return StagePosition(*(um if um is None or math.isfinite(um) else None for um in said))
 
 
 def camera_of(core: CMMCorePlus, settings: Sequence[Setting]) -> str:

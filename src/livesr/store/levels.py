@@ -254,7 +254,7 @@ def _dataset(first: Mapping[str, Any], axes: list[str], name: str) -> dict[str, 
     steps = [
         s * factor if axis in "yx" else s for axis, s in zip(axes, scale["scale"], strict=True)
     ]
-    start = moved[0]["translation"] if moved else [0.0] * len(axes)
+    start = [um or 0.0 for um in moved[0]["translation"]] if moved else [0.0] * len(axes)
     inside = [
         at + s * (factor - 1) / 2 if axis in "yx" else at
         for axis, at, s in zip(axes, start, scale["scale"], strict=True)

@@ -527,11 +527,11 @@ def _series(path: Path) -> list[str]:
 def _about(images: Sequence[Image], events: Sequence[Event]) -> dict[str, Any]:
     """Return the root's attribute, as far as images and log tell."""
     own = [image.attributes["livesr"] for image in images]
-    positions = {int(o["position"]): str(o["position_name"]) for o in own}
+    positions = {int(o["position"]): str(o.get("position_name", o["position"])) for o in own}
     last = max([*positions, *(int(e["position"]) for e in events), 0])
     channels = [*(str(o["channel"]) for o in own), *(str(e["channel"]) for e in events)]
     sums = {
-        str(o["channel"]): {k: o["superposed"][k] for k in ("channels", "weights")}
+        str(o["channel"]): {k: o["superposed"].get(k) for k in ("channels", "weights")}
         for o in own
         if o.get("superposed")
     }

@@ -11,6 +11,7 @@ and hands over; all understanding of the event happens on the other side, in `Pl
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -329,6 +330,7 @@ def no_raw_axis(n_raw: int) -> ConfigError:
 
 def _number(text: object) -> float | None:
     try:
-        return float(text) if text is not None else None  # type: ignore[arg-type]
+        number = float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None

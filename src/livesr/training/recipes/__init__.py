@@ -6,6 +6,7 @@ Owns their model and how they are found. Trains nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ def names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.yaml"))
 
 
-def load_recipe(recipe: str | os.PathLike[str]) -> Recipe:
+def load_recipe(recipe: str | os.PathLike[str], **train: Any) -> Recipe:
     """Read a recipe: a YAML file, or the name of one that comes with livesr.
+
+    `train` takes the place of what the recipe says there, before both are looked at together.
 
     Raises
     ------
@@ -53,4 +56,7 @@ def load_recipe(recipe: str | os.PathLike[str]) -> Recipe:
             f"No recipe {str(recipe)!r}: neither a file nor a known"
             f" name.{suggestion(str(recipe), names())}"
         )
-    return parse(Recipe, load_yaml(path), str(path))
+    said = load_yaml(path)
+    if train and isinstance(own := said.get("train"), Mapping):
+        said = {**said, "train": {**own, **train}}
+    return parse(Recipe, said, str(path))
