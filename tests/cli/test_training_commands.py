@@ -201,6 +201,20 @@ def test_an_optimiser_that_this_torch_lacks_is_refused_before_pairs_are_made(
     assert not (tmp_path / "run" / "pairs-train").exists()
 
 
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("foo", "'foo' is not known; choose auto, cpu, cuda"), ("cuda:64", r"torch sees \d+ GPUs")],
+)
+def test_a_device_that_is_not_there_is_refused_before_pairs_are_made(
+    tmp_path: Path, device: str, said: str
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    with pytest.raises(ConfigError, match=said):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run", "--device", device)
+    assert not (tmp_path / "run" / "pairs-train").exists()
+
+
 def test_a_recipe_is_looked_at_with_what_the_command_gives(tmp_path: Path) -> None:
     """Views of a teacher, and a start's structures, need what only the command may name."""
     recipe, best = tmp_path / "tiny.yaml", tmp_path / "finished" / "best.pt"

@@ -229,8 +229,10 @@ class _Session:
         from livesr.training import networks
         from livesr.training.optimisers import make_optimiser
         from livesr.training.start import begin_with
+        from livesr.training.trainer import find_device
 
         config = self._recipe.train
+        find_device(config.device)
         network = networks.build(config.architecture, **config.parameters)
         make_optimiser(config.optimiser, network, config.lr, config.weight_decay)
         if config.start and not (self._out / "checkpoint.pt").is_file():

@@ -64,6 +64,26 @@ class _State:
     plateau_factor: float = 1.0
 
 
+def find_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know it, or sees no such GPU.
+    """
+    there = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if there else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise ValueError(f"device {name!r} is not known; choose auto, cpu, cuda or cuda:1") from e
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ValueError(f"device {name!r} is asked for, and torch sees {there} GPUs; choose cpu")
+    return device
+
+
 class Trainer:
     """Train one network.
 
@@ -95,10 +115,7 @@ class Trainer:
     ) -> None:
         self.config, self.out_dir, self._names = config, out_dir, tuple(names)
         self._train, self._val = train_source, val_source
-        wanted = config.device
-        if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = torch.device(wanted)
+        self._device = find_device(config.device)
         self._meter_state: dict[str, Any] | None = None
         self._drawn = -math.inf
         self._start(_State())
