@@ -13,9 +13,9 @@ their authors denoised them, with the denoised ones as truth, and two colours of
 light-sheet SIM). Each engine is measured on those that hold all of its structures. What is composed
 and measured is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC and takes at
 most eight fields of a set. `--pairs` adds a set of held-out simulated images, composed alike: what
-is lost there is lost to the mixture, and what real images lose beyond it to their being unlike. The images are not part of the repository and no engine learns from
-them. `--picture FOLDER` draws what was found; the images' licences keep such pictures out of the
-repository.
+is lost there is lost to the mixture, and what real images lose beyond it to their being unlike. The
+images are not part of the repository and no engine learns from them. `--picture FOLDER` draws what
+was found; the images' licences keep such pictures out of the repository.
 """
 
 from __future__ import annotations

@@ -134,7 +134,9 @@ def resumed_equals_whole(make: Callable[[str], Trainer], folder: Path, killed_at
     assert losses(folder / "killed") == losses(folder / "whole")
 
 
-@pytest.mark.parametrize("optimiser", [pytest.param("adam", marks=pytest.mark.slow), "adamw"])
+@pytest.mark.parametrize(
+    "optimiser", [pytest.param("adam", marks=pytest.mark.slow), "adamw", "muon"]
+)
 @pytest.mark.parametrize(
     "schedule",
     ["cosine", *(pytest.param(s, marks=pytest.mark.slow) for s in ("plateau", "constant"))],

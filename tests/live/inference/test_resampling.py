@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from backend_contract import make_engine, small_network
+from held_memory import Still, peak_of
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
@@ -105,34 +105,14 @@ def test_what_is_predicted_is_on_the_pixels_of_the_frames(scale: int, tmp_path: 
     assert not session.infer().any(), "no light is less than none"
 
 
-class Still:
-    """A network that allocates nothing."""
-
-    name, version, precision, device, compiled, skipped, tile = "still", "", "", "", None, (), None
-    replacements, shares_memory, features, account, memory_bytes = (), False, None, None, 0
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.input = self.output = np.zeros((3, *shape), np.float32)
-
-    def infer(self) -> NDArray[np.float32]:
-        return self.output
-
-
 @pytest.mark.parametrize("nm", [23.0, 46.0])
 def test_what_it_holds_is_known_before(tmp_path: Path, nm: float) -> None:
     shape = (200, 300)
     seen = resampled_shape(shape, nm / 32)
-    engine, network = make_engine(tmp_path / "small", small_network()), Still(seen)
-    tracemalloc.start()
-    try:
-        session = ResampledSession(network, engine, shape, seen, 32.0)  # type: ignore[arg-type]
-        tracemalloc.reset_peak()
-        session.infer()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1.02 * session.memory_bytes + 65536
-    assert session.memory_bytes < 1.05 * peak
+    engine, network = make_engine(tmp_path / "small", small_network()), Still(3, seen)
+    peak, said = peak_of(lambda: ResampledSession(network, engine, shape, seen, 32.0))  # type: ignore[arg-type]
+    assert peak < 1.02 * said + 65536
+    assert said < 1.05 * peak
 
 
 # -- in a run --------------------------------------------------------------------------------------
