@@ -41,7 +41,7 @@ from livesr.training.losses import CombinationLoss, LossTerms
 from livesr.training.networks.imcsr import IMCSR
 from livesr.training.networks.layers import conv3x3, spatial_mean
 from livesr.training.recipes import Recipe, load_recipe
-from livesr.training.recombine import RecombinedPairs
+from livesr.training.recombine import RecombinedPairs, as_told
 from livesr.training.settings import TrainConfig
 from livesr.training.sources import CachedPairs
 from livesr.training.trainer import Trainer
@@ -232,9 +232,7 @@ def main() -> None:
 
 def composed(recipe: Recipe, folder: Path) -> RecombinedPairs:
     """Return the pairs of a folder, some composed anew, as the recipe says."""
-    data = recipe.data
-    ranges = data.domain.brightness_ratio, data.domain.absent, data.unknown
-    return RecombinedPairs(CachedPairs(folder), data.recombined, *ranges)
+    return as_told(CachedPairs(folder), recipe.data)
 
 
 def configured(recipe: Recipe, given: argparse.Namespace, **change: Any) -> TrainConfig:

@@ -38,7 +38,7 @@ from livesr.live.out_of_distribution import features as frame_features
 from livesr.live.unknown_light import unknown_light
 from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.optics.similarity import pcc
-from livesr.simulation.domain import CALIBRATED, Domain
+from livesr.simulation.domain import Domain, calibrated_like
 from livesr.simulation.sequence import EVALUATION
 
 DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -130,7 +130,7 @@ class Case(NamedTuple):
 
 def cases(domain: Domain) -> list[Case]:
     """Return what the words are tried on: what training had, and what it had nothing of."""
-    calibrated = CALIBRATED.model_copy(update={"structures": domain.structures})
+    calibrated = calibrated_like(domain)
 
     def but(base: Domain, **changes: Any) -> Domain:
         return base.model_copy(update=changes)

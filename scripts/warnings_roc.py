@@ -48,7 +48,7 @@ from livesr.live.inference.resampling import own_pixel_nm
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
 from livesr.modalities.sim.simulation.sequence import SIMSequence
-from livesr.simulation.domain import CALIBRATED, Domain
+from livesr.simulation.domain import Domain, calibrated_like
 from livesr.simulation.sequence import EVALUATION
 
 Image = NDArray[np.float32]
@@ -77,7 +77,7 @@ def cases(domain: Domain) -> list[Case]:
     Rigs and cells as in training, and what training had nothing of.
     """
     first, second, third = domain.structures
-    calibrated = CALIBRATED.model_copy(update={"structures": domain.structures})
+    calibrated = calibrated_like(domain)
 
     def but(base: Domain = domain, **changes: Any) -> Domain:
         return base.model_copy(update=changes)

@@ -55,6 +55,27 @@ def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SIMSequence) 
     assert (image[inside] - background).mean() == pytest.approx(total[inside].mean(), rel=0.5)
 
 
+def test_haze_is_each_structures_own_where_the_domain_says_so() -> None:
+    domain = STEADY.model_copy(
+        update={"photons": (5e4, 5e4), "haze": (2.0, 2.0), "still": 1.0}  # next to no noise
+    )
+    hazy = domain.model_copy(update={"haze_in_truth": True})
+    sharp, whole = (SIMSequence((EVALUATION, 1), 1, SIZE, d) for d in (domain, hazy))
+    np.testing.assert_array_equal(sharp.raw(), whole.raw())  # the same cell, light and camera
+    image = whole.reconstructor.reconstruct(list(whole.raw()[0]))
+    inside = (slice(24, -24), slice(24, -24))
+    score, more = (
+        pcc(image[inside], np.sum(list(s.truth(0).values()), axis=0)[inside])
+        for s in (sharp, whole)
+    )
+    assert more > score + 0.05
+    assert more > 0.96
+    for name, image in whole.truth(0).items():  # smooth light is added, structure by structure
+        added = image - sharp.truth(0)[name]
+        assert added[inside].mean() > 0
+        assert np.abs(np.diff(added[inside])).max() < 0.1 * image[inside].max()
+
+
 def test_structures_alone_add_up(sequence: SIMSequence) -> None:
     level = {
         names: float(sequence.raw(list(names)).mean())

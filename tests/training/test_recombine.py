@@ -59,6 +59,22 @@ def test_structures_of_different_cells_make_still_frames_of_what_is_to_be_found(
         assert 0.3 * BRIGHT_LEVEL < window.max() < 4 * BRIGHT_LEVEL
 
 
+def test_haze_is_the_structures_own_where_it_is_theirs_in_the_pairs(tmp_path: Path) -> None:
+    folder = spotted(tmp_path / "pairs")
+    targets = np.load(folder / "targets.npy")
+    np.save(folder / "targets.npy", targets + np.float16(0.3))  # everywhere: background
+    pairs = RecombinedPairs(CachedPairs(folder), 1.0, haze=True)
+    frames, parts = pairs.batch(np.random.default_rng(2), 48, 32)
+    # What is everywhere in an image of one structure is in no target.
+    assert np.percentile(parts, 1, axis=(2, 3)).max() < 0.05 * parts.max()
+    explained = [
+        np.corrcoef(window[1].ravel(), part.sum(0).ravel())[0, 1]
+        for window, part in zip(frames, parts, strict=True)
+        if part.any()
+    ]
+    assert np.median(explained) > 0.98
+
+
 def test_any_structure_may_be_missing_and_all_of_them(tmp_path: Path) -> None:
     shown = [
         tuple(bool(part.any()) for part in parts)

@@ -66,7 +66,7 @@ def demo(
     from livesr.cli.completion import completed, seconds_of
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
-    from livesr.cli.score import TruthScore, require_truth, stained_for
+    from livesr.cli.score import TruthScore, haze_shown, require_truth, stained_for
     from livesr.cli.session import Request, acquire, load_core, settings_of
     from livesr.cli.view import RunPreview
     from livesr.modalities.registry import modality
@@ -79,7 +79,7 @@ def demo(
     chosen = rig.with_engine(engine) if engine else rig
     stained = stained_for(chosen) or DEFAULT_STRUCTURES
     kind = modality(rig.modality)
-    score = TruthScore(frames, kind.picture)
+    score = TruthScore(frames, kind.picture, haze=haze_shown(chosen))
     page = RunPreview(view, out)
     request = Request(
         rig=rig,

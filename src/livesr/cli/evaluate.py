@@ -267,9 +267,8 @@ def _conditions(name: Conditions, engine: str) -> Domain:
             " pairs-validation."
         )
     wanted = simulated(manifest.channel_names)
-    if set(wanted) <= set(domain.structures):
-        return domain
-    return domain.model_copy(update={"structures": wanted})
+    structures = domain.structures if set(wanted) <= set(domain.structures) else wanted
+    return domain.model_copy(update={"structures": structures, "haze_in_truth": manifest.haze})
 
 
 def _number(value: float | None) -> str:

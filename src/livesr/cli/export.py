@@ -259,11 +259,11 @@ def _evaluate(
 ) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
     from livesr.export.engine import write_metrics
-    from livesr.simulation.domain import CALIBRATED
+    from livesr.simulation.domain import calibrated_like
 
     structures = recipe.data.domain.structures
     conditions = {
-        "calibrated": CALIBRATED.model_copy(update={"structures": structures}),
+        "calibrated": calibrated_like(recipe.data.domain),
         "full_range": recipe.data.domain,
     }
     seeds = range(SEEDS.start, SEEDS.start + sequences)

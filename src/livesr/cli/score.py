@@ -19,6 +19,8 @@ from livesr.base.frames import MulticolorFrame
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
+    from livesr.live.inference.engine import Manifest
+
 _KEPT = 8
 _COLUMNS = 3  # of the picture
 _MARGIN = 1 / 12  # a reconstruction fades towards the edges: score what lies inside
@@ -29,11 +31,21 @@ def stained_for(rig: RigConfig) -> tuple[str, ...]:
 
     () if there is none, or one that the virtual rig cannot show.
     """
-    from livesr.live.inference.engine import load_engine
     from livesr.simulation.specimens import simulated
 
+    return simulated(name for manifest in _separating(rig) for name in manifest.channel_names)
+
+
+def haze_shown(rig: RigConfig) -> bool:
+    """Return whether an engine of the rig draws structures with their haze."""
+    return any(manifest.haze for manifest in _separating(rig))
+
+
+def _separating(rig: RigConfig) -> list[Manifest]:
+    from livesr.live.inference.engine import load_engine
+
     engines = [channel.separate for channel in rig.channels.values() if channel.separate]
-    return simulated(n for engine in engines for n in load_engine(engine).manifest.channel_names)
+    return [load_engine(engine).manifest for engine in engines]
 
 
 def require_truth(rig: RigConfig) -> None:
@@ -57,10 +69,11 @@ class TruthScore:
     ----------
     frames : length of the run; the kept ones are spread over it
     measurement : what a picture of a measurement is called
+    haze : whether the engine is to find the structures' light from far out of focus
     """
 
-    def __init__(self, frames: int, measurement: str) -> None:
-        self._measurement = measurement
+    def __init__(self, frames: int, measurement: str, *, haze: bool = False) -> None:
+        self._measurement, self._haze = measurement, haze
         self._every = max(frames // _KEPT, 1)
         self._kept: list[MulticolorFrame] = []
 
@@ -161,7 +174,7 @@ class TruthScore:
         if camera is None:
             return
         for frame in sorted(self._kept, key=lambda f: camera.shown[f.t]):
-            yield frame, camera.truth(camera.shown[frame.t])
+            yield frame, camera.truth(camera.shown[frame.t], haze=self._haze)
 
 
 def _inner(image: NDArray[Any]) -> NDArray[np.float32]:

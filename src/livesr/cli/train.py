@@ -279,7 +279,7 @@ class _Session:
         from rich.progress import Progress as Bars
 
         from livesr.training.pair_folder import write_pairs
-        from livesr.training.recombine import RecombinedPairs
+        from livesr.training.recombine import as_told
         from livesr.training.sources import CachedPairs
 
         data, folders = (
@@ -314,8 +314,5 @@ class _Session:
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
         if not data.recombined:
             return learned, validation
-        ranges = data.domain.brightness_ratio, data.domain.absent, data.unknown
-        composed, shown = (
-            RecombinedPairs(pairs, data.recombined, *ranges) for pairs in (learned, validation)
-        )
+        composed, shown = (as_told(pairs, data) for pairs in (learned, validation))
         return composed, shown if data.unknown else validation

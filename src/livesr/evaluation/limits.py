@@ -40,7 +40,7 @@ from livesr.live.inference.session import InferenceSession
 from livesr.live.mixing import brightness, ratios
 from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
-from livesr.simulation.domain import CALIBRATED, Domain
+from livesr.simulation.domain import Domain, calibrated_like
 from livesr.simulation.sequence import (
     EVALUATION,
     DrawSequence,
@@ -340,7 +340,7 @@ def domain_of(manifest: Manifest) -> Domain:
             f"Engine {manifest.id!r} makes {', '.join(manifest.channel_names)}; limits are measured"
             f" on simulated cells, and of these there are {', '.join(STRUCTURES)}."
         )
-    return Domain(structures=names)
+    return Domain(structures=names, haze_in_truth=manifest.haze)
 
 
 def scene_of(
@@ -488,7 +488,7 @@ def _alone(
     engine: Engine, backend: str, threads: int, domain: Domain, numbers: Iterable[int]
 ) -> Iterator[dict[str, NDArray[np.float64]]]:
     """Yield the shares of light of each structure alone, under a rig in good order."""
-    in_order = CALIBRATED.model_copy(update={"structures": domain.structures})
+    in_order = calibrated_like(domain)
     draw = sequences_of(engine.manifest.modality).draw
     runtime = open_session(
         engine, (_ALONE_PX, _ALONE_PX), ComputeConfig(backend=backend, threads=threads, tile="off")

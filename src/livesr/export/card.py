@@ -130,9 +130,10 @@ def _interface(recipe: Recipe) -> str:
         else "one super-resolution frame"
     )
     middle = " of the middle frame" if recipe.engine["window"] == 3 else ""
+    haze = ", with its light from far out of focus" if recipe.data.haze_in_truth else ""
     return (
         f"Input: {frames} of one fluorophore, x = (X - background) / scale. Output: one image"
-        f" per\n  structure{middle}{_sum_rule(recipe.train.parameters)}."
+        f" per\n  structure{middle}{haze}{_sum_rule(recipe.train.parameters)}."
     )
 
 

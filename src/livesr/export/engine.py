@@ -71,6 +71,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         scale=network.scale,
         multiple_of=network.multiple_of,
         halo=network.halo,
+        haze=recipe.data.haze_in_truth,
         architecture=recipe.train.architecture,
         parameters=dict(recipe.train.parameters),
         training={

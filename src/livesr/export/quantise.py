@@ -187,7 +187,7 @@ def simulated_pairs(
         "validation_seed": seed + 1,
     }
     if manifest.task == "separate":
-        config["domain"] = Domain(structures=names)
+        config["domain"] = Domain(structures=names, haze_in_truth=manifest.haze)
     else:
         config |= {
             "kind": "upscale",

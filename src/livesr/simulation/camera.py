@@ -180,8 +180,10 @@ class KnowsTruth(VirtualCamera):
         """Bank time point of each group, in order of exposure."""
         raise NotImplementedError
 
-    def truth(self, t: int) -> dict[str, NDArray[np.float32]]:
-        """Return each structure alone at time point `t` of the bank, noise-free, in ADU."""
+    def truth(self, t: int, *, haze: bool = False) -> dict[str, NDArray[np.float32]]:
+        """Return each structure alone at time point `t` of the bank, noise-free, in ADU; with its
+        light from far out of focus or without.
+        """
         raise NotImplementedError
 
 

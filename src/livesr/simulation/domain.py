@@ -30,7 +30,10 @@ class Domain(Model):
     absent: float = 0.06
     """Probability that a structure is missing."""
     haze: Range = (0.0, 2.0)
-    """Factor on the cell's own haze."""
+    """Factor on the cell's own haze, its light from far out of focus."""
+    haze_in_truth: bool = False
+    """Whether a structure's haze is to be found with it, as in an image of it alone; otherwise it
+    is no structure's."""
     interval_s: Range = (0.05, 2.0)
     """Specimen time from frame to frame, log-uniform."""
     still: float = 0.15
@@ -92,6 +95,13 @@ Patterns as calibrated, 100 to 1000 photo-electrons, structures within 1:2.5 of 
 `Domain()` is the whole range that training draws from, down to 15 photo-electrons, wrong
 calibrations and 1:5.
 """
+
+
+def calibrated_like(domain: Domain) -> Domain:
+    """Return the rig in good order with the structures of `domain`, and its truth."""
+    shared = {"structures": domain.structures, "haze_in_truth": domain.haze_in_truth}
+    return CALIBRATED.model_copy(update=shared)
+
 
 SNR = {
     name: CALIBRATED.model_copy(update={"photons": photons})

@@ -105,6 +105,12 @@ class DataConfig(Model):
         """Whether a network sees all that a pair holds, instead of a window of frames in time."""
         return self.kind not in {"separate", "upscale"}
 
+    @property
+    def haze_in_truth(self) -> bool:
+        """Whether a structure is to be found with its haze; images of one structure hold theirs."""
+        own = self.kind == "separate" and self.images is not None
+        return own or self.domain.haze_in_truth
+
     def maker(self, part: Literal["train", "validation"]) -> PairMaker:
         """Return what makes the pairs of `part`; raises ConfigError if own images cannot serve."""
         bad = self.degradation

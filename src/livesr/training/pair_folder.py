@@ -158,7 +158,7 @@ class _PairStore:
     def _matches(self, path: Path) -> bool:
         if not path.is_file():
             return False
-        found, wanted = _with_new_names(read_json(path)), self._meta()
+        found, wanted = _of_today(read_json(path)), self._meta()
         if found == wanted:
             return True
         differ = sorted(
@@ -176,10 +176,12 @@ class _PairStore:
         return meta
 
 
-def _with_new_names(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return what older versions wrote with the names of today."""
+def _of_today(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return what older versions wrote, with the names of today and what has been added since."""
     if "headroom_spread" in (domain := meta.get("domain", {})):
         domain["scale_spread"] = domain.pop("headroom_spread")
+    if "domain" in meta:
+        meta["domain"].setdefault("haze_in_truth", False)
     return meta
 
 

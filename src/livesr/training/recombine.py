@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
 from livesr.live.normalise import background_and_scale
+from livesr.training.data import DataConfig
 from livesr.training.sources import CachedPairs, Pairs
 from livesr.training.textures import texture
 
 Image = NDArray[np.float32]
 
 _ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
-_BRIGHT_PERCENTILE = 99.8
+_DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.8
 _PLAIN, _PLAIN_SHARPER, _PLAIN_NOISE = (
     0.5,
     (0.0, 2.0),
@@ -58,6 +59,8 @@ class RecombinedPairs:
     absent : probability that a structure is missing, each for itself: all may be
     unknown : share of the composites with a structure that the network is not to know, in the place
         of a known one, beside all of them or alone. Above 0, targets have one image more, its light
+    haze : the pairs' targets hold the structures' haze; that of a composite is then its
+        structures' too
 
     Notes
     -----
@@ -83,6 +86,8 @@ class RecombinedPairs:
         brightness_ratio: float = 5.0,
         absent: float = 0.0,
         unknown: float = 0.0,
+        *,
+        haze: bool = False,
     ) -> None:
         if pairs.scale != 1:
             raise ValueError(
@@ -90,7 +95,7 @@ class RecombinedPairs:
                 " finer"
             )
         self._pairs, self._share, self._absent, self._unknown = pairs, share, absent, unknown
-        self._side = float(np.sqrt(brightness_ratio))
+        self._side, self._haze = float(np.sqrt(brightness_ratio)), haze
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
         """Return crops as `CachedPairs.batch` does, some of them composed anew."""
@@ -139,6 +144,9 @@ class RecombinedPairs:
                 self.unknown(rng, patch) if foreign else np.zeros((patch, patch), np.float32)
             )
         structures = np.stack(images)
+        if self._haze:  # which none of them has everywhere: that is background
+            darkest = np.percentile(structures[:, ::2, ::2], _DARK_PERCENTILE, axis=(1, 2))
+            structures = np.maximum(structures - darkest[:, None, None].astype(np.float32), 0)
         bright = np.percentile(structures[:, ::2, ::2], _BRIGHT_PERCENTILE, axis=(1, 2))
         wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, len(images)) * np.log(self._side))
         wanted[:channels] *= rng.random(channels) >= self._absent
@@ -148,7 +156,12 @@ class RecombinedPairs:
         structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
         frames, targets = self._pairs.batch(rng, 1, patch, [channels])
         besides = frames[0, frames.shape[1] // 2] - targets[0].sum(0)
+        hazy = not plainly and rng.random() < _HAZY
+        if hazy and self._haze:
+            structures += haze_of(rng, structures)
         image = structures.sum(0)
+        if hazy and not self._haze:
+            image = image + haze_of(rng, image)
         if plainly:
             image = image + besides * np.float32(_ADU * rng.uniform(0, _PLAIN_NOISE))
         else:
@@ -197,6 +210,19 @@ class RecombinedPairs:
         return np.asarray(np.pad(image, missing, mode="reflect"), np.float32)
 
 
+def as_told(pairs: CachedPairs, data: DataConfig) -> RecombinedPairs:
+    """Return pairs of which a share is composed anew, as a recipe's `data` says."""
+    domain = data.domain
+    return RecombinedPairs(
+        pairs,
+        data.recombined,
+        domain.brightness_ratio,
+        domain.absent,
+        data.unknown,
+        haze=data.haze_in_truth,
+    )
+
+
 def _make_room(rng: np.random.Generator, wanted: NDArray[np.float64]) -> None:
     """Give an unknown structure, the last, the place of a known one, of all, or one of its own."""
     place = rng.integers(4)
@@ -210,11 +236,9 @@ def _make_room(rng: np.random.Generator, wanted: NDArray[np.float64]) -> None:
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
     """Return a frame (y, x) of `image`.
 
-    With `besides` (noise, haze, background) or none, cut off, in 8 bits, by chance.
+    With `besides` (noise, background) or none, cut off, in 8 bits, by chance.
     """
     frame: Image = image
-    if rng.random() < _HAZY:
-        frame = frame + np.float32(rng.uniform(0, 0.6)) * gaussian_filter(image, rng.uniform(8, 30))
     if rng.random() >= _DENOISED:
         frame = frame + besides * np.float32(rng.uniform(0, 2.5))
     if rng.random() < _CUT:
@@ -225,6 +249,12 @@ def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
         step = max((high - low) / 255, 1e-6)
         frame = np.asarray(low + np.round((frame - low) / step) * step, np.float32)
     return np.asarray(frame, np.float32)
+
+
+def haze_of(rng: np.random.Generator, images: Image) -> Image:
+    """Draw the light from far out of focus of images (..., y, x), each its own."""
+    wide = (0.0,) * (images.ndim - 2) + (rng.uniform(8, 30),) * 2
+    return np.asarray(np.float32(rng.uniform(0, 0.6)) * gaussian_filter(images, wide), np.float32)
 
 
 def _refocused(rng: np.random.Generator, image: Image) -> Image:

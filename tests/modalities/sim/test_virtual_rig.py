@@ -196,6 +196,8 @@ def test_reconstructed_frames_show_the_truth(camera):
             scores.append(np.corrcoef(picture.ravel(), total.ravel())[0, 1])
         assert scores[0] > 0.85
         assert scores[1] > 0.9
+        hazy = sum(camera.truth(t, haze=True).values())[inner]
+        assert np.corrcoef(picture.ravel(), hazy.ravel())[0, 1] > scores[0] + 0.01
     moved = [camera.truth(t)["lysosomes"] for t in (0, 2)]
     assert not np.allclose(*moved)
 

@@ -300,6 +300,8 @@ class Manifest(Model):
     halo : pixels from a frame's edge that see beyond it, the receptive field's radius
     architecture, parameters : what `livesr.training.networks.build` needs to make the network again
     trained : False marks weights that mean nothing: for tests and for measuring overheads
+    haze : of an engine that separates: whether its channels hold their structures' light from far
+        out of focus, as an image of the structure alone does; otherwise no channel has it
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -318,6 +320,7 @@ class Manifest(Model):
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
     halo: Annotated[int, Field(ge=0, le=4096)] = 0
+    haze: bool = False
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)

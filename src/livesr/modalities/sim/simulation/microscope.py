@@ -30,6 +30,7 @@ from livesr.optics.otf import apodisation, cutoff_um, otf
 Image = NDArray[np.float32]
 
 THREE_PHASES_RAD = (0.0, 2 * np.pi / 3, 4 * np.pi / 3)
+_DARKEST_PERCENT = 1.0  # of an image: its background
 _SCALE = 2
 
 
@@ -169,10 +170,19 @@ class SIMMicroscope:
                 f"the object is {density.shape}, this microscope images {self.object_shape}"
             )
         widefield, waves = self._detection.image(density)
-        if haze is not None:
-            widefield += _bin(haze)
         inside = self._inside(1)
-        return Components(widefield[inside], waves[(slice(None), *inside)])
+        widefield = widefield[inside]
+        if haze is not None:
+            widefield += self.unmodulated(haze)
+        return Components(widefield, waves[(slice(None), *inside)])
+
+    def unmodulated(self, haze: Image) -> Image:
+        """Image light from far out of focus, as `components` takes it, float32 (y, x)."""
+        return _bin(haze)[self._inside(1)]
+
+    def within(self, image: Image) -> Image:
+        """Return the part that the camera sees of an image of `object_shape`, (2 y, 2 x)."""
+        return image[self._inside(_SCALE)]
 
     def raw(
         self,
@@ -244,7 +254,7 @@ class SIMMicroscope:
 
     def _filter(self, density: Image, transfer: Image, brightness: float) -> Image:
         # Without the margin, as a reconstruction of the camera's frames sees it.
-        seen = density[self._inside(_SCALE)]
+        seen = self.within(density)
         if transfer.shape != seen.shape:
             raise ValueError(
                 f"the transfer function is {transfer.shape}, a reconstruction of these frames is"
@@ -348,6 +358,14 @@ def _at(
         return components
     before, now, after = components
     return now.towards(before if when < 0 else after, abs(when))
+
+
+def without_background(haze: Image) -> Image:
+    """Return haze (y, x) less what it has everywhere, which a normalisation takes for
+    background.
+    """
+    darkest = np.float32(np.percentile(haze, _DARKEST_PERCENT))
+    return np.asarray(np.maximum(haze - darkest, 0), np.float32)
 
 
 def _bin(image: Image) -> Image:

@@ -42,7 +42,12 @@ from livesr.base.config import ChannelConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.modalities.sim.config import SIMConfig, patterns_of
 from livesr.modalities.sim.modality import pattern_of
-from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.modalities.sim.simulation.microscope import (
+    Components,
+    Light,
+    SIMMicroscope,
+    without_background,
+)
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import KnowsTruth, find_virtual_camera
 from livesr.simulation.specimens import DEFAULT_STRUCTURES, STRUCTURES, Cell
@@ -118,7 +123,9 @@ class RawBank:
         self._cell, self._cell_t = self._new_cell(), -1
         self._fill(photons)
 
-    def truth(self, t: int, transfer: Image | None = None) -> dict[str, Image]:
+    def truth(
+        self, t: int, transfer: Image | None = None, *, haze: bool = False
+    ) -> dict[str, Image]:
         """Return each structure alone at time point `t`, noise-free, in ADU of the reconstruction.
 
         Parameters
@@ -128,6 +135,7 @@ class RawBank:
         transfer : a reconstructor's effective transfer function for frames of the whole chip: then
             the truth is what that reconstruction can reach. Without it, the ideal passband of SIM
             (see `SIMMicroscope.truth`)
+        haze : add what each sends from far out of focus, without its background
 
         Returns
         -------
@@ -144,13 +152,18 @@ class RawBank:
                 f"time point {t} was asked for, the bank has 0 to {len(self.frames) - 1}"
             )
         adu = self._light.electrons * self._light.remaining(t + 0.5) * self._noise.gain_adu_per_e
-        images = self._cell_at(t).render()
-        if transfer is None:
-            return {name: self._microscope.truth(image, adu) for name, image in images.items()}
-        return {
-            name: self._microscope.reconstruction_truth(image, transfer, adu)
-            for name, image in images.items()
+        cell = self._cell_at(t)
+        truth = {
+            name: self._microscope.truth(image, adu)
+            if transfer is None
+            else self._microscope.reconstruction_truth(image, transfer, adu)
+            for name, image in cell.render().items()
         }
+        if haze:
+            for name, smooth in cell.render_haze().items():
+                seen = without_background(self._microscope.within(smooth))
+                truth[name] += np.float32(adu) * seen
+        return truth
 
     def _fill(self, photons: float) -> None:
         rng = np.random.default_rng((self._seed, 2))
@@ -273,9 +286,11 @@ class VirtualSIMCamera(KnowsTruth):
         """Bank time point of each group, in order of exposure."""
         return self._playback.shown
 
-    def truth(self, t: int, transfer: Image | None = None) -> dict[str, Image]:
+    def truth(
+        self, t: int, transfer: Image | None = None, *, haze: bool = False
+    ) -> dict[str, Image]:
         """See `RawBank.truth`; `t` is a time point of the bank, as in `shown`."""
-        return self.bank.truth(t, transfer)
+        return self.bank.truth(t, transfer, haze=haze)
 
     # -- what the base class asks ------------------------------------------------------------------
 

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.modalities.sim.simulation.microscope import (
+    Components,
+    Light,
+    SIMMicroscope,
+    without_background,
+)
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise
 from livesr.optics.otf import cutoff_um
@@ -133,17 +138,17 @@ class SIMSequence:
     def truth(self, t: int) -> dict[str, Image]:
         """Return the noise-free reconstruction of each structure alone, ADU, not negative.
 
-        The IMC-SR paper's truth.
+        The IMC-SR paper's truth, where the domain has `haze_in_truth`; otherwise without the haze.
         """
-        return {
-            name: np.maximum(
-                self._microscope.reconstruction_truth(
-                    self._density(name, t), self._transfer, self._adu(t)
-                ),
-                0,
-            )
+        adu = self._adu(t)
+        truth = {
+            name: self._microscope.reconstruction_truth(self._density(name, t), self._transfer, adu)
             for name in self.structures
         }
+        if self._haze_in_truth:
+            for name, image in truth.items():
+                image += self._haze(name, t, adu)
+        return {name: np.maximum(image, 0) for name, image in truth.items()}
 
     def passband(self, t: int) -> dict[str, Image]:
         """Return each structure alone at the passband of ideal SIM, ADU.
@@ -177,6 +182,7 @@ class SIMSequence:
         self._light = draw_light(draw, domain)
         self.photons = draw.log_uniform(domain.photons)
         self._background = draw.uniform(domain.background)
+        self._haze_in_truth = domain.haze_in_truth
         self._stain = draw_brightness(draw, domain)
 
     def _look(self) -> None:
@@ -229,6 +235,13 @@ class SIMSequence:
 
     def _density(self, name: str, t: int) -> Image:
         return self._stain[name] * self._densities[t + 1][name]
+
+    def _haze(self, name: str, t: int, adu: float) -> Image:
+        """Return the reconstruction of a structure's haze alone, without its background, ADU."""
+        haze = self._stain[name] * self._hazes[t + 1][name]
+        frame = without_background(self._microscope.unmodulated(haze))
+        raw = [frame * np.float32(adu) + np.float32(self.offset_adu)] * len(self._microscope.order)
+        return np.asarray(self.reconstructor.reconstruct(raw), np.float32)
 
     def _adu(self, t: int) -> float:
         """ADU of one unit of fluorophore density in the middle of group `t`."""
