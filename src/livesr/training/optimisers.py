@@ -77,7 +77,7 @@ class MuonAndAdamW:
     """
 
     def __init__(self, network: nn.Module, lr: float, weight_decay: float) -> None:
-        weights = list(network.parameters())
+        weights = [weight for weight in network.parameters() if weight.requires_grad]
         self._kernels = [weight for weight in weights if is_kernel(weight)]
         if not self._kernels:
             raise ValueError(

@@ -11,6 +11,7 @@ network" (IMC-SR).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812
 
+from livesr.training.networks.haze import SharedHaze
 from livesr.training.networks.layers import (
     Activation,
     ChannelAttention,
@@ -127,6 +129,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     unknown : draw one image more, of light that belongs to no structure it learned. It takes part
         in the sharing out, so that such light need not go to a structure. For "partition" and
         "restore"
+    haze : share out the light from far out of focus as well, among the structures and what is
+        unknown (`SharedHaze`). For "partition" and "restore"
     activation : the paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for
         comparison
 
@@ -141,7 +145,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     ------
     ValueError
         If `frames` is even or below 1, there is no such head, or "sigmoid", which shares out
-        nothing, is to draw unknown light.
+        nothing, is to draw unknown light or haze.
     """
 
     scale = 1
@@ -158,15 +162,16 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         head: Head = "sigmoid",
         activation: Activation = "gelu_erf",
         unknown: bool = False,
+        haze: bool = False,
     ) -> None:
         super().__init__()
         if frames < 1 or frames % 2 == 0:
             raise ValueError(f"frames must be odd, so that there is a middle one; got {frames}")
         if head not in _START_BIAS:
             raise ValueError(f"head {head!r} is not known; choose one of {', '.join(_START_BIAS)}")
-        if unknown and head == "sigmoid":
+        if head == "sigmoid" and (more := "unknown" if unknown else "haze" if haze else ""):
             raise ValueError(
-                "head 'sigmoid' shares out no light, so that none can be left to 'unknown'; choose"
+                f"head 'sigmoid' shares out no light, so that none can be left to {more!r}; choose"
                 " 'partition' or 'restore'"
             )
         self.frames, self.channels, self.unshuffle, self.head_kind = (
@@ -176,9 +181,10 @@ class IMCSR(nn.Module):  # type: ignore[misc]
             head,
         )
         self.structures = channels
-        self.multiple_of = unshuffle
+        self.haze = SharedHaze(self.channels) if haze else None
+        self.multiple_of = math.lcm(unshuffle, SharedHaze.STEP) if haze else unshuffle
         # One feature pixel a convolution: first, tail, last, and two a block.
-        self.halo = (3 + 2 * groups * blocks) * unshuffle
+        self.halo = (3 + 2 * groups * blocks) * unshuffle + (self.haze.halo if self.haze else 0)
         self.head = nn.Sequential(self._first_conv(width), new_activation(activation))
         self.body = nn.Sequential(
             *(ResidualGroup(width, blocks, reduction, activation) for _ in range(groups))
@@ -226,6 +232,17 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         """Return one image per structure, (n, channels, y, x) float32, for the middle one of
         `frames`.
         """
+        return self.with_haze(frames, self.in_focus(frames))
+
+    def with_haze(self, frames: Tensor, images: Tensor) -> Tensor:
+        """Return what `in_focus` returned with each one's haze, if this network shares it out."""
+        if self.haze is None:
+            return images
+        middle = self.frames // 2
+        return self.haze(frames[:, middle : middle + 1].float(), images)
+
+    def in_focus(self, frames: Tensor) -> Tensor:
+        """Return the images of `forward` without haze."""
         images = self.out(self.tail(self.body(self.head(frames))))
         if self.head_kind == "sigmoid":
             return torch.sigmoid(self._enlarged(images))
@@ -271,12 +288,13 @@ class KnownLight(nn.Module):  # type: ignore[misc]
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return the structures (n, c, y, x), and two numbers (n, 2, 1, 1): the means over blocks
         of 2 x 2 pixels of u^2 t and of t^3, u the unknown light of a block and t all that is
-        predicted there.
+        predicted in focus there.
         """
-        images = self.network(frames)
+        images = self.network.in_focus(frames)
         amounts = self.amounts(images)
         moments = amounts * amounts * amounts[:, 1:2]
-        return images[:, 0 : self.network.structures], spatial_mean(moments)
+        shown = self.network.with_haze(frames, images)
+        return shown[:, 0 : self.network.structures], spatial_mean(moments)
 
 
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
@@ -289,17 +307,17 @@ class IMCSRSingle(nn.Module):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        If `unknown`: each network would leave to it what is the others'. As of `IMCSR`.
+        If `unknown` or `haze`: each network would give to it what is the others'. As of `IMCSR`.
     """
 
     scale = 1
 
     def __init__(self, frames: int = 3, channels: int = 3, **parameters: Any) -> None:
         super().__init__()
-        if parameters.get("unknown"):
+        if more := next((name for name in ("unknown", "haze") if parameters.get(name)), ""):
             raise ValueError(
                 "networks of one structure each share out no light between them, so that none can"
-                " be left to 'unknown'; choose 'imcsr'"
+                f" be left to {more!r}; choose 'imcsr'"
             )
         self.frames, self.channels = frames, channels
         self.networks = nn.ModuleList(IMCSR(frames, 1, **parameters) for _ in range(channels))

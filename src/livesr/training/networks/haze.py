@@ -1,0 +1,79 @@
+"""Light from far out of focus, shared out among the structures in focus.
+
+Owns how smooth it is taken to be, and whose. Finds no structure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F  # noqa: N812
+
+from livesr.training.networks.layers import spatial_mean
+
+fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as well
+
+M = TypeVar("M", bound=nn.Module)
+
+_SIGMA_PX = 6.0  # smoother than any structure, and than noise
+_LEAST = 1e-6  # light; a frame without any has no haze
+
+
+class SharedHaze(nn.Module):  # type: ignore[misc]
+    """Give every structure its share of the smooth light that none of them explains.
+
+    Where haze lies hardly tells whose it is, and how bright a structure is in focus does: the rest
+    of the frame, smoothed, goes to the structures in proportion to all of their light in focus,
+    each times a factor that is trained.
+
+    Parameters
+    ----------
+    images : structures, and unknown light if it is drawn
+    """
+
+    STEP = 4
+    """Pixels along y and x that are one in everything that is smooth; sides are multiples of it."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        step, radius = self.STEP, math.ceil(2.5 * _SIGMA_PX / self.STEP)
+        self.halo = (radius + 1) * step
+        self.coarse = _fixed(nn.Conv2d(images, images, step, step, groups=images, bias=False))
+        self.frame = _fixed(nn.Conv2d(1, 1, step, step, bias=False))
+        for means in (self.coarse, self.frame):
+            nn.init.constant_(means.weight, 1 / step**2)
+        self.explained = _fixed(nn.Conv2d(images, 1, 1, bias=False))
+        nn.init.ones_(self.explained.weight)
+        along_y = nn.Conv2d(1, 1, (2 * radius + 1, 1), padding=(radius, 0), bias=False)
+        along_x = nn.Conv2d(1, 1, (1, 2 * radius + 1), padding=(0, radius), bias=False)
+        for smoothing in (along_y, along_x):
+            distance = torch.arange(-radius, radius + 1) * (step / _SIGMA_PX)
+            weights = torch.softmax(-(distance**2) / 2, 0)
+            smoothing.weight.data.copy_(weights.reshape(smoothing.weight.shape))
+        enlarge = nn.ConvTranspose2d(1, 1, 2 * step, step, padding=step // 2, bias=False)
+        rising = (torch.arange(2 * step) + 0.5) / step
+        rising = torch.minimum(rising, 2 - rising)
+        enlarge.weight.data.copy_(torch.outer(rising, rising)[None, None])
+        self.spread = _fixed(nn.Sequential(along_y, along_x, enlarge))
+        self.factors = nn.Conv2d(images, images, 1, groups=images, bias=False)
+        nn.init.ones_(self.factors.weight)
+
+    def forward(self, light: Tensor, images: Tensor) -> Tensor:
+        """Return `images` (n, c, y, x) with their shares of what is left of the frame `light` (n,
+        1, y, x).
+        """
+        coarse = self.coarse(images)
+        rest = self.frame(light) + self.explained(coarse) * -1.0
+        inside = self.spread(rest * 0.0 + 1.0)  # beyond the edges there is no frame
+        smooth = F.relu(self.spread(rest) * inside**-1.0)
+        bright = F.relu(self.factors(spatial_mean(coarse)))
+        shares = bright * (self.explained(bright) + _LEAST) ** -1.0
+        return images + smooth * shares
+
+
+def _fixed(module: M) -> M:
+    module.requires_grad_(False)
+    return module
