@@ -18,7 +18,8 @@ from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, StoreError
 from livesr.base.geometry import Geometry
 from livesr.base.quality import Quality
-from livesr.base.rig_limits import FILE, RigLimits, TakenWith, load_rig_limits
+from livesr.base.rig_limits import FILE, RigLimits, load_rig_limits
+from livesr.base.taken_with import TakenWith
 from livesr.check.rig import check_rig
 from livesr.evaluation.rig_limits import Field, fields_of, rig_limits
 from livesr.formats.store import RecordedStore
