@@ -269,7 +269,7 @@ def _error_bars(rig: RigConfig) -> Iterator[Finding]:
     last: list[str] = []
     whys: list[str] = []
     for name, parts in channels.items():
-        with suppress(EngineError):  # said of the engines
+        with suppress(ConfigError, EngineError):  # said of the engines
             if engines := engines_of(rig, name):
                 last.append(str(engines[-1]))
                 manifest = engines[-1].manifest
