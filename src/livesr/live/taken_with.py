@@ -96,5 +96,5 @@ def _text(value: Any) -> str:
 
 def _resampled(told: Mapping[str, Any]) -> dict[str, str]:
     """Return whether frames were brought to the engine's pixels; stores of 0.1 name no engines."""
-    brought = any(one["runtime"].get("pixel_size_nm") for one in told.get("engines", ()))
+    brought = any(one.get("runtime", {}).get("pixel_size_nm") for one in told.get("engines", ()))
     return {"resample": "auto" if brought else "off"}
