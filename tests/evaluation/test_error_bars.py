@@ -140,6 +140,32 @@ def test_a_store_becomes_error_bars_that_later_frames_have(
     assert (made / "livesr" / FILE).is_file()
 
 
+def test_those_of_another_reconstruction_are_refused_and_not_used(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = record(tmp_path, 1, rig)
+    command = ["calibrate-errors", str(cell), "--rig", str(rig), "--coverage", "0.5"]
+    _command(capsys, *command)
+    text = (rig / "rig.yaml").read_text(encoding="utf-8")
+    (rig / "rig.yaml").write_text(text.replace("wiener: 0.1", "wiener: 0.3"), encoding="utf-8")
+    assert cli._run(command) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "are made with sim.wiener 0.1, not 0.3 as rig 'virtual SIM with three dyes'" in said
+    made = process(
+        store_input(RecordedStore(cell), rig=load_rig(rig)),
+        tmp_path / "again",
+        compute=ComputeConfig(threads=1, error_bars=True),
+    )
+    assert any(f"{FILE} was measured with sim.wiener 0.1, not 0.3" in w for w in made["warnings"])
+    assert not list(Path(made["store"]).glob("limits*"))
+    assert cli._run([*command, made["store"]]) == 2
+    _command(capsys, "calibrate-errors", made["store"], *command[2:])
+    bars = load_error_bars(rig / FILE)
+    assert bars.made_with
+    assert bars.made_with.settings
+    assert bars.made_with.settings["sim.wiener"] == "0.3"
+
+
 def test_without_them_a_run_that_asks_is_refused_and_another_has_none(
     rig: Path, tmp_path: Path
 ) -> None:

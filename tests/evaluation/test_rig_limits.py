@@ -18,7 +18,8 @@ from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, StoreError
 from livesr.base.geometry import Geometry
 from livesr.base.quality import Quality
-from livesr.base.rig_limits import FILE, RigLimits, TakenWith, load_rig_limits
+from livesr.base.rig_limits import FILE, RigLimits, load_rig_limits
+from livesr.base.taken_with import TakenWith
 from livesr.check.rig import check_rig
 from livesr.evaluation.rig_limits import Field, fields_of, rig_limits
 from livesr.formats.store import RecordedStore
@@ -138,6 +139,22 @@ def test_a_rig_that_changed_is_not_held_against_its_old_limit(
     (finding,) = [found for found in check_rig(rig / "rig.yaml") if found.code == "limits"]
     assert finding.level == "warning"
     assert "not 181.2 nm" in finding.says
+
+
+def test_recordings_of_another_reconstruction_are_refused(
+    cells: list[Path], rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the rig as it is now, and of each other; made again with it they serve."""
+    change(rig, "wiener: 0.1", "wiener: 0.3")
+    assert calibrate(cells[:1], rig, "--false-alarms", "0.5") == 2
+    refused = " ".join(capsys.readouterr().out.split())
+    assert "was taken with sim.wiener 0.1, not 0.3 as rig 'virtual SIM'" in refused
+    smooth = again(cells[0], rig, tmp_path)
+    assert calibrate([smooth, cells[1]], rig, "--false-alarms", "0.5") == 2
+    assert calibrate([smooth], rig, "--false-alarms", "0.5") == 0
+    found = load_rig_limits(rig / FILE).channels["488"].taken_with.settings
+    assert found
+    assert (found["sim.wiener"], found["resample"]) == ("0.3", "off")
 
 
 def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:

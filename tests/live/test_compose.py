@@ -6,7 +6,8 @@ import pytest
 
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import Quality
-from livesr.base.rig_limits import ChannelLimits, TakenWith
+from livesr.base.rig_limits import ChannelLimits
+from livesr.base.taken_with import TakenWith
 from livesr.base.timing import now_ns
 from livesr.evaluation.limits import fit_training_distribution
 from livesr.live.arrays import HOST

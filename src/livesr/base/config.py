@@ -446,6 +446,17 @@ class Section(Model):
     modality: str
     """Its name."""
 
+    incidental: ClassVar[frozenset[str]] = frozenset()
+    """Keys that decide no numbers of a picture, or that a calibration finds anew."""
+
+    def of_pictures(self) -> dict[str, Any]:
+        """Return what decides the numbers of a picture, as JSON has it.
+
+        Limits and error bars hold for pictures in which it is the same; a key of the channel's own
+        takes the place of one here.
+        """
+        return self.model_dump(mode="json", exclude={"modality", *self.incidental})
+
     @classmethod
     def of(cls, rig: RigConfig) -> Self:
         """Return this section of a rig, with its defaults where rig.yaml has none."""

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from livesr.base.compute import Augmentation
 from livesr.base.config import Model
 from livesr.base.rig_file import read, write
+from livesr.base.taken_with import MadeWith
 
 FILE = "error_bars.yaml"
 DAMAGED = f"{FILE} beside the rig cannot be read: predictions have no error bars."
@@ -69,6 +70,8 @@ class ErrorBars(Model):
     """Views of which the predictions were the mean; None of single ones, which err no less."""
     cut: bool = False
     """Whether pictures without their faded edges were among them."""
+    made_with: MadeWith | None = None
+    """How the predictions were made; None of simulated cells, and in files of earlier versions."""
     structures: dict[str, StructureBars]
     """By the name of the channel."""
 
@@ -92,6 +95,17 @@ class ErrorBars(Model):
             else ""
         )
         return f"Error bars from true channels of this microscope: {held} {like}.{cut}"
+
+    def why_not(self, channel: str, now: MadeWith) -> str:
+        """Return why they do not hold for predictions of a channel that their engine makes; "" if
+        they do.
+        """
+        if not (self.made_with and (differs := self.made_with.differs(now))):
+            return ""
+        return (
+            f"{FILE} was measured with {differs}, in channel {channel!r}, and is not used:"
+            " predictions have no error bars until 'livesr calibrate-errors' is run again."
+        )
 
     def times(
         self, label: str, predicted: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]]

@@ -7,64 +7,22 @@ about them. How they are found is `livesr.evaluation.rig_limits`'s.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import yaml
 from pydantic import Field
 
-from livesr.base.config import Model, Positive
+from livesr.base.config import Model
 from livesr.base.rig_file import read, write
+from livesr.base.taken_with import TakenWith
 
 FILE = "limits.yaml"
 DAMAGED = (
     f"{FILE} beside the rig cannot be read: unknown light is held against the engine's own limit,"
     " that of any rig."
 )
-_ALIKE = 1e-3  # relative: a rig's calibration is rarely better
 _Count = Annotated[int, Field(ge=1)]
-
-
-class TakenWith(Model):
-    """What frames must have in common for their numbers to be compared."""
-
-    engines: Annotated[list[str], Field(max_length=8)]
-    """Id, version and the first digits of the hash of every one that a frame goes through."""
-    pixel_size_nm: Positive
-    """Of the predictions."""
-    resolution_nm: Positive
-    """What the objective resolves: wavelength / (2 NA)."""
-    mixed: Annotated[list[Positive], Field(max_length=64, default_factory=list)]
-    """Share of each channel in the sum of channels that is predicted; none where one is exposed."""
-
-    def differs(self, other: TakenWith) -> str:
-        """Return the first thing that differs, of this one and of the other; "" if they agree."""
-        if self.engines != other.engines:
-            ours, theirs = (" and ".join(of.engines) or "no engine" for of in (self, other))
-            return f"{ours}, not {theirs}"
-        if not math.isclose(self.pixel_size_nm, other.pixel_size_nm, rel_tol=_ALIKE):
-            return f"pixels of {self.pixel_size_nm:.4g} nm, not {other.pixel_size_nm:.4g} nm"
-        if not math.isclose(self.resolution_nm, other.resolution_nm, rel_tol=_ALIKE):
-            return (
-                f"optics that resolve {self.resolution_nm:.4g} nm (wavelength / 2 NA), not"
-                f" {other.resolution_nm:.4g} nm"
-            )
-        if len(self.mixed) != len(other.mixed) or not all(
-            math.isclose(a, b, rel_tol=_ALIKE) for a, b in zip(self.mixed, other.mixed, strict=True)
-        ):
-            return f"{_sum(self.mixed)}, not {_sum(other.mixed)}"
-        return ""
-
-
-def shares(weights: Sequence[float]) -> list[float]:
-    """Return the share of each channel in a sum; what counts is how they go together."""
-    return [float(f"{weight / sum(weights):.6g}") for weight in weights]
-
-
-def _sum(mixed: Sequence[float]) -> str:
-    return f"a sum of {' + '.join(f'{share:.3g}' for share in mixed)}" if mixed else "no sum"
 
 
 class ChannelLimits(Model):

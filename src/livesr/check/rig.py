@@ -19,6 +19,7 @@ from livesr.base.config import RigConfig, load_yaml, parse
 from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.base.rig_limits import FILE, load_rig_limits
+from livesr.base.taken_with import SILENT
 from livesr.check.finding import Finding, Found, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
 from livesr.modalities.registry import modalities_of, modality
@@ -218,7 +219,8 @@ def _engines_of(rig: RigConfig, name: str, found: Found) -> Iterator[Finding]:
 
 def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
     """Look at the limits beside the rig."""
-    from livesr.evaluation.rig_limits import taken_with
+    from livesr.live.networks import engines_of
+    from livesr.live.taken_with import taken_with
 
     file = rig.folder / FILE
     if not file.is_file():
@@ -232,7 +234,8 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
         place = f"channels.{name}"
         try:
             # Which pixels a run has is known when it begins.
-            now = taken_with(rig, name, limits.taken_with.pixel_size_nm)
+            pixel_nm = limits.taken_with.pixel_size_nm
+            now = taken_with(rig, name, engines_of(rig, name), pixel_nm)
         except (ConfigError, EngineError) as e:
             says = f"limits.yaml has limits of channel {name!r}: {e}"
             advice = "Remove the channel from limits.yaml, or mend rig.yaml."
@@ -242,12 +245,14 @@ def _limits(rig: RigConfig, found: Found) -> Iterator[Finding]:
             advice = "Recordings of before: 'livesr process' them with --rig first."
             yield found("warning", "limits", place, why_not, advice)
         else:
-            yield found("note", "limits", place, limits.rule, _AGAIN.format("calibrate-limits"))
+            says = limits.rule if limits.taken_with.settings else f"{limits.rule} {SILENT}"
+            yield found("note", "limits", place, says, _AGAIN.format("calibrate-limits"))
 
 
 def _error_bars(rig: RigConfig) -> Iterator[Finding]:
     """Look at the error bars beside the rig."""
-    from livesr.live.inference.engine import load_engine
+    from livesr.live.networks import engines_of
+    from livesr.live.taken_with import made_with
 
     file = rig.folder / error_bars.FILE
     if not file.is_file():
@@ -258,22 +263,30 @@ def _error_bars(rig: RigConfig) -> Iterator[Finding]:
         advice = f"Runs go on without it: {_NOT_REFUSED}"
         yield Finding("error", "error-bars", str(e), advice, file, 0)
         return
-    channels = [*map(rig.channel, rig.channels), *([rig.superposed] if rig.superpose else [])]
-    manifests = []
-    for name in dict.fromkeys(channel.separate for channel in channels if channel.separate):
-        with suppress(EngineError):  # said of the engines
-            manifests.append(load_engine(name).manifest)
-    if any((bars.engine, bars.sha256) == (one.id, one.sha256) for one in manifests):
-        advice = _AGAIN.format("calibrate-errors")
-        yield Finding("note", "error-bars", bars.sentence, advice, file, 0)
-    elif manifests:
-        now = " and ".join(f"{one.id} {one.version} ({one.sha256[:12]})" for one in manifests)
-        says = (
+    channels = {name: [name] for name in rig.channels}
+    if rig.superpose:
+        channels[rig.superpose.name] = list(rig.superpose.channels)
+    last: list[str] = []
+    whys: list[str] = []
+    for name, parts in channels.items():
+        with suppress(ConfigError, EngineError):  # said of the engines
+            if engines := engines_of(rig, name):
+                last.append(str(engines[-1]))
+                manifest = engines[-1].manifest
+                if (bars.engine, bars.sha256) == (manifest.id, manifest.sha256):
+                    whys.append(bars.why_not(name, made_with(rig, parts, engines)))
+    if "" in whys:
+        silent = bars.made_with is None and bars.source == "pairs"
+        says = f"{bars.sentence} {SILENT}" if silent else bars.sentence
+        yield Finding("note", "error-bars", says, _AGAIN.format("calibrate-errors"), file, 0)
+    elif last:
+        now = " and ".join(dict.fromkeys(last))
+        other = (
             f"{error_bars.FILE} is of {bars.engine} ({bars.sha256[:12] or 'of unknown weights'}),"
             f" not of {now}, and is not used: predictions have no error bars."
         )
         advice = "Run 'livesr calibrate-errors' again."
-        yield Finding("warning", "error-bars", says, advice, file, 0)
+        yield Finding("warning", "error-bars", whys[0] if whys else other, advice, file, 0)
 
 
 def _tried(

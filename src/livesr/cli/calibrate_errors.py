@@ -15,11 +15,14 @@ from livesr.cli import options
 from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from livesr.base.compute import ComputeConfig
     from livesr.base.config import RigConfig
     from livesr.base.error_bars import ErrorBars
+    from livesr.base.taken_with import MadeWith
     from livesr.evaluation.error_bars import Known
     from livesr.live.inference.engine import Engine
 
@@ -88,17 +91,19 @@ def calibrate_errors(
     from livesr.formats.store import is_store
 
     out = console(quiet=as_json)
-    config, engine = _rig_and_engine(rig or sources[0])
+    config, channels, engine = _rig_and_engine(rig or sources[0])
     compute = ComputeConfig(backend=backend, threads=threads, ensemble=ensemble)
     labels = engine.manifest.channel_names
-    simulated = rig is None
+    simulated, made = rig is None, None
     if simulated:
         known = _simulated(engine, cells, compute, out, lines=lines)
     else:
         known = []
         with progress(out, "sources", lines=lines) as show:
             for done, source in enumerate(sources, 1):
-                known += _known(Path(source), engine, compute)
+                more, how = _known(Path(source), config, channels, engine, compute)
+                _refuse_other(source, how, made, sources[0])
+                known, made = known + more, made or how
                 show(done, len(sources))
     bars = calibrated(
         known,
@@ -108,6 +113,7 @@ def calibrate_errors(
         coverage=coverage,
         confidence=confidence,
         ensemble=ensemble,
+        made=made,
         cut=not simulated and not all(is_store(Path(source)) for source in sources),
     )
     file = config.folder / FILE
@@ -121,8 +127,8 @@ def calibrate_errors(
         print_json({**bars.model_dump(mode="json", by_alias=True), "sentence": bars.sentence})
 
 
-def _rig_and_engine(name: str) -> tuple[RigConfig, Engine]:
-    """Return the rig, and the engine whose predictions are calibrated."""
+def _rig_and_engine(name: str) -> tuple[RigConfig, list[str], Engine]:
+    """Return the rig, the channels of which a prediction is made, and the engine that makes it."""
     from livesr.base.config import load_rig
     from livesr.base.errors import ConfigError
     from livesr.formats.store import is_store
@@ -139,43 +145,69 @@ def _rig_and_engine(name: str) -> tuple[RigConfig, Engine]:
             f"{name} {whose}: say with --rig beside which rig the error bars are to be written."
         )
     config = load_rig(name)
-    channels = [config.superposed] if config.superpose else [*map(config.channel, config.channels)]
-    engine = next((channel.separate for channel in channels if channel.separate), None)
+    if config.superpose:
+        channels, engine = config.superpose.channels, config.superposed.separate
+    else:
+        named = {channel: config.channel(channel).separate for channel in config.channels}
+        found, engine = next(((key, of) for key, of in named.items() if of), ("", None))
+        channels = [found]
     if engine is None:
         raise ConfigError(
             f"No channel of rig {config.name!r} has an engine: there is no prediction."
         )
-    return config, load_engine(engine)
+    return config, list(channels), load_engine(engine)
 
 
-def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
+def _refuse_other(source: str, made: MadeWith, other: MadeWith | None, whose: str) -> None:
+    """Raise ConfigError if predictions of a source are not made as those of another."""
+    from livesr.base.errors import ConfigError
+
+    if other and (differs := made.differs(other)):
+        raise ConfigError(
+            f"Predictions of {source} are made with {differs} as {whose}: error bars are of one way"
+            " to make them. Leave it out, or let 'livesr process' make it again with --rig."
+        )
+
+
+def _known(
+    source: Path, rig: RigConfig, channels: Sequence[str], engine: Engine, compute: ComputeConfig
+) -> tuple[list[Known], MadeWith]:
+    """Return what is known of the predictions of a source, and how they were made; pairs, of
+    `channels`, as the rig does.
+    """
     from dataclasses import replace
 
     from livesr.base.errors import ConfigError
     from livesr.evaluation.error_bars import from_pairs, from_store
     from livesr.formats.store import RecordedStore, is_store
+    from livesr.live.taken_with import made_with
     from livesr.training.true_channels import fields_of
 
     if not is_store(source):
         known = from_pairs(fields_of(source, engine.manifest.channel_names), engine, compute)
+        made = made_with(rig, channels, [engine])
     else:
-        known, labels, made_by, views = from_store(RecordedStore(source))
-        if (made_by, labels) != (engine.manifest.id, engine.manifest.channel_names):
+        store = RecordedStore(source)
+        known, labels, views, made = from_store(store)
+        if (made.engines[-1], labels) != (str(engine), engine.manifest.channel_names):
             raise ConfigError(
-                f"{source} was separated by engine {made_by!r}, and the rig names"
-                f" {engine.manifest.id!r}: 'livesr process' separates it again."
+                f"{source} was separated by engine {made.engines[-1]}, and the rig names {engine}:"
+                " 'livesr process' separates it again."
             )
+        parts = next(iter(store.superposed.values()))["channels"]
+        now = made.model_copy(update={"settings": made_with(rig, parts, []).settings})
+        _refuse_other(str(source), made, now, f"rig {rig.name!r}")
         if views != compute.averaged:
-            made, wanted = (
+            came, wanted = (
                 f"the mean of several views ({one})" if one else "of single views"
                 for one in (views, compute.averaged)
             )
             advice = f"give --ensemble {views}" if views else "leave out --ensemble"
             raise ConfigError(
-                f"Predictions of {source} are {made}, and the error bars are to be for those that"
+                f"Predictions of {source} are {came}, and the error bars are to be for those that"
                 f" are {wanted}: {advice}, or let 'livesr process' separate it again."
             )
-    return [replace(one, field=(str(source), one.field)) for one in known]
+    return [replace(one, field=(str(source), one.field)) for one in known], made
 
 
 def _simulated(

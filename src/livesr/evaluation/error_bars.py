@@ -19,6 +19,7 @@ from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.error_bars import ErrorBars, StructureBars
 from livesr.base.errors import ConfigError, StoreError
 from livesr.base.frames import Normalisation, Stream
+from livesr.base.taken_with import MadeWith
 from livesr.evaluation.conformal import fewest_units, width
 from livesr.evaluation.limits import N_T, SIZE, domain_of, scene_of
 from livesr.evaluation.live_path import open_views, separate
@@ -27,9 +28,12 @@ from livesr.formats.zarr_files import open_array
 from livesr.live.channel_scores import on_grid_of
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.session import InferenceSession
+from livesr.live.networks import engines_of
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.live.taken_with import made_with
 from livesr.simulation.sequence import sequences_of
+from livesr.store.recorded import recorded_rig
 
 Image = NDArray[np.float32]
 
@@ -64,6 +68,7 @@ def calibrated(
     confidence: float | None = None,
     cut: bool = False,
     ensemble: Augmentation | None = None,
+    made: MadeWith | None = None,
 ) -> ErrorBars:
     """Return the bounds that follow from frames whose truth is known.
 
@@ -93,6 +98,7 @@ def calibrated(
         of=of,
         cut=cut,
         ensemble=ensemble,
+        made_with=made,
         structures=structures,
     )
 
@@ -178,18 +184,21 @@ def _between(unit: _Pixels, start: float, end: float) -> NDArray[np.float64]:
 
 def from_store(
     store: RecordedStore,
-) -> tuple[list[Known], tuple[str, ...], str, Augmentation | None]:
+) -> tuple[list[Known], tuple[str, ...], Augmentation | None, MadeWith]:
     """Return every prediction of a superposition beside its true channels.
 
     Returns
     -------
-    What is known, the names of the channels, the id of the engine, and the views of which a
-    prediction is the mean.
+    What is known, the names of the channels, the views of which a prediction is the mean, and how
+    it was made.
 
     Raises
     ------
     StoreError
-        If the store holds no superposition with predictions and reconstructions.
+        If the store holds no superposition with predictions and reconstructions, or no copy of its
+        rig.
+    EngineError
+        If its engine is not on this computer.
     """
     if not store.superposed:
         raise StoreError(
@@ -208,7 +217,6 @@ def from_store(
         predicted = _plane(store, "sr", stream, t)
         scale = levels[stream, t].scale
         known.append(_known(predicted, truth, scale, stream.position))
-    model = store.models(name).get("separate", {})
     if not known:
         raise StoreError(
             f"{store.path} holds no prediction of {name} beside reconstructions of its channels:"
@@ -217,7 +225,10 @@ def from_store(
     image = next(i for (kind, _, of), i in store.images.items() if (kind, of) == ("sr", name))
     labels = image.attributes["ome"]["omero"]["channels"]
     named = tuple(channel["label"].removeprefix("SR ") for channel in labels)
-    return known, named, str(model.get("id", "")), store.provenance(name).get("ensemble")
+    told, rig = store.provenance(name), recorded_rig(store)
+    engines, pixel_nm = engines_of(rig, name), image.scale["x"] * 1e3
+    made = made_with(rig, about["channels"], engines, pixel_nm, told)
+    return known, named, told.get("ensemble"), made
 
 
 def _plane(store: RecordedStore, kind: Any, stream: Stream, t: int) -> Image:

@@ -14,11 +14,13 @@ import numpy as np
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, StoreError
-from livesr.base.rig_limits import ChannelLimits, TakenWith, shares
+from livesr.base.rig_limits import ChannelLimits
+from livesr.base.taken_with import TakenWith
 from livesr.evaluation.conformal import fewest_units, width
 from livesr.formats.store import RecordedStore
 from livesr.live.compose import highest
-from livesr.live.networks import load_engines
+from livesr.live.networks import engines_of
+from livesr.live.taken_with import taken_with
 from livesr.store.recorded import recorded_rig
 
 FALSE_ALARMS = 0.05
@@ -70,30 +72,22 @@ def fields_of(store: RecordedStore) -> list[Field]:
             " 'livesr process' it, with an engine that does, as imcsr-mt-er-lyso-light 0.3."
         )
     rig = recorded_rig(store)
+    taken = {
+        name: taken_with(rig, name, engines_of(rig, name), pixels_nm[name], store.provenance(name))
+        for _, name in told
+    }
     return [
         Field(
             store.path.name,
             str(store.about.get("started", "")),
             position,
             channel,
-            taken_with(rig, channel, pixels_nm[channel]),
+            taken[channel],
             sum(map(len, planes.values())),
             max(map(highest, planes.values())),
         )
         for (position, channel), planes in told.items()
     ]
-
-
-def taken_with(rig: RigConfig, channel: str, pixel_size_nm: float) -> TakenWith:
-    """Return what the predictions of a channel of a rig, or of its sum, have in common."""
-    summed = rig.superpose if rig.superpose and rig.superpose.name == channel else None
-    engines = load_engines(rig.superposed if summed else rig.channel(channel))
-    return TakenWith(
-        engines=list(map(str, engines)),
-        pixel_size_nm=pixel_size_nm,
-        resolution_nm=max(map(rig.resolution_nm, summed.channels if summed else [channel])),
-        mixed=shares(summed.weights or [1.0] * len(summed.channels)) if summed else [],
-    )
 
 
 def rig_limits(
@@ -128,7 +122,7 @@ def rig_limits(
 
 def _of_channel(fields: Sequence[Field], rig: RigConfig, false_alarms: float) -> ChannelLimits:
     name, first = fields[0].channel, fields[0]
-    ours = taken_with(rig, name, first.taken_with.pixel_size_nm)
+    ours = taken_with(rig, name, engines_of(rig, name), first.taken_with.pixel_size_nm)
     for field in fields:
         for whose, other in ((f"rig {rig.name!r}", ours), (first.store, first.taken_with)):
             if differs := field.taken_with.differs(other):
@@ -153,5 +147,5 @@ def _of_channel(fields: Sequence[Field], rig: RigConfig, false_alarms: float) ->
         fields=len(fields),
         frames=sum(field.frames for field in fields),
         stores=list(dict.fromkeys(field.store for field in fields)),
-        taken_with=ours,
+        taken_with=first.taken_with,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from livesr.base.compute import Augmentation, ComputeConfig
-from livesr.base.config import ChannelConfig
+from livesr.base.config import ChannelConfig, RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
@@ -261,6 +261,14 @@ def load_engines(channel: ChannelConfig) -> list[Engine]:
         engine.check_fits(task)
         engines.append(engine)
     return engines
+
+
+def engines_of(rig: RigConfig, name: str) -> list[Engine]:
+    """Load the engines of a channel of a rig, or of its sum; raises as `load_engines`, or
+    ConfigError if the rig describes neither.
+    """
+    summed = rig.superpose is not None and rig.superpose.name == name
+    return load_engines(rig.superposed if summed else rig.channel(name))
 
 
 def open_networks(

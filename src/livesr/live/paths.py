@@ -25,8 +25,9 @@ from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels, SRFrame
 from livesr.base.geometry import Geometry
 from livesr.base.quality import Quality
-from livesr.base.rig_limits import ChannelLimits, TakenWith, load_rig_limits
+from livesr.base.rig_limits import ChannelLimits, load_rig_limits
 from livesr.base.run_description import ChannelDescription
+from livesr.base.taken_with import TakenWith
 from livesr.formats.layout import MEAN_METHOD
 from livesr.live.arrays import Arrays
 from livesr.live.compose import Composer
@@ -58,6 +59,7 @@ from livesr.live.reconstruct.reconstructor import (
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.live.restore import RawGroups
+from livesr.live.taken_with import taken_with
 from livesr.live.upscale import WINDOW
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import MODALITIES, modality
@@ -339,7 +341,7 @@ def build_path(
     made = _with_networks(
         plain, engines, way.method, resolution_nm, compute, _groups(raw, plain), beside
     )
-    return _with_calibrations(made, rig, compute, resolution_nm)
+    return _with_calibrations(made, rig, compute)
 
 
 def _groups(raw: _Raw, path: ChannelPath) -> RawGroups | None:
@@ -504,7 +506,7 @@ def build_superposition(
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
     compute = _with_server(compute, rig)
     made = _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
-    return _with_calibrations(made, rig, compute, coarsest_nm)
+    return _with_calibrations(made, rig, compute)
 
 
 def _superposition(first: Reconstructor, weights: Sequence[float]) -> Superposition:
@@ -542,15 +544,13 @@ def _with_networks(
     )
 
 
-def _with_calibrations(
-    path: ChannelPath, rig: RigConfig, compute: ComputeConfig, resolution_nm: float
-) -> ChannelPath:
+def _with_calibrations(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) -> ChannelPath:
     """Return the path with what was measured of its predictions and lies beside the rig.
 
     No run is refused for a file that cannot be read: what it says is left out, and that is said.
     """
     try:
-        return _with_rig_limits(_with_error_bars(path, rig, compute), rig, resolution_nm)
+        return _with_rig_limits(_with_error_bars(path, rig, compute), rig)
     except ConfigError:
         path.close()
         raise
@@ -586,28 +586,29 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
             f" {bars.ensemble}, or run 'livesr calibrate-errors' again."
         )
         return replace(path, notes=(*path.notes, single))
+    if why_not := bars.why_not(path.name, _taken_with(path, rig)):
+        return replace(path, notes=(*path.notes, why_not))
     about = replace(path.description, error_bars=bars, limits_stored=compute.error_bars)
     return replace(path, description=about)
 
 
-def _with_rig_limits(path: ChannelPath, rig: RigConfig, resolution_nm: float) -> ChannelPath:
+def _with_rig_limits(path: ChannelPath, rig: RigConfig) -> ChannelPath:
     """Return the path with the limits that lie beside the rig, if they are of what it is now."""
     file, engine = rig.folder / rig_limits.FILE, path.networks.engine
     if engine is None or engine.manifest.weights.features != MOMENTS or not file.is_file():
         return path  # no frame would be held against it
-    now = TakenWith(
-        engines=list(map(str, path.networks.engines)),
-        pixel_size_nm=path.description.sr_pixel_size_um * 1e3,
-        resolution_nm=resolution_nm,
-        mixed=rig_limits.shares(path.description.weights),
-    )
     try:
         limits = load_rig_limits(file).channels.get(path.name)
     except ConfigError as e:
         return _without(path, e, rig_limits.DAMAGED)
-    if limits and (why_not := limits.why_not(path.name, now)):
+    if limits and (why_not := limits.why_not(path.name, _taken_with(path, rig))):
         return replace(path, notes=(*path.notes, why_not))
     return replace(path, own=path.own._replace(limits=limits))
+
+
+def _taken_with(path: ChannelPath, rig: RigConfig) -> TakenWith:
+    about = path.description
+    return taken_with(rig, path.name, path.networks.engines, about.sr_pixel_size_um * 1e3, about.ai)
 
 
 def _without(path: ChannelPath, error: ConfigError, consequence: str) -> ChannelPath:

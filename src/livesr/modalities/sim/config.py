@@ -80,6 +80,10 @@ class SIMConfig(Section):
     """How raw frames are ordered, what pattern each one saw, and how they are reconstructed."""
 
     renamed: ClassVar[Mapping[str, str]] = {"trust": "quality_limits"}
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"order", "mosaic", "update", "phase_steps_rad", "patterns", "quality_limits"}
+        | {"follow_drift", "calibrated_with", "pattern_property", "trigger"}
+    )
 
     modality: Literal["sim"] = "sim"
     angles: Annotated[int, Field(ge=1, le=12)] = 3

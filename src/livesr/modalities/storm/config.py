@@ -6,7 +6,7 @@ Owns the model and its defaults. Reads no file.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -108,6 +108,8 @@ class ActivationConfig(Model):
 class STORMConfig(Section):
     """How blinking frames become a running image."""
 
+    incidental: ClassVar[frozenset[str]] = frozenset({"activation"})
+
     modality: Literal["storm"] = "storm"
     frames: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Exposures that are localised together and give the next image."""
@@ -135,3 +137,9 @@ class STORMConfig(Section):
     """Lay every group onto what the run has shown before."""
     activation: ActivationConfig | None = None
     """A laser that holds the density of lit emitters; None: nothing is set."""
+
+    def of_pictures(self) -> dict[str, Any]:
+        """Return what decides the numbers of a picture: of a lens, whose table a calibration finds
+        anew, whether it is there.
+        """
+        return {**super().of_pictures(), "astigmatism": self.astigmatism is not None}
