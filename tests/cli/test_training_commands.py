@@ -253,6 +253,17 @@ def test_unknown_structures_need_a_network_that_draws_them_and_the_reverse(
     assert not (tmp_path / "run").exists()  # before pairs are made
 
 
+def test_a_network_that_shares_out_haze_needs_truth_with_haze(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    parameters = {**RECIPE["train"]["parameters"], "head": "restore", "haze": True}
+    recipe.write_text(
+        yaml.safe_dump({**RECIPE, "train": {**RECIPE["train"], "parameters": parameters}})
+    )
+    with pytest.raises(ConfigError, match="set 'haze_in_truth: true'"):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def invoke(*arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
     return json.loads(result.stdout)
@@ -417,6 +428,7 @@ def test_every_shipped_recipe_parses(name: str) -> None:
     network = networks.build(recipe.train.architecture, **recipe.train.parameters)
     assert len(recipe.engine["channels"]) == getattr(network, "structures", network.channels)
     assert bool(recipe.data.unknown) == bool(recipe.train.parameters.get("unknown"))
+    assert recipe.data.haze_in_truth >= bool(recipe.train.parameters.get("haze"))
     seen = len(recipe.engine.get("raw_frames", ())) or recipe.engine["window"]
     assert network.frames == seen + len(recipe.engine.get("beside", ()))
     if recipe.data.kind in ("separate", "upscale", "paired"):  # others draw their own finer pixels

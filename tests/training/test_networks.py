@@ -290,6 +290,8 @@ def test_edsr_upscales(scale: int) -> None:
         ({"frames": 2}, "odd"),
         ({"head": "softmax"}, "partition"),
         ({"activation": "swish"}, "gelu_erf"),
+        ({"head": "sigmoid", "unknown": True}, "left to 'unknown'"),
+        ({"head": "sigmoid", "haze": True}, "left to 'haze'"),
     ],
 )
 def test_what_cannot_be_built_is_refused(parameters: dict[str, object], message: str) -> None:

@@ -126,6 +126,7 @@ def train(
     }
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update=amounts)})
     _check_unknown(chosen)
+    _check_haze(chosen)
     _require_torch()  # behind what can be wrong in a recipe: a typo costs no installation
     session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json), lines)
     result = session.run(workers, cluster)
@@ -149,6 +150,17 @@ def _check_unknown(recipe: Recipe) -> None:
         raise ConfigError(
             "The network draws unknown light ('train: parameters'), but none of the crops has some:"
             " set 'data: unknown', to 0.3 say, and 'recombined' beside it."
+        )
+
+
+def _check_haze(recipe: Recipe) -> None:
+    """Refuse truth without haze for a network that shares it out."""
+    from livesr.base.errors import ConfigError
+
+    if recipe.train.parameters.get("haze") and not recipe.data.haze_in_truth:
+        raise ConfigError(
+            "The network shares out haze ('train: parameters'), but the truth has none: set"
+            " 'haze_in_truth: true' in 'data: domain'."
         )
 
 

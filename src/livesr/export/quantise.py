@@ -212,12 +212,14 @@ def _window(frames: Image, window: int) -> Image:
 def _candidates(model: ModelProto) -> set[str]:
     """Names of the convolutions that may compute in integers.
 
-    Kernels of more than one pixel, but the first and the last that draw.
+    Kernels of more than one pixel, but the first and the last that draw; what smooths each image
+    for itself stays in floating point.
     """
     sizes = {t.name: tuple(t.dims) for t in model.graph.initializer}
     drawing = [model.graph.node[i] for i in drawing_convolutions(model.graph)]
-    found = [node for node in drawing if max(sizes[node.input[1]][2:]) > 1]
-    return {node.name for node in found[1:-1]}
+    _first, *others = [node for node in drawing if max(sizes[node.input[1]][2:]) > 1]
+    mixing = [node for node in others if sizes[node.input[1]][1] > 1]
+    return {node.name for node in mixing[:-1]}
 
 
 def _quantise(

@@ -105,6 +105,11 @@ def test_fp8_compiles_for_cards_that_have_it_and_is_refused_for_others(folder: P
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "imcsr single": ("imcsr-single", {"groups": 1, "blocks": 2, "width": 16}, 3),
     "imcsr partition": ("imcsr", {"groups": 1, "blocks": 2, "width": 16, "head": "partition"}, 3),
+    "imcsr with haze": (
+        "imcsr",
+        {"groups": 1, "blocks": 2, "width": 16, "head": "restore", "unshuffle": 4, "haze": True},
+        3,
+    ),
     "edsr": ("edsr", {"scale": 3, "blocks": 4, "width": 32, "residual_scaling": 1.0}, 1),
     "rcan": ("rcan", {"groups": 2, "blocks": 4}, 3),
     "unet": ("unet", {"width": 16}, 3),

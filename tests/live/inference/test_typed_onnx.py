@@ -27,7 +27,7 @@ SHAPE = (1, 3, 12, 20)
 FRAMES = random_frames(SHAPE[2:])
 SMALL = {"width": 4, "groups": 1, "blocks": 1, "reduction": 2}
 NETWORKS = {
-    "imcsr": ({**SMALL, "unshuffle": 2, "head": "restore"}, 3),
+    "imcsr": ({**SMALL, "unshuffle": 2, "head": "restore", "haze": True}, 3),
     "imcsr-single": ({"channels": 2, **SMALL, "unshuffle": 2}, 3),
     "edsr": ({"scale": 3, "blocks": 1, "width": 4}, 1),
     "rcan": ({"frames": 3, "channels": 2, **SMALL, "scale": 2}, 3),

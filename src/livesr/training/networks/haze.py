@@ -19,7 +19,7 @@ fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as 
 M = TypeVar("M", bound=nn.Module)
 
 _SIGMA_PX = 6.0  # smoother than any structure, and than noise
-_LEAST = 1e-6  # light; a frame without any has no haze
+_LEAST = 1e-4  # mean light: a frame without any has no haze; 1 / it is a number of FP16
 
 
 class SharedHaze(nn.Module):  # type: ignore[misc]

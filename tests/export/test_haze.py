@@ -1,0 +1,143 @@
+"""Light from far out of focus, which a network shares out among its structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from livesr.base.compute import ComputeConfig
+from livesr.evaluation.limits import domain_of
+from livesr.export.engine import export_engine
+from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.runner import open_session
+from livesr.training import networks
+from livesr.training.networks.haze import SharedHaze
+from livesr.training.optimisers import make_optimiser
+from livesr.training.recipes import load_recipe
+
+SIDE = 64
+TINY = {
+    "width": 16,
+    "groups": 1,
+    "blocks": 2,
+    "reduction": 4,
+    "unshuffle": 4,
+    "head": "restore",
+    "unknown": True,
+}
+
+
+def network(*, haze: bool) -> torch.nn.Module:
+    """The same weights, and haze shared out or not."""
+    torch.manual_seed(0)
+    made = networks.build("imcsr", **TINY).eval()
+    torch.nn.init.normal_(made.out.weight, std=0.1)
+    if not haze:
+        return made
+    hazy = networks.build("imcsr", **TINY, haze=True).eval()
+    hazy.load_state_dict(made.state_dict(), strict=False)
+    return hazy
+
+
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).random((3, SIDE, SIDE), np.float32) * np.float32(0.5)
+
+
+def structures() -> torch.Tensor:
+    """Spots of two structures, three times as many of the first; (1, 2, y, x)."""
+    rng = np.random.default_rng(1)
+    spots = [rng.random((SIDE, SIDE)) > share for share in (0.91, 0.97)]
+    return torch.from_numpy(np.stack(spots)[None].astype(np.float32))
+
+
+def test_even_light_goes_to_the_structures_as_bright_as_they_are_in_focus() -> None:
+    images = structures()
+    light = images.sum(1, keepdim=True) + 0.3
+    found = SharedHaze(2)(light, images) - images
+    # All of it, also in the corners, where a blur alone would be darker.
+    torch.testing.assert_close(
+        found.sum(1, keepdim=True), torch.full_like(light, 0.3), rtol=0.01, atol=0
+    )
+    bright = images.mean((2, 3))
+    torch.testing.assert_close(found.mean((2, 3)) / 0.3, bright / bright.sum(), rtol=0.01, atol=0)
+
+
+@torch.no_grad()
+def test_a_factor_says_how_hazy_a_structure_is_beside_the_others() -> None:
+    haze, images = SharedHaze(2), structures()
+    haze.factors.weight.data[1] = 0
+    found = haze(images.sum(1, keepdim=True) + 0.3, images) - images
+    assert float(found[:, 1].abs().max()) == 0
+    assert float(found[:, 0].mean()) == pytest.approx(0.3, rel=0.01)
+
+
+def test_noise_and_detail_are_no_haze_and_nothing_is_taken_away() -> None:
+    images = structures()
+    noise = torch.randn(1, 1, SIDE, SIDE, generator=torch.manual_seed(2))
+    smooth = torch.from_numpy(gaussian_filter(np.random.default_rng(3).random((SIDE, SIDE)), 12))
+    smooth = (smooth - smooth.min()).float()[None, None]
+    light = images.sum(1, keepdim=True) + smooth + 0.1 * noise
+    added = SharedHaze(2)(light, images) - images
+    assert float(added.min()) >= 0
+    assert float((added.sum(1, keepdim=True) - smooth).std()) < 0.02
+    darker = SharedHaze(2)(light - 1, images)  # the frame explains less than was predicted
+    torch.testing.assert_close(darker, images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_frame_without_structures_gives_numbers(dtype: torch.dtype) -> None:
+    haze, nothing = SharedHaze(2).to(dtype), torch.zeros(1, 2, SIDE, SIDE, dtype=dtype)
+    assert torch.equal(haze(torch.ones(1, 1, SIDE, SIDE, dtype=dtype), nothing), nothing)
+
+
+def test_only_its_factors_are_trained() -> None:
+    made = network(haze=True).train()
+    before = {name: weight.clone() for name, weight in made.haze.named_parameters()}
+    optimiser = make_optimiser("muon", made, 0.01, 0.01)
+    made(torch.from_numpy(frames())[None]).square().mean().backward()
+    optimiser.step()
+    moved = {
+        name
+        for name, weight in made.haze.named_parameters()
+        if not torch.equal(weight, before[name])
+    }
+    assert moved == {"factors.weight"}
+
+
+def test_an_engine_draws_it_and_says_so_and_tells_as_much_unknown_light(tmp_path: Path) -> None:
+    recipe = load_recipe("imcsr-mt-er-lyso-haze")
+    drawn, told, engines = {}, {}, {}
+    for name, haze in (("without", False), ("with", True)):
+        parameters = {**TINY, "haze": haze}
+        networks.save(tmp_path / f"{name}.pt", network(haze=haze), "imcsr", parameters)
+        train = recipe.train.model_copy(update={"parameters": parameters})
+        export_engine(
+            recipe.model_copy(update={"train": train}), tmp_path / f"{name}.pt", tmp_path / name
+        )
+        engines[name] = load_engine(tmp_path / name)
+        drawn[name], told[name] = run(engines[name])
+    with torch.inference_mode():
+        expected = network(haze=True)(torch.from_numpy(frames())[None])[0, :3].numpy()
+    np.testing.assert_allclose(drawn["with"], expected, atol=2e-3)  # weights are stored as FP16
+    assert (drawn["with"] - drawn["without"]).mean() > 0.05 * drawn["without"].mean()
+    np.testing.assert_allclose(told["with"], told["without"], rtol=1e-3)
+    assert engines["with"].manifest.haze
+    assert domain_of(engines["with"].manifest).haze_in_truth  # what it is judged by
+
+
+def run(engine: Engine) -> tuple[np.ndarray, np.ndarray]:
+    settings = ComputeConfig(backend="openvino", precision="f32", tile="off")
+    with open_session(engine, (SIDE, SIDE), settings) as session:
+        session.input[...] = frames()
+        drawn = session.infer().copy()
+        assert session.features is not None
+        return drawn, session.features.copy()
+
+
+def test_networks_of_one_structure_each_share_out_nothing() -> None:
+    with pytest.raises(ValueError, match="left to 'haze'"):
+        networks.build("imcsr-single", head="restore", haze=True)
