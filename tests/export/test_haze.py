@@ -75,6 +75,7 @@ def test_a_factor_says_how_hazy_a_structure_is_beside_the_others() -> None:
     assert float(found[:, 0].mean()) == pytest.approx(0.3, rel=0.01)
 
 
+@torch.no_grad()
 def test_noise_and_detail_are_no_haze_and_nothing_is_taken_away() -> None:
     images = structures()
     noise = torch.randn(1, 1, SIDE, SIDE, generator=torch.manual_seed(2))
@@ -123,7 +124,7 @@ def test_an_engine_draws_it_and_says_so_and_tells_as_much_unknown_light(tmp_path
     with torch.inference_mode():
         expected = network(haze=True)(torch.from_numpy(frames())[None])[0, :3].numpy()
     np.testing.assert_allclose(drawn["with"], expected, atol=2e-3)  # weights are stored as FP16
-    assert (drawn["with"] - drawn["without"]).mean() > 0.05 * drawn["without"].mean()
+    assert (drawn["with"] - drawn["without"]).mean() > 0.002
     np.testing.assert_allclose(told["with"], told["without"], rtol=1e-3)
     assert engines["with"].manifest.haze
     assert domain_of(engines["with"].manifest).haze_in_truth  # what it is judged by
