@@ -68,11 +68,17 @@ def test_even_light_goes_to_the_structures_as_bright_as_they_are_in_focus() -> N
 
 @torch.no_grad()
 def test_a_factor_says_how_hazy_a_structure_is_beside_the_others() -> None:
-    haze, images = SharedHaze(2), structures()
-    haze.factors.weight.data[1] = 0
+    haze, images = SharedHaze(2, [1, 3]), structures()
     found = haze(images.sum(1, keepdim=True) + 0.3, images) - images
-    assert float(found[:, 1].abs().max()) == 0
-    assert float(found[:, 0].mean()) == pytest.approx(0.3, rel=0.01)
+    many, few = images.mean((0, 2, 3)).tolist()
+    assert float(found[:, 1].mean()) == pytest.approx(0.3 * 3 * few / (many + 3 * few), rel=0.01)
+    assert float(found[:, 0].mean()) == pytest.approx(0.3 * many / (many + 3 * few), rel=0.01)
+
+
+@pytest.mark.parametrize("factors", [[1.0], [1.0, 0.0], [1.0, 1.0, 1.0]])
+def test_factors_are_one_positive_number_for_each_image(factors: list[float]) -> None:
+    with pytest.raises(ValueError, match="a positive number for each of the 2 images"):
+        SharedHaze(2, factors)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ Owns how smooth it is taken to be, and whose. Finds no structure.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -32,13 +33,25 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
     Parameters
     ----------
     images : structures, and unknown light if it is drawn
+    factors : of each at first, how hazy it is beside the others; None if nobody knows
+
+    Raises
+    ------
+    ValueError
+        If `factors` are not one positive number for each image.
     """
 
     STEP = 4
     """Pixels along y and x that are one in everything that is smooth; sides are multiples of it."""
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, factors: Sequence[float] | None = None) -> None:
         super().__init__()
+        factors = [1.0] * images if factors is None else list(factors)
+        if len(factors) != images or min(factors) <= 0:
+            raise ValueError(
+                f"haze has factors {factors}; expected a positive number for each of the {images}"
+                " images, that of unknown light last if it is drawn"
+            )
         step, radius = self.STEP, math.ceil(2.5 * _SIGMA_PX / self.STEP)
         self.halo = (radius + 1) * step
         self.coarse = _fixed(nn.Conv2d(images, images, step, step, groups=images, bias=False))
@@ -59,7 +72,7 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
         enlarge.weight.data.copy_(torch.outer(rising, rising)[None, None])
         self.spread = _fixed(nn.Sequential(along_y, along_x, enlarge))
         self.factors = nn.Conv2d(images, images, 1, groups=images, bias=False)
-        nn.init.ones_(self.factors.weight)
+        self.factors.weight.data.copy_(torch.tensor(factors).reshape(-1, 1, 1, 1))
 
     def forward(self, light: Tensor, images: Tensor) -> Tensor:
         """Return `images` (n, c, y, x) with their shares of what is left of the frame `light` (n,

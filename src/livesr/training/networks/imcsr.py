@@ -130,7 +130,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         in the sharing out, so that such light need not go to a structure. For "partition" and
         "restore"
     haze : share out the light from far out of focus as well, among the structures and what is
-        unknown (`SharedHaze`). For "partition" and "restore"
+        unknown (`SharedHaze`), which are alike at first or have factors. For "partition" and
+        "restore"
     activation : the paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for
         comparison
 
@@ -144,7 +145,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        If `frames` is even or below 1, there is no such head, or "sigmoid", which shares out
+        If `frames` is even or below 1, there is no such head, `haze` has other factors than one for
+        each image, or "sigmoid", which shares out
         nothing, is to draw unknown light or haze.
     """
 
@@ -162,7 +164,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         head: Head = "sigmoid",
         activation: Activation = "gelu_erf",
         unknown: bool = False,
-        haze: bool = False,
+        haze: bool | Sequence[float] = False,
     ) -> None:
         super().__init__()
         if frames < 1 or frames % 2 == 0:
@@ -181,7 +183,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
             head,
         )
         self.structures = channels
-        self.haze = SharedHaze(self.channels) if haze else None
+        factors = None if isinstance(haze, bool) else haze
+        self.haze = SharedHaze(self.channels, factors) if haze else None
         self.multiple_of = math.lcm(unshuffle, SharedHaze.STEP) if haze else unshuffle
         # One feature pixel a convolution: first, tail, last, and two a block.
         self.halo = (3 + 2 * groups * blocks) * unshuffle + (self.haze.halo if self.haze else 0)
