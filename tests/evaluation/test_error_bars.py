@@ -146,8 +146,7 @@ def test_those_of_another_reconstruction_are_refused_and_not_used(
     cell = record(tmp_path, 1, rig)
     command = ["calibrate-errors", str(cell), "--rig", str(rig), "--coverage", "0.5"]
     _command(capsys, *command)
-    text = (rig / "rig.yaml").read_text(encoding="utf-8")
-    (rig / "rig.yaml").write_text(text.replace("wiener: 0.1", "wiener: 0.3"), encoding="utf-8")
+    change(rig, "wiener: 0.1", "wiener: 0.3")
     assert cli._run(command) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "are made with sim.wiener 0.1, not 0.3 as rig 'virtual SIM with three dyes'" in said
@@ -164,6 +163,45 @@ def test_those_of_another_reconstruction_are_refused_and_not_used(
     assert bars.made_with
     assert bars.made_with.settings
     assert bars.made_with.settings["sim.wiener"] == "0.3"
+
+
+def test_a_rig_that_shows_all_structures_at_once_needs_none_of_the_true_channels(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell, alone = record(tmp_path, 1, rig), tmp_path / "alone"
+    shutil.copytree(RIGS / "virtual_sim", alone)  # channel 488 and no other
+    command = ["calibrate-errors", str(cell), "--rig", str(alone), "--coverage", "0.5"]
+    report = _command(capsys, *command)
+    assert report["made_with"]["settings"]["sim.wiener"] == "0.1"
+    change(alone, "wiener: 0.1", "wiener: 0.3")
+    assert cli._run(command) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "are made with sim.wiener 0.1, not 0.3 as rig 'virtual SIM'" in said
+
+
+def test_predictions_of_pictures_that_no_engine_enlarged_are_not_those_of_a_rig_that_has_one(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run would not use them."""
+    cell = record(tmp_path, 1, rig)
+    one = "separate: imcsr-mt-er-lyso-light"
+    change(rig, one, f"upscale: edsr-x2\n  {one}")
+    command = ["calibrate-errors", "--rig", str(rig), "--coverage", "0.5"]
+    assert cli._run([*command, str(cell)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not edsr-x2 0.1" in said
+    (tmp_path / "pairs").mkdir()
+    assert cli._run([*command, str(tmp_path / "pairs")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "enlarges them by edsr-x2 0.1" in said
+    assert not (rig / FILE).exists()
+
+
+def change(folder: Path, text: str, other: str) -> None:
+    file = folder / "rig.yaml"
+    before = file.read_text(encoding="utf-8")
+    assert text in before
+    file.write_text(before.replace(text, other), encoding="utf-8")
 
 
 def test_without_them_a_run_that_asks_is_refused_and_another_has_none(

@@ -281,6 +281,14 @@ def test_own_images_can_be_upscaled(folders: dict[str, str]) -> None:
         ({"scale": 2}, "a scale of 2, 3 or 4"),
         ({"kind": "upscale", "scale": 3, "size": 256}, "multiple"),
         ({"validation_seed": 1}, "same seed"),
+        (
+            {"kind": "reconstruct", "frames": [0, 3], "domain": {"haze_in_truth": True}},
+            "leave it out",
+        ),
+        (
+            {"kind": "sparse", "modality": "storm", "domain": {"haze_in_truth": True}},
+            "leave it out",
+        ),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(changes: dict[str, object], message: str) -> None:

@@ -69,6 +69,24 @@ def test_a_structure_begins_with_its_own_output_wherever_it_stands(tmp_path: Pat
     assert network.out.bias.split(4)[3].tolist() == [-2.0] * 4  # little unknown light at first
 
 
+def test_a_structure_begins_with_its_own_haze_wherever_it_stands(tmp_path: Path) -> None:
+    hazy = {"head": "restore", "unknown": True, "haze": True}
+    stored(tmp_path, LIGHT, **hazy)
+    weights = torch.load(tmp_path / "best.pt", weights_only=True)
+    weights["state"]["haze.factors.weight"] = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(4, 1, 1, 1)
+    torch.save(weights, tmp_path / "best.pt")
+    for names, factors in (
+        (("ER", "Mitochondria", "Microtubules"), [0.2, 1.0, 0.1, 0.4]),
+        (("Lysosomes", "ER"), [0.3, 0.2, 0.4]),
+    ):
+        network = made(len(names), seed=2, **hazy)
+        begin_with(network, str(tmp_path), names)
+        assert network.haze.factors.weight.flatten().tolist() == pytest.approx(factors)
+    stored(tmp_path, LIGHT, head="restore")  # shares out none
+    begin_with(network, str(tmp_path), names)
+    assert network.haze.factors.weight.flatten().tolist() == pytest.approx([0.3, 0.2, 0.4])
+
+
 def test_it_is_told_in_words_and_kept(tmp_path: Path) -> None:
     stored(tmp_path, LIGHT, head="restore")
     start = begin_with(
@@ -168,6 +186,7 @@ def test_weights_of_a_network_that_nobody_can_build_fit_by_shape(tmp_path: Path)
         ("imcsr-ccp-mt-er", set()),
         ("imcsr-mt-mito", {"Mitochondria"}),
         ("imcsr-mt-er-lyso", set()),
+        ("imcsr-mt-er-lyso-haze", set()),
     ],
 )
 def test_the_recipes_begin_with_the_light_engine(recipe: str, chance: set[str]) -> None:

@@ -91,7 +91,8 @@ def calibrate_errors(
     from livesr.formats.store import is_store
 
     out = console(quiet=as_json)
-    config, channels, engine = _rig_and_engine(rig or sources[0])
+    config, channels, engines = _rig_and_engines(rig or sources[0])
+    engine = engines[-1]
     compute = ComputeConfig(backend=backend, threads=threads, ensemble=ensemble)
     labels = engine.manifest.channel_names
     simulated, made = rig is None, None
@@ -101,8 +102,8 @@ def calibrate_errors(
         known = []
         with progress(out, "sources", lines=lines) as show:
             for done, source in enumerate(sources, 1):
-                more, how = _known(Path(source), config, channels, engine, compute)
-                _refuse_other(source, how, made, sources[0])
+                more, how = _known(Path(source), config, channels, engines, compute)
+                _refuse_other(source, how, [made] if made else [], sources[0])
                 known, made = known + more, made or how
                 show(done, len(sources))
     bars = calibrated(
@@ -127,12 +128,14 @@ def calibrate_errors(
         print_json({**bars.model_dump(mode="json", by_alias=True), "sentence": bars.sentence})
 
 
-def _rig_and_engine(name: str) -> tuple[RigConfig, list[str], Engine]:
-    """Return the rig, the channels of which a prediction is made, and the engine that makes it."""
-    from livesr.base.config import load_rig
+def _rig_and_engines(name: str) -> tuple[RigConfig, list[str], list[Engine]]:
+    """Return the rig, the channels of which a prediction is made, and the engines that its frames go
+    through, in order.
+    """
+    from livesr.base.config import ChannelConfig, load_rig
     from livesr.base.errors import ConfigError
     from livesr.formats.store import is_store
-    from livesr.live.inference.engine import load_engine
+    from livesr.live.networks import load_engines
 
     path = Path(name)
     if is_store(path) or (path.is_dir() and not (path / "rig.yaml").is_file()):
@@ -146,31 +149,52 @@ def _rig_and_engine(name: str) -> tuple[RigConfig, list[str], Engine]:
         )
     config = load_rig(name)
     if config.superpose:
-        channels, engine = config.superpose.channels, config.superposed.separate
+        channels, behind = list(config.superpose.channels), config.superposed
     else:
-        named = {channel: config.channel(channel).separate for channel in config.channels}
-        found, engine = next(((key, of) for key, of in named.items() if of), ("", None))
-        channels = [found]
-    if engine is None:
+        each = {key: config.channel(key) for key in config.channels}
+        first = next((key for key, of in each.items() if of.separate), None)
+        channels, behind = [first or ""], each.get(first or "", ChannelConfig())
+    if behind.separate is None:
         raise ConfigError(
             f"No channel of rig {config.name!r} has an engine: there is no prediction."
         )
-    return config, list(channels), load_engine(engine)
+    return config, channels, load_engines(behind)
 
 
-def _refuse_other(source: str, made: MadeWith, other: MadeWith | None, whose: str) -> None:
-    """Raise ConfigError if predictions of a source are not made as those of another."""
+def _refuse_other(source: str, made: MadeWith, ways: Sequence[MadeWith], whose: str) -> None:
+    """Raise ConfigError if predictions of a source are made in none of the ways of another."""
     from livesr.base.errors import ConfigError
 
-    if other and (differs := made.differs(other)):
+    differs = [made.differs(way) for way in ways]
+    if differs and all(differs):
         raise ConfigError(
-            f"Predictions of {source} are made with {differs} as {whose}: error bars are of one way"
-            " to make them. Leave it out, or let 'livesr process' make it again with --rig."
+            f"Predictions of {source} are made with {differs[0]} as {whose}: error bars are of one"
+            " way to make them. Leave it out, or let 'livesr process' make it again with --rig."
         )
 
 
+def _ways(
+    rig: RigConfig, channels: Sequence[str], engines: Sequence[Engine], parts: Sequence[str]
+) -> list[MadeWith]:
+    """Return how a rig makes predictions: of the sum of `parts`, if it has them, and of the
+    `channels` whose engine is calibrated.
+    """
+    from livesr.live.networks import load_engines
+    from livesr.live.taken_with import made_with
+
+    own = [made_with(rig, channels, engines)]
+    if not set(parts) <= set(rig.channels):  # true channels of another rig.yaml
+        return own
+    summed = rig.superposing(list(parts))
+    return [made_with(summed, parts, load_engines(summed.superposed) or engines), *own]
+
+
 def _known(
-    source: Path, rig: RigConfig, channels: Sequence[str], engine: Engine, compute: ComputeConfig
+    source: Path,
+    rig: RigConfig,
+    channels: Sequence[str],
+    engines: Sequence[Engine],
+    compute: ComputeConfig,
 ) -> tuple[list[Known], MadeWith]:
     """Return what is known of the predictions of a source, and how they were made; pairs, of
     `channels`, as the rig does.
@@ -183,9 +207,16 @@ def _known(
     from livesr.live.taken_with import made_with
     from livesr.training.true_channels import fields_of
 
+    engine = engines[-1]
     if not is_store(source):
+        if enlarging := next((one for one in engines if one.manifest.task == "upscale"), None):
+            raise ConfigError(
+                f"{source} holds pictures as they were reconstructed, and rig {rig.name!r} enlarges"
+                f" them by {enlarging} before they are separated: give stores, which hold its"
+                " predictions."
+            )
         known = from_pairs(fields_of(source, engine.manifest.channel_names), engine, compute)
-        made = made_with(rig, channels, [engine])
+        made = made_with(rig, channels, engines)
     else:
         store = RecordedStore(source)
         known, labels, views, made = from_store(store)
@@ -195,8 +226,8 @@ def _known(
                 " 'livesr process' separates it again."
             )
         parts = next(iter(store.superposed.values()))["channels"]
-        now = made.model_copy(update={"settings": made_with(rig, parts, []).settings})
-        _refuse_other(str(source), made, now, f"rig {rig.name!r}")
+        ways = _ways(rig, channels, engines, parts)
+        _refuse_other(str(source), made, ways, f"rig {rig.name!r}")
         if views != compute.averaged:
             came, wanted = (
                 f"the mean of several views ({one})" if one else "of single views"

@@ -84,6 +84,11 @@ class DataConfig(Model):
                 f"recombined is {self.recombined}, but only pairs of kind 'separate' can be"
                 " composed anew"
             )
+        if self.domain.haze_in_truth and self.kind != "separate":
+            raise ValueError(
+                f"haze_in_truth is for pairs of kind 'separate', whose truth are structures; those"
+                f" of kind {self.kind!r} are the same with and without: leave it out"
+            )
         if self.unknown and not self.recombined:
             raise ValueError(
                 f"unknown is {self.unknown} of the crops that are composed anew, and recombined is"
@@ -108,8 +113,7 @@ class DataConfig(Model):
     @property
     def haze_in_truth(self) -> bool:
         """Whether a structure is to be found with its haze; images of one structure hold theirs."""
-        own = self.kind == "separate" and self.images is not None
-        return own or self.domain.haze_in_truth
+        return self.domain.haze_in_truth or (self.kind == "separate" and self.images is not None)
 
     def maker(self, part: Literal["train", "validation"]) -> PairMaker:
         """Return what makes the pairs of `part`; raises ConfigError if own images cannot serve."""

@@ -236,7 +236,8 @@ def _make_room(rng: np.random.Generator, wanted: NDArray[np.float64]) -> None:
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
     """Return a frame (y, x) of `image`.
 
-    With `besides` (noise, background) or none, cut off, in 8 bits, by chance.
+    With `besides` (noise, background, and haze that is no structure's) or none, cut off, in 8 bits,
+    by chance.
     """
     frame: Image = image
     if rng.random() >= _DENOISED:

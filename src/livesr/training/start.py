@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from livesr.base.documents import read_json
 from livesr.live.inference.engine import load_engine, sha256_of
 from livesr.training import networks
-from livesr.training.networks.imcsr import IMCSR, RCAB, UNKNOWN_LIGHT, IMCSRSingle
+from livesr.training.networks.imcsr import (
+    CORRECTION,
+    IMCSR,
+    NO_STRUCTURE,
+    RCAB,
+    UNKNOWN_LIGHT,
+    IMCSRSingle,
+)
 
 START_NAME = "start.json"
 """File of a run's folder: its `Start`."""
@@ -34,6 +41,8 @@ _LITTLE_UNKNOWN = -2.0  # logit of unknown light beside those of the structures,
 _AS_FP16 = ".fp16"  # what the export appends to the name of a kernel that it stores so
 _SEPARATE = (IMCSR, IMCSRSingle, networks.RCAN, networks.UNet, networks.DFCAN)
 _LAST = ("out.weight", "out.bias")  # of IMC-SR, RCAN, U-Net and DFCAN: a stretch of rows an image
+_OF_HAZE = "haze.factors.weight"  # of IMC-SR: a row an image among which light is shared out
+_NOT_LIT = (CORRECTION, NO_STRUCTURE)  # no light goes to them
 _ONE_EACH = "networks."  # of IMC-SR-Single: before the number of the structure
 
 _IN_ITS_ORDER = (
@@ -182,9 +191,13 @@ def _outputs(
     pairs = {image: pairs.get(image, image if image in theirs else None) for image in ours}
     own, tensors = network.state_dict(), dict(given.tensors)
     made = {name: _rows(own[name], tensors.pop(name, None), ours, theirs, pairs) for name in _LAST}
+    hazes = tensors.pop(_OF_HAZE, None)
     if not _alike(network, former) or any(rows is None for rows in made.values()):
         return dict.fromkeys(ours), tensors, note
-    return pairs, tensors | made, note
+    if _OF_HAZE in own:
+        lit, also = ([one for one in of if one not in _NOT_LIT] for of in (ours, theirs))
+        made[_OF_HAZE] = _rows(own[_OF_HAZE], hazes, lit, also, {one: pairs[one] for one in lit})
+    return pairs, {**tensors, **{name: of for name, of in made.items() if of is not None}}, note
 
 
 def _names(
