@@ -129,7 +129,7 @@ def calibrate_errors(
 
 
 def _rig_and_engines(name: str) -> tuple[RigConfig, list[str], list[Engine]]:
-    """Return the rig, the channels of which a prediction is made, and the engines that its frames go
+    """Return the rig, the channels of which a prediction is made, and the engines that frames go
     through, in order.
     """
     from livesr.base.config import ChannelConfig, load_rig
