@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,14 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return load_engine(engine.folder)
 
 
-def fresh(folder: Path) -> Engine:
+def fresh(folder: Path, *, haze: bool = False) -> Engine:
     torch.manual_seed(3)
-    network = IMCSR(width=16, groups=1, blocks=2, reduction=4, unshuffle=2, head="restore")
+    network = IMCSR(
+        width=16, groups=1, blocks=2, reduction=4, unshuffle=2, head="restore", haze=haze
+    )
     with torch.no_grad():
         network.out.weight.mul_(10)  # a fresh network uses little of the softmax's range
-    export_onnx(network, folder / "exported.onnx", 3, multiple_of=2)
+    export_onnx(network, folder / "exported.onnx", 3, multiple_of=network.multiple_of)
     return make_engine(
         folder / "engine",
         (folder / "exported.onnx").read_bytes(),
@@ -82,17 +85,37 @@ def pairs(engine: Engine) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
 
 def test_large_convolutions_but_the_first_and_the_last_are_in_integers(quantised: Engine) -> None:
     model = onnx.load_model_from_string(quantised.read_int8())
-    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    integers = {
-        node.name for node in convolutions if made_by.get(node.input[0]) == "DequantizeLinear"
-    }
-    attention = {
-        node.name for node in convolutions if "squeeze" in node.name or "excite" in node.name
-    }
-    assert integers == {node.name for node in convolutions[1:-1]} - attention
+    convolutions, integers = convolutions_of(model)
+    attention = {name for name in convolutions if "squeeze" in name or "excite" in name}
+    assert integers == set(convolutions[1:-1]) - attention
     assert len(integers) == 5
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+
+
+def convolutions_of(model: onnx.ModelProto) -> tuple[list[str], set[str]]:
+    """Names of all convolutions in their order, and of those in integers."""
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    found = [node for node in model.graph.node if node.op_type == "Conv"]
+    integers = {node.name for node in found if made_by.get(node.input[0]) == "DequantizeLinear"}
+    return [node.name for node in found], integers
+
+
+def test_what_smooths_haze_stays_in_floating_point(quantised: Engine, tmp_path: Path) -> None:
+    engine = fresh(tmp_path, haze=True)
+    quantise_engine(engine.folder, *pairs(engine), "moving lines", max_loss=0.02, threads=1)
+    hazy, usual = (
+        convolutions_of(onnx.load_model_from_string(one.read_int8()))
+        for one in (load_engine(engine.folder), quantised)
+    )
+    assert any("haze" in name for name in hazy[0])
+    assert hazy[1] == usual[1]
+
+
+def test_a_network_without_large_kernels_is_no_fault(tmp_path: Path) -> None:
+    shutil.copytree(load_engine("identity").folder, tmp_path / "identity")
+    engine = load_engine(tmp_path / "identity")
+    quantise_engine(engine.folder, *pairs(engine), "moving lines", threads=1)
+    assert load_engine(engine.folder).int8_path
 
 
 def test_codes_are_signed_and_symmetric_as_tensorrt_wants_them(quantised: Engine) -> None:

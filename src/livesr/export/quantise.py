@@ -217,8 +217,8 @@ def _candidates(model: ModelProto) -> set[str]:
     """
     sizes = {t.name: tuple(t.dims) for t in model.graph.initializer}
     drawing = [model.graph.node[i] for i in drawing_convolutions(model.graph)]
-    _first, *others = [node for node in drawing if max(sizes[node.input[1]][2:]) > 1]
-    mixing = [node for node in others if sizes[node.input[1]][1] > 1]
+    found = [node for node in drawing if max(sizes[node.input[1]][2:]) > 1]
+    mixing = [node for node in found[1:] if sizes[node.input[1]][1] > 1]
     return {node.name for node in mixing[:-1]}
 
 
