@@ -4,6 +4,7 @@ nothing gains nothing."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,22 @@ def test_haze_is_each_structures_own_where_the_domain_says_so() -> None:
         added = image - sharp.truth(0)[name]
         assert added[inside].mean() > 0
         assert np.abs(np.diff(added[inside])).max() < 0.1 * image[inside].max()
+
+
+def test_an_engine_that_draws_haze_is_judged_by_truth_with_haze(tmp_path: Path) -> None:
+    """Whatever it is tested on."""
+    scores = {}
+    for haze in (False, True):
+        folder = tmp_path / str(haze)
+        shutil.copytree(ENGINE, folder)
+        manifest = (folder / "manifest.yaml").read_text(encoding="utf-8")
+        text = f"{manifest}\nhaze: {str(haze).lower()}\n"
+        (folder / "manifest.yaml").write_text(text, encoding="utf-8")
+        conditions = STEADY.model_copy(update={"haze": (2.0, 2.0), "haze_in_truth": not haze})
+        found = evaluate_engine(folder, seeds=[1], n_t=3, size=SIZE, conditions=conditions)
+        assert found["settings"]["conditions"]["haze_in_truth"] is haze
+        scores[haze] = found["mean_pcc"]["network"]["mean"]
+    assert scores[True] > scores[False]
 
 
 def test_structures_alone_add_up(sequence: SIMSequence) -> None:

@@ -267,8 +267,9 @@ def _conditions(name: Conditions, engine: str) -> Domain:
             " pairs-validation."
         )
     wanted = simulated(manifest.channel_names)
-    structures = domain.structures if set(wanted) <= set(domain.structures) else wanted
-    return domain.model_copy(update={"structures": structures, "haze_in_truth": manifest.haze})
+    if set(wanted) <= set(domain.structures):
+        return domain
+    return domain.model_copy(update={"structures": wanted})
 
 
 def _number(value: float | None) -> str:

@@ -28,6 +28,7 @@ from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.diagnostics import Diagnostics
+from livesr.evaluation.limits import truth_as_drawn
 from livesr.evaluation.live_path import open_views, separate
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
@@ -161,7 +162,8 @@ def evaluate_engine(
     n_t : time points of each; frames with a true neighbour on both sides are scored
     size : side of the reconstructions, even
     backend, precision, threads, ensemble : as in `ComputeConfig`
-    conditions : what the sequences are drawn from; the ranges of training if None
+    conditions : what the sequences are drawn from; the ranges of training if None. Their truth has
+        haze if the engine's channels have
     structures : simulated structure of each output channel; None takes the channels' names, or for
         an untrained engine whose names mean nothing the order
     progress : called with (sequences done, all)
@@ -182,8 +184,8 @@ def evaluate_engine(
     BackendError
         If no runtime can run it.
     """
-    conditions = conditions or Domain()
     loaded = load_engine(engine)
+    conditions = truth_as_drawn(conditions or Domain(), loaded.manifest)
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
     drawn = sequences_of(loaded.manifest.modality)
@@ -243,8 +245,8 @@ def diagnose_engine(
 
     Parameters and errors are those of `evaluate_engine`.
     """
-    conditions = conditions or Domain()
     loaded = load_engine(engine)
+    conditions = truth_as_drawn(conditions or Domain(), loaded.manifest)
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
     runtime = open_views(

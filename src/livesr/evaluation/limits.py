@@ -212,7 +212,8 @@ def measure_limits(
     engine : a folder or a name
     sequences : of the whole range of training, and as many with structures that are too weak; what
         is confused is measured on a few of a rig in good order
-    domain : what training drew from; None is `Domain()` with the engine's structures
+    domain : what training drew from; None is `Domain()` with the engine's structures. Its truth has
+        haze if the engine's channels have
     progress : called with (sequences done, all)
 
     Returns
@@ -226,7 +227,7 @@ def measure_limits(
         If it separates what cannot be simulated.
     """
     loaded = load_engine(engine)
-    domain = domain or domain_of(loaded.manifest)
+    domain = truth_as_drawn(domain or domain_of(loaded.manifest), loaded.manifest)
     _name, title, draw = sequences_of(loaded.manifest.modality)
     runtime = open_session(
         loaded, (SIZE, SIZE), ComputeConfig(backend=backend, threads=threads, tile="off")
@@ -340,7 +341,12 @@ def domain_of(manifest: Manifest) -> Domain:
             f"Engine {manifest.id!r} makes {', '.join(manifest.channel_names)}; limits are measured"
             f" on simulated cells, and of these there are {', '.join(STRUCTURES)}."
         )
-    return Domain(structures=names, haze_in_truth=manifest.haze)
+    return truth_as_drawn(Domain(structures=names), manifest)
+
+
+def truth_as_drawn(domain: Domain, manifest: Manifest) -> Domain:
+    """Return a domain whose truth has haze if the channels of an engine have."""
+    return domain.model_copy(update={"haze_in_truth": manifest.haze})
 
 
 def scene_of(
