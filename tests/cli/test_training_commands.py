@@ -264,6 +264,18 @@ def test_a_network_that_shares_out_haze_needs_truth_with_haze(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_a_teacher_that_learned_truth_of_another_kind_is_refused(tmp_path: Path) -> None:
+    teacher, recipe = tmp_path / "teacher", tmp_path / "hazy.yaml"
+    teacher.mkdir()
+    (teacher / "best.pt").touch()
+    (teacher / "recipe.json").write_text(json.dumps(RECIPE))
+    data = {**RECIPE["data"], "domain": {"haze_in_truth": True}}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "data": data}))
+    with pytest.raises(ConfigError, match="learned truth without haze, and that of this recipe is"):
+        invoke("train", "--recipe", recipe, "--teacher", teacher, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def invoke(*arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
     return json.loads(result.stdout)

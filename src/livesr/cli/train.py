@@ -154,13 +154,24 @@ def _check_unknown(recipe: Recipe) -> None:
 
 
 def _check_haze(recipe: Recipe) -> None:
-    """Refuse truth without haze for a network that shares it out."""
+    """Refuse truth without haze for a network that shares it out, and a teacher of other truth."""
     from livesr.base.errors import ConfigError
+    from livesr.training.recipes import load_recipe
 
     if recipe.train.parameters.get("haze") and not recipe.data.haze_in_truth:
         raise ConfigError(
             "The network shares out haze ('train: parameters'), but the truth has none: set"
             " 'haze_in_truth: true' in 'data: domain'."
+        )
+    told = Path(recipe.train.teacher).parent / "recipe.json" if recipe.train.teacher else None
+    if told is None or not told.is_file():
+        return
+    theirs = load_recipe(told).data.haze_in_truth
+    if theirs != recipe.data.haze_in_truth:
+        learned, shown = ("with" if haze else "without" for haze in (theirs, not theirs))
+        raise ConfigError(
+            f"The teacher, {told.parent}, learned truth {learned} haze, and that of this recipe is"
+            f" {shown} ('haze_in_truth'): one of the two is wrong. Take another teacher, or none."
         )
 
 
