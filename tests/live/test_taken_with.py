@@ -155,6 +155,16 @@ def test_maps_that_are_measured_anew_do_not_matter(rig: Path) -> None:
     assert differs(before, none) == "corrections flat, not none"
 
 
+def test_a_map_of_another_channel_corrects_this_one_by_nothing(rig: Path) -> None:
+    config = load_rig(rig)
+    own, another, none = (
+        config.model_copy(update={"corrections": type(config.corrections)(flat=flat)})
+        for flat in ({"488": "flat.tif"}, {"561": "flat.tif"}, {})
+    )
+    assert differs(own, another) == "corrections flat, not none"
+    assert not differs(another, none)
+
+
 def test_files_of_earlier_versions_hold_as_they_did_and_check_says_what_they_lack(
     rig: Path,
 ) -> None:

@@ -71,7 +71,7 @@ def _reconstruction(rig: RigConfig, channels: Sequence[str]) -> dict[str, str]:
 def _of_channel(rig: RigConfig, name: str) -> dict[str, str]:
     channel, way = rig.channel(name), rig.modality_of(name)
     # A map may be measured anew; whether there is one decides.
-    corrected = [key for key, value in rig.corrections if value not in (None, {}, [])]
+    corrected = [key for key, value in rig.corrections if _corrects(value, name)]
     common = {
         "reconstruct": way,
         "optics.na": _text(rig.optics.na),
@@ -86,6 +86,13 @@ def _of_channel(rig: RigConfig, name: str) -> dict[str, str]:
     if localiser := settings.get("localiser"):  # a folder may have moved
         settings["localiser"] = str(load_engine(localiser))
     return {**common, **{f"{way}.{key}": _text(value) for key, value in settings.items()}}
+
+
+def _corrects(correction: Any, channel: str) -> bool:
+    """Return whether a channel is corrected by it; "" stands for all that are not named."""
+    if isinstance(correction, Mapping):
+        return not correction.keys().isdisjoint((channel, ""))
+    return correction not in (None, [])
 
 
 def _text(value: Any) -> str:
