@@ -264,6 +264,20 @@ def test_a_network_that_shares_out_haze_needs_truth_with_haze(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("haze", "patch", "step"), [(False, 49, 2), (True, 50, 4)])
+def test_patches_that_a_network_does_not_take_are_refused(
+    tmp_path: Path, haze: bool, patch: int, step: int
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    parameters = {**RECIPE["train"]["parameters"], "head": "restore", "haze": haze}
+    train = {**RECIPE["train"], "patch": patch, "parameters": parameters}
+    data = {**RECIPE["data"], "domain": {"haze_in_truth": haze}}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "data": data, "train": train}))
+    with pytest.raises(ConfigError, match=f"patch is {patch}, .* multiples of {step}: choose 48"):
+        invoke("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "pairs-train").exists()  # before pairs are made
+
+
 def test_a_teacher_that_learned_truth_of_another_kind_is_refused(tmp_path: Path) -> None:
     teacher, recipe = tmp_path / "teacher", tmp_path / "hazy.yaml"
     teacher.mkdir()

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from livesr.base.compute import ComputeConfig
 from livesr.evaluation.limits import domain_of
+from livesr.export.card import card
 from livesr.export.engine import export_engine
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
@@ -134,6 +135,22 @@ def test_an_engine_draws_it_and_says_so_and_tells_as_much_unknown_light(tmp_path
     np.testing.assert_allclose(told["with"], told["without"], rtol=1e-3)
     assert engines["with"].manifest.haze
     assert domain_of(engines["with"].manifest).haze_in_truth  # what it is judged by
+
+
+@pytest.mark.parametrize("haze", [False, True])
+def test_the_card_promises_no_bound_that_haze_may_exceed(tmp_path: Path, haze: bool) -> None:
+    recipe, parameters = load_recipe("imcsr-mt-er-lyso-haze"), {**TINY, "head": "partition"}
+    parameters = {**parameters, "haze": haze}
+    made = networks.build("imcsr", **parameters)
+    networks.save(tmp_path / "best.pt", made, "imcsr", parameters)
+    train = recipe.train.model_copy(update={"parameters": parameters})
+    recipe = recipe.model_copy(update={"train": train})
+    export_engine(recipe, tmp_path / "best.pt", tmp_path / "engine")
+    (tmp_path / "log.csv").write_text("step,minutes\n1,1\n", encoding="utf-8")
+    card(recipe, tmp_path / "engine", None, tmp_path / "log.csv")
+    text = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
+    assert "x is shared out" in text
+    assert ("their sum cannot exceed it" in text) is not haze
 
 
 def run(engine: Engine) -> tuple[np.ndarray, np.ndarray]:

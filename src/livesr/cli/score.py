@@ -87,8 +87,9 @@ class TruthScore:
 
         {} on a rig without a truth.
 
-        The truth is the structure alone, noise-free, at the SIM passband. `input_pcc` is what the
-        measurement itself would score as that channel.
+        The truth is the structure alone, noise-free, at the SIM passband, with its haze if the
+        engine is to find that. `input_pcc` is what the measurement itself would score as that
+        channel.
         """
         from livesr.evaluation.metrics import score
 

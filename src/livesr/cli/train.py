@@ -258,6 +258,12 @@ class _Session:
         find_device(config.device)
         network = networks.build(config.architecture, **config.parameters)
         make_optimiser(config.optimiser, network, config.lr, config.weight_decay)
+        step = int(getattr(network, "multiple_of", 1))
+        if config.patch % step:
+            raise ValueError(
+                f"patch is {config.patch}, and this network takes sides that are multiples of"
+                f" {step}: choose {max(config.patch // step, 1) * step}"
+            )
         if config.start and not (self._out / "checkpoint.pt").is_file():
             begun = begin_with(network, config.start, self._structures, config.begin_as)
             self._terminal.print(begun.words())

@@ -154,7 +154,8 @@ def _sum_rule(parameters: Mapping[str, Any]) -> str:
 
 def _shared_out(parameters: Mapping[str, Any]) -> str:
     if parameters.get("head") == "partition":
-        return "; x is shared out, so that their sum cannot exceed it"
+        limit = "" if parameters.get("haze") else ", so that their sum cannot exceed it"
+        return f"; x is shared out{limit}"
     if parameters.get("head") == "restore":
         return "; an image of x without noise is predicted and shared out"
     return "; training draws their sum towards x, nothing enforces it"

@@ -130,8 +130,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         in the sharing out, so that such light need not go to a structure. For "partition" and
         "restore"
     haze : share out the light from far out of focus as well, among the structures and what is
-        unknown (`SharedHaze`), which are alike at first or have factors. For "partition" and
-        "restore"
+        unknown (`SharedHaze`), which are alike at first or have factors. It is smooth, so that
+        their sum may exceed what the head says. For "partition" and "restore"
     activation : the paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for
         comparison
 
@@ -303,9 +303,9 @@ class KnownLight(nn.Module):  # type: ignore[misc]
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
     """IMC-SR-Single: one network per structure, side by side, each with parameters of its own.
 
-    Takes the parameters of `IMCSR`, but `unknown`. Nothing is shared, so that training them
-    together under a loss without summation term is training each alone, and one engine still holds
-    them all.
+    Takes the parameters of `IMCSR`, but `unknown` and `haze`. Nothing is shared, so that training
+    them together under a loss without summation term is training each alone, and one engine still
+    holds them all.
 
     Raises
     ------
