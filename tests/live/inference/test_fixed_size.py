@@ -137,3 +137,18 @@ def test_spectra_the_first_steps_and_the_last_are_held() -> None:
     graph.node.extend(node for _, node in nodes)
     held = held_in_f32(graph)
     assert [i in held for i in range(len(nodes))] == [expected for expected, _ in nodes]
+
+
+def test_what_weighs_intensities_is_not_the_last_convolution_that_draws() -> None:
+    """As haze is shared out: by convolutions without a bias, behind a softmax."""
+    nodes = [
+        (False, helper.make_node("Conv", ["frames", "k", "b"], ["c1"])),
+        (True, helper.make_node("Conv", ["c1", "k"], ["c2"])),
+        (True, helper.make_node("Softmax", ["c2"], ["shares"])),
+        (True, helper.make_node("Conv", ["shares", "k"], ["smooth"])),
+        (True, helper.make_node("Add", ["shares", "smooth"], ["channels"])),
+    ]
+    graph = helper.make_graph([], "held", [], [helper.make_empty_tensor_value_info("channels")])
+    graph.node.extend(node for _, node in nodes)
+    held = held_in_f32(graph)
+    assert [i in held for i in range(len(nodes))] == [expected for expected, _ in nodes]

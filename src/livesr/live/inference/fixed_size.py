@@ -88,10 +88,13 @@ def held_in_f32(graph: Any) -> set[int]:
 
     From a Fourier transform to the next convolution: its zero frequency is the sum of an image.
     Before the first convolution: a frame is normalised there, by squares of its dim pixels. The
-    last convolution of what is drawn, and what follows: the intensities that are shown.
+    last convolution of what is drawn, and what follows: the intensities that are shown. Behind a
+    softmax, those without a bias only weigh what it shared out, as the haze among structures.
     """
-    convolutions = drawing_convolutions(graph)
-    first, last = (convolutions[0], convolutions[-1]) if convolutions else (0, 0)
+    convolutions, nodes = drawing_convolutions(graph), graph.node
+    shared = next((i for i, node in enumerate(nodes) if node.op_type == "Softmax"), len(nodes))
+    drawing = [i for i in convolutions if i < shared or len(nodes[i].input) > 2] or convolutions
+    first, last = (drawing[0], drawing[-1]) if drawing else (0, 0)
     held: set[int] = set()
     spectra: set[str] = set()
     for i, node in enumerate(graph.node):
