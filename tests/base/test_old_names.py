@@ -116,6 +116,7 @@ def test_pairs_of_an_older_version_are_not_made_again(tmp_path: Path) -> None:
     write_pairs(folder, maker, 1, seed=3)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     meta["domain"]["headroom_spread"] = meta["domain"].pop("scale_spread")
+    del meta["domain"]["haze_in_truth"]
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     before = np.load(folder / "frames.npy")
     made = (folder / "frames.npy").stat().st_mtime_ns
