@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,9 @@ def test_a_factor_says_how_hazy_a_structure_is_beside_the_others() -> None:
     assert float(found[:, 0].mean()) == pytest.approx(0.3 * many / (many + 3 * few), rel=0.01)
 
 
-@pytest.mark.parametrize("factors", [[1.0], [1.0, 0.0], [1.0, 1.0, 1.0]])
+@pytest.mark.parametrize(
+    "factors", [[1.0], [1.0, 0.0], [1.0, math.nan], [1.0, math.inf], [1.0, 1.0, 1.0]]
+)
 def test_factors_are_one_positive_number_for_each_image(factors: list[float]) -> None:
     with pytest.raises(ValueError, match="a positive number for each of the 2 images"):
         SharedHaze(2, factors)

@@ -38,7 +38,7 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        If `factors` are not one positive number for each image.
+        If `factors` are not one positive, finite number for each image.
     """
 
     STEP = 4
@@ -47,7 +47,7 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
     def __init__(self, images: int, factors: Sequence[float] | None = None) -> None:
         super().__init__()
         factors = [1.0] * images if factors is None else list(factors)
-        if len(factors) != images or min(factors) <= 0:
+        if len(factors) != images or not all(0 < factor < math.inf for factor in factors):
             raise ValueError(
                 f"haze has factors {factors}; expected a positive number for each of the {images}"
                 " images, that of unknown light last if it is drawn"

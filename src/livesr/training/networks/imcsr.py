@@ -146,8 +146,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     ------
     ValueError
         If `frames` is even or below 1, there is no such head, `haze` has other factors than one for
-        each image, or "sigmoid", which shares out
-        nothing, is to draw unknown light or haze.
+        each image, or "sigmoid", which shares out nothing, is to draw unknown light or haze.
     """
 
     scale = 1
