@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livesr.training.sources import CachedPairs
+from livesr.base.errors import ConfigError
+from livesr.training.sources import CachedPairs, named_pairs
 
 META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
 
@@ -69,6 +70,18 @@ def test_what_is_not_a_folder_of_pairs_is_refused(tmp_path: Path) -> None:
     np.save(folder / "targets.npy", np.zeros((3, 2, 64, 64), np.float16))
     with pytest.raises(ValueError, match="expected"):
         CachedPairs(folder)
+
+
+@pytest.mark.parametrize("told", [{}, {"haze_in_truth": False}, {"haze_in_truth": True}])
+def test_pairs_whose_truth_is_another_than_an_engine_draws_are_refused(
+    told: dict[str, bool], tmp_path: Path
+) -> None:
+    folder, haze = write(tmp_path / "pairs", meta={**META, "domain": told}), any(told.values())
+    assert len(named_pairs(folder, haze=haze)) == len(named_pairs(folder)) == 4
+    with pytest.raises(ConfigError, match="give pairs like those that it was trained on"):
+        named_pairs(folder, haze=not haze)
+    own = write(tmp_path / "own")  # whose truth is as it is
+    assert len(named_pairs(own, haze=True)) == len(named_pairs(own, haze=False)) == 4
 
 
 def test_a_patch_larger_than_the_images_is_refused(tmp_path: Path) -> None:

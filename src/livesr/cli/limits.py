@@ -84,9 +84,11 @@ def _on_pairs(
 ) -> dict[str, Any]:
     """Measure what training pairs tell."""
     from livesr.evaluation.limits import measure_on_pairs
+    from livesr.live.inference.engine import load_engine
     from livesr.training.sources import named_pairs
 
-    frames, targets = named_pairs(pairs).validation(_PAIRS * sequences)
+    haze = load_engine(folder).manifest.haze
+    frames, targets = named_pairs(pairs, haze=haze).validation(_PAIRS * sequences)
     return measure_on_pairs(
         folder, zip(frames, targets, strict=True), threads=threads, progress=show
     )

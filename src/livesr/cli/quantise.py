@@ -115,7 +115,7 @@ def _folder(folder: Path, n: int, engine: Engine) -> tuple[Pairs, str]:
 
     sees_all = engine.manifest.raw_frames or engine.manifest.beside  # planes of a pair
     window = None if sees_all else engine.manifest.window
-    cached = named_pairs(folder, window)
+    cached = named_pairs(folder, window, haze=engine.manifest.haze)
     frames, truths = cached.validation(n)
     order = targets_in_order(engine.manifest, tuple(cached.meta["channels"]))
     return (frames, truths[:, order]), f"pairs of {folder.name}"

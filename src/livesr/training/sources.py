@@ -166,21 +166,32 @@ class CachedPairs:
         return relative
 
 
-def named_pairs(folder: Path, window: int | None = None) -> CachedPairs:
+def named_pairs(
+    folder: Path, window: int | None = None, *, haze: bool | None = None
+) -> CachedPairs:
     """Open the folder of pairs that a user named; `window` as of `CachedPairs`.
 
     Raises
     ------
     ConfigError
-        If it holds none, with what to give instead.
+        If it holds none, with what to give instead, or simulated ones whose truth has `haze` where
+        an engine draws none, or the reverse; None takes either.
     """
     try:
-        return CachedPairs(folder, window=window)
+        pairs = CachedPairs(folder, window=window)
     except (OSError, ValueError, DocumentError) as e:
         raise ConfigError(
             f"{str(e).rstrip('.')}. Expected a folder of pairs, as pairs-validation of a training"
             " run of 'livesr train'."
         ) from e
+    domain = pairs.meta.get("domain")
+    if None not in (domain, haze) and bool(domain.get("haze_in_truth")) != haze:
+        shown, drawn = ("without", "with") if haze else ("with", "without")
+        raise ConfigError(
+            f"{folder} holds structures {shown} their haze ('haze_in_truth'), and the engine draws"
+            f" them {drawn}: give pairs like those that it was trained on."
+        )
+    return pairs
 
 
 def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
