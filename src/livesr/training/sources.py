@@ -185,13 +185,13 @@ def named_pairs(
             " run of 'livesr train'."
         ) from e
     domain = pairs.meta.get("domain")
-    if None not in (domain, haze) and bool(domain.get("haze_in_truth")) != haze:
-        shown, drawn = ("without", "with") if haze else ("with", "without")
-        raise ConfigError(
-            f"{folder} holds structures {shown} their haze ('haze_in_truth'), and the engine draws"
-            f" them {drawn}: give pairs like those that it was trained on."
-        )
-    return pairs
+    if domain is None or haze is None or bool(domain.get("haze_in_truth")) == haze:
+        return pairs
+    shown, drawn = ("without", "with") if haze else ("with", "without")
+    raise ConfigError(
+        f"{folder} holds structures {shown} their haze ('haze_in_truth'), and the engine draws them"
+        f" {drawn}: give pairs like those that it was trained on."
+    )
 
 
 def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
