@@ -20,6 +20,7 @@ from livesr.evaluation.limits import (
     Seen,
     distance,
     domain_of,
+    fit_mixing,
     fit_training_distribution,
     fit_uncertainty,
     measure_on_pairs,
@@ -69,6 +70,24 @@ def test_the_share_that_makes_a_structure_weak_lies_between_lost_ones_and_those_
         np.mean([f.shares[0] < weak_share([*in_order, seen(0.4, 0.01, 0)], 0) for f in in_order])
         <= 0.1
     )
+
+
+def test_frames_in_which_nothing_was_drawn_tell_nothing_of_mixing() -> None:
+    rng, ratios = np.random.default_rng(0), [1.0] * 10 + [0.25] * 10 + [np.nan] * 10
+    told = [
+        replace(
+            seen(0.4, 0.4, 0.9),
+            true=np.array([ratio, 1.0]),
+            found=np.array([0.1 if np.isnan(ratio) else ratio, 1.0]) * rng.uniform(0.9, 1.1),
+        )
+        for ratio in ratios
+    ]
+    dark = [
+        replace(told[i], found=np.full(2, np.nan), true=np.array([true, 1.0]))
+        for i, true in enumerate((1.0, 0.25, np.nan))
+    ]
+    assert fit_mixing(told, 0) is not None
+    assert fit_mixing([*told, *dark], 0) == fit_mixing(told, 0)
 
 
 def test_unknown_light_is_unusual_above_what_1_in_40_known_frames_have() -> None:

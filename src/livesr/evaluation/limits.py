@@ -424,10 +424,11 @@ def fit_mixing(frames: Sequence[Seen], channel: int) -> ChannelMixing | None:
     told = [f for f in frames if f.found is not None and f.true is not None]
     found = np.array([f.found[channel] for f in told if f.found is not None])
     true = np.array([f.true[channel] for f in told if f.true is not None])
-    usable = (true > _FAINTEST) & (true < 1 / _QUARTER[0]) & np.isfinite(found)
-    alike = found[(true > _ALIKE[0]) & (true < _ALIKE[1])]
-    quarter = found[(true > _QUARTER[0]) & (true < _QUARTER[1])]
-    missing = found[np.isnan(true) & np.isfinite(found)]
+    drawn = np.isfinite(found)  # else nothing was, where all that is there is noise or haze
+    usable = drawn & (true > _FAINTEST) & (true < 1 / _QUARTER[0])
+    alike = found[drawn & (true > _ALIKE[0]) & (true < _ALIKE[1])]
+    quarter = found[drawn & (true > _QUARTER[0]) & (true < _QUARTER[1])]
+    missing = found[drawn & np.isnan(true)]
     if min(usable.sum(), len(alike), len(quarter), len(missing)) < _FEW:
         return None
     x, y = np.log(found[usable]), np.log(true[usable])
