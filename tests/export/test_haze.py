@@ -62,7 +62,7 @@ def test_even_light_goes_to_the_structures_as_bright_as_they_are_in_focus() -> N
     light = images.sum(1, keepdim=True) + 0.3
     found = SharedHaze(2)(light, images) - images
     total = found.sum(1, keepdim=True)
-    assert 0.85 * 0.3 < float(total.mean()) < 0.3
+    assert float(total.mean()) == pytest.approx(0.3 / (1 + (0.3 / 4 / 0.12) ** 4), rel=0.02)
     torch.testing.assert_close(  # also in the corners, where a blur alone would be darker
         total, torch.full_like(light, float(total.mean())), rtol=0.01, atol=0
     )
@@ -106,7 +106,9 @@ def test_noise_and_detail_are_no_haze_and_nothing_is_taken_away() -> None:
 def test_a_trace_of_a_structure_does_not_explain_a_bright_field() -> None:
     trace = structures() * 0.002
     added = SharedHaze(2)(torch.ones(1, 1, SIDE, SIDE), trace) - trace
-    assert float(added.sum(1).mean()) < 0.01
+    assert float(added.sum(1).mean()) < 1e-3
+    noise = torch.randn(1, 1, SIDE, SIDE, generator=torch.manual_seed(2)) * 0.4
+    assert float((SharedHaze(2)(noise, trace) - trace).sum(1).mean()) < 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

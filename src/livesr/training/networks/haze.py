@@ -20,7 +20,7 @@ fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as 
 M = TypeVar("M", bound=nn.Module)
 
 _SIGMA_PX = 6.0  # smoother than any structure, and than noise
-_MOST = 20.0  # haze beside the light in focus: of as much, half is given, and of more, less
+_MOST = 4.0  # haze beside the light in focus: of as much, half is given, and of more hardly any
 _LEAST = 1e-4  # mean light: a frame without any has no haze; 1 / it is a number of FP16
 
 
@@ -29,8 +29,8 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
 
     Where haze lies hardly tells whose it is, and how bright a structure is in focus does: the rest
     of the frame, smoothed, goes to the structures in proportion to all of their light in focus,
-    each times a factor that is trained. A trace of a structure does not explain a bright field: far
-    more light than is in focus is no haze of it.
+    each times a factor that is trained. A trace of a structure explains no even light and no
+    noise: of far more than is in focus nothing is given.
 
     Parameters
     ----------
@@ -85,8 +85,10 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
         inside = self.spread(rest * 0.0 + 1.0)  # beyond the edges there is no frame
         smooth = F.relu(self.spread(rest) * inside**-1.0)
         bright = F.relu(self.factors(spatial_mean(coarse)))
-        beyond = spatial_mean(F.relu(rest)) * (1 / _MOST)
-        shares = bright * (self.explained(bright) + beyond + _LEAST) ** -1.0
+        per_light = (self.explained(bright) + _LEAST) ** -1.0
+        beyond = spatial_mean(F.relu(rest)) * per_light * (1 / _MOST)
+        squared = beyond * beyond
+        shares = bright * per_light * (1.0 + squared * squared) ** -1.0
         return images + smooth * shares
 
 
