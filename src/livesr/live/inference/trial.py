@@ -44,6 +44,8 @@ SHIPPED = frozenset({
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
     "5235b4bdfdd7405243dced8923b1382603d34cadebd884e30e074afa78826fba",
+    # imcsr-mt-er-lyso-haze/model.onnx
+    "54de4cde98c9e604ae0db81be4a38d8b53624041895c99d6276b858e9f36f9c5",
     # imcsr-mt-er-lyso-light/model-int8.onnx
     "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
     # imcsr-mt-er-lyso-light/model.onnx
