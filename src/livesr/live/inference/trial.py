@@ -44,6 +44,8 @@ SHIPPED = frozenset({
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
     "5235b4bdfdd7405243dced8923b1382603d34cadebd884e30e074afa78826fba",
+    # imcsr-mt-er-lyso-haze/model-int8.onnx
+    "eb1ba8b55341139f24ffa6697deb52dbd9d65d9a2341e29d66ab4712b9605941",
     # imcsr-mt-er-lyso-haze/model.onnx
     "54de4cde98c9e604ae0db81be4a38d8b53624041895c99d6276b858e9f36f9c5",
     # imcsr-mt-er-lyso-light/model-int8.onnx
