@@ -27,6 +27,7 @@ from livesr.live.inference.cuda import why_no_gpu
 GPU = [name for name in SUITES if name.startswith("gpu.")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(why_no_gpu() is None, reason="a GPU is here")
 def test_without_a_gpu_the_cpus_runtimes_agree_and_the_rest_says_why_not(tmp_path: Path) -> None:

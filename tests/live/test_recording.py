@@ -105,6 +105,7 @@ def test_every_frame_number_is_in_the_store(
     print(f"{trouble}: {len(numbers)} frames at {rate_hz:.0f}/s, {report['sr_frames']} separated")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_memory_is_flat_over_ten_thousand_frames() -> None:
     script = Path(__file__).parents[1] / "support" / "flat_memory.py"
