@@ -8,7 +8,8 @@ formation, are `livesr.simulation`'s.
 A pair for a separation is three consecutive reconstructions, X at t-1, t, t+1 with their noise and
 artefacts, and the reconstruction of each structure alone at t, noise-free: separation and
 restoration in one. Both are divided by the same scale s, so the targets sum to x = (X - b) / s
-without its noise, haze and background, which belong to no structure.
+without its noise, haze and background, which belong to no structure; a structure's haze is in its
+target where the domain has `haze_in_truth`.
 
 A pair for upscaling is one image, and the same image sampled more coarsely (Hu et al. 2020).
 """
