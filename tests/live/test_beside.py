@@ -130,6 +130,11 @@ def test_what_comes_later_is_not_waited_for(core: CMMCorePlus, tmp_path: Path) -
     assert seen_beside(store) == {t: {"channel": "561", "t": t - 1} for t in (1, 2)}
     skipped = [e for e in RecordedStore(store).events if e["state"] == "skipped"]
     assert [(e["t"], e["reason"]) for e in skipped] == [(0, "channel 561 has no frame yet")]
+    log = store / "livesr" / "frames.jsonl"
+    written = log.read_bytes().splitlines(keepends=True)
+    by_channel = sorted(written, key=lambda line: b'"channel": "647"' in line)
+    assert by_channel != written  # as if the disk took the frames of one channel first
+    log.write_bytes(b"".join(by_channel))
     again = process(raw_input(store), tmp_path / "again.ome.zarr")["store"]
     assert seen_beside(Path(again)) == seen_beside(store)
     assert np.array_equal(array(Path(again), "sr_0_647"), array(store, "sr_0_647"))

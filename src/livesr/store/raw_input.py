@@ -241,8 +241,13 @@ def _as_they_came(store: RecordedStore, rig: RigConfig) -> frozenset[str]:
 
 
 def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:
-    """Return its groups by time point, those of one in the order in which they came."""
-    return sorted(store.pictures("raw"), key=lambda key: key[1])
+    """Return its groups by time point, those of one in the order of their exposures.
+
+    Their lines are in the order in which the disk had taken them.
+    """
+    lines = store.pictures("raw")
+    # A line that a repair has written knows no time.
+    return sorted(lines, key=lambda key: (key[1], lines[key].get("t_acq_ns") or 0))
 
 
 def _localised(store: RecordedStore) -> dict[Stream, Path]:
