@@ -131,8 +131,10 @@ def test_only_its_factors_are_trained() -> None:
     assert moved == {"factors.weight"}
 
 
-def test_an_engine_draws_it_and_says_so_and_tells_as_much_unknown_light(tmp_path: Path) -> None:
-    recipe = load_recipe("imcsr-mt-er-lyso-haze")
+def test_an_engine_draws_it_and_says_so_and_tells_as_much_light_that_no_structure_has(
+    tmp_path: Path,
+) -> None:
+    recipe = load_recipe("imcsr-mt-er-lyso-light")
     drawn, told, engines = {}, {}, {}
     for name, haze in (("without", False), ("with", True)):
         parameters = {**TINY, "haze": haze}
@@ -147,14 +149,15 @@ def test_an_engine_draws_it_and_says_so_and_tells_as_much_unknown_light(tmp_path
         expected = network(haze=True)(torch.from_numpy(frames())[None])[0, :3].numpy()
     np.testing.assert_allclose(drawn["with"], expected, atol=2e-3)  # weights are stored as FP16
     assert (drawn["with"] - drawn["without"]).mean() > 0.002
-    np.testing.assert_allclose(told["with"], told["without"], rtol=1e-3)
+    np.testing.assert_allclose(told["with"][:2], told["without"][:2], rtol=1e-3)
+    assert told["with"][2] < 0.95 * told["without"][2]  # less of the frame is left
     assert engines["with"].manifest.haze
     assert domain_of(engines["with"].manifest).haze_in_truth  # what it is judged by
 
 
 @pytest.mark.parametrize("haze", [False, True])
 def test_the_card_promises_no_bound_that_haze_may_exceed(tmp_path: Path, haze: bool) -> None:
-    recipe, parameters = load_recipe("imcsr-mt-er-lyso-haze"), {**TINY, "head": "partition"}
+    recipe, parameters = load_recipe("imcsr-mt-er-lyso-light"), {**TINY, "head": "partition"}
     parameters = {**parameters, "haze": haze}
     made = networks.build("imcsr", **parameters)
     networks.save(tmp_path / "best.pt", made, "imcsr", parameters)

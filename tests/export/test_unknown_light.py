@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.documents import read_yaml
@@ -78,6 +79,17 @@ def run(engine: Engine, x: np.ndarray, **compute: object) -> tuple[np.ndarray, n
         return drawn, session.features.copy()
 
 
+def detail(plane: np.ndarray) -> np.ndarray:
+    """What lies between sigmas of 2 and 8 pixels in means over 4; beyond the edges is nothing."""
+    there = np.ones_like(plane)
+    fine, coarse = (
+        gaussian_filter(plane, sigma, mode="constant", radius=radius)
+        / gaussian_filter(there, sigma, mode="constant", radius=radius)
+        for sigma, radius in ((0.5, 2), (2, 5))
+    )
+    return np.asarray(fine - coarse)
+
+
 def test_an_engine_draws_the_structures_and_tells_how_much_light_is_unknown(
     engine: Engine,
 ) -> None:
@@ -87,12 +99,17 @@ def test_an_engine_draws_the_structures_and_tells_how_much_light_is_unknown(
     assert images.shape == (4, SIDE, SIDE)
     assert engine.output_shape((SIDE, SIDE)) == drawn.shape == (3, SIDE, SIDE)
     np.testing.assert_allclose(drawn, images[:3], atol=2e-3)  # weights are stored as FP16
-    blocks = images.reshape(4, SIDE // 2, 2, SIDE // 2, 2).mean((2, 4))
-    total, unknown = blocks.sum(0), blocks[3]
-    moments = [(unknown**2 * total).mean(), (total**3).mean()]
-    np.testing.assert_allclose(features, moments, rtol=0.02)
+    frame = frames()[1]
+    blocks = np.stack([images[3], images.sum(0), frame - images[:3].sum(0)])
+    blocks = blocks.reshape(3, SIDE // 4, 4, SIDE // 4, 4).mean((2, 4))
+    details = [detail(plane) for plane in blocks]
+    squares = [(plane**2).mean() for plane in details]
+    np.testing.assert_allclose(features, squares, rtol=0.02)
     told = unknown_light(features)
-    assert told == pytest.approx(np.sqrt(moments[0] / moments[1]), rel=0.02)
+    unknown, total, left = np.sqrt(squares)
+    assert left < 6 * unknown
+    expected = np.sqrt(unknown * left) / total
+    assert told == pytest.approx(expected, rel=0.03)
     assert told is not None
     assert 0.05 < told < 1
 
@@ -108,13 +125,23 @@ def test_tiles_tell_what_the_whole_tells(engine: Engine) -> None:
     assert unknown_light(tiles) == pytest.approx(unknown_light(whole), abs=0.02)
 
 
-@pytest.mark.parametrize("features", [None, np.ones(3, np.float32), np.full(2, np.nan, np.float32)])
+@pytest.mark.parametrize("features", [None, np.ones(4, np.float32), np.full(3, np.nan, np.float32)])
 def test_what_tells_nothing_is_not_judged(features: np.ndarray | None) -> None:
     assert unknown_light(features) is None
 
 
 def test_a_dark_frame_has_no_unknown_light() -> None:
-    assert unknown_light(np.zeros(2, np.float32)) == 0
+    for n in (2, 3):
+        assert unknown_light(np.zeros(n, np.float32)) == 0
+
+
+def test_noise_that_is_left_counts_as_little_as_the_unknown_light_is() -> None:
+    quiet, noisy = (unknown_light(np.array([1e-4, 1, left], np.float32)) for left in (36e-4, 1.0))
+    assert noisy == quiet == pytest.approx(0.01 * np.sqrt(6))
+
+
+def test_engines_of_before_tell_two_numbers() -> None:
+    assert unknown_light(np.array([1e-4, 1e-2], np.float32)) == pytest.approx(0.1)
 
 
 def test_a_network_that_draws_it_begins_with_one_that_does_not(tmp_path: Path) -> None:
@@ -173,7 +200,7 @@ def test_what_only_tells_is_not_the_last_that_draws(engine: Engine, tmp_path: Pa
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     integers = {n.name for n in convolutions if made_by.get(n.input[0]) == "DequantizeLinear"}
     assert "network.tail.0" in integers
-    assert not integers & {"network.head.0", "network.out", "amounts"}
+    assert not integers & {"network.head.0", "network.out", "amounts", "frame", "shown"}
     _, exact = run(engine, frames())
     _, in_int8 = run(load_engine(folder), frames(), precision="int8")
     assert unknown_light(in_int8) == pytest.approx(unknown_light(exact), abs=0.05)
@@ -230,9 +257,9 @@ def test_a_server_tells_it(engine: Engine, tmp_path: Path) -> None:
 
     write_repository([engine], tmp_path, Door())
     config = (tmp_path / "models" / engine.manifest.id / "config.pbtxt").read_text()
-    assert 'name: "features" data_type: TYPE_FP32 dims: [ 1, 2, 1, 1 ]' in config
+    assert 'name: "features" data_type: TYPE_FP32 dims: [ 1, 3, 1, 1 ]' in config
     server = KServeServer(engine)
-    server.features = (0.01, 0.2)
+    server.features = (0.01, 0.2, 0.03)
     try:
         compute = ComputeConfig(backend="kserve", endpoint=server.endpoint)
         with open_session(engine, (SIDE, SIDE), compute) as session:
@@ -247,8 +274,8 @@ def test_bioimageio_is_told_of_the_second_output(engine: Engine, tmp_path: Path)
     rdf = read_yaml(export_rdf(engine, tmp_path / "rdf"))
     channels, features = rdf["outputs"]
     assert (channels["id"], features["id"]) == ("channels", FEATURES_OUTPUT)
-    assert len(features["axes"][1]["channel_names"]) == 2
-    assert np.load(tmp_path / "rdf" / "test-features.npy").shape == (1, 2, 1, 1)
+    assert len(features["axes"][1]["channel_names"]) == 3
+    assert np.load(tmp_path / "rdf" / "test-features.npy").shape == (1, 3, 1, 1)
     back = import_model(tmp_path / "rdf", tmp_path / "back").engine
     assert back.manifest == engine.manifest
     with warnings.catch_warnings():

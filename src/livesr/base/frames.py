@@ -430,8 +430,8 @@ class MulticolorFrame:
         asked for
     ood_score : distance of its input from those that the engine was trained on, over the largest
         that is usual there; None where the engine does not say
-    unknown_light : share of the light, 0 to 1, that belongs to no structure which the engine knows
-        and is in no channel, where the frame is bright; None where it does not say
+    unknown_light : light of no structure that the engine knows, 0 to 1 beside all that is predicted
+        (`livesr.live.unknown_light`); None where it does not say
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
     error_bars : what `limits` follows from; None where nothing was calibrated

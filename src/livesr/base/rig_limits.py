@@ -29,7 +29,7 @@ class ChannelLimits(Model):
     """What is usual in one channel."""
 
     unknown_light: Annotated[float, Field(gt=0, le=1.01)]
-    """Share of light of no known structure (`MulticolorFrame.unknown_light`)."""
+    """Light of no known structure (`MulticolorFrame.unknown_light`)."""
     false_alarms: Annotated[float, Field(gt=0, lt=1)]
     """Share of fields in order that exceed it at some time, at most, on average."""
     fields: _Count

@@ -103,8 +103,7 @@ def _show(manifest: Manifest, out: Console) -> None:
         out.print(f"{name} alone: {into}")
     if found.unknown_light is not None:
         out.print(
-            "Light of no known structure: unusual above"
-            f" {found.unknown_light:.1%} where a frame is bright"
+            f"Light of no known structure: unusual above {found.unknown_light:.1%} of all"
         )
     for name, mixing in found.mixing.items():
         out.print(

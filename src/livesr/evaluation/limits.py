@@ -76,7 +76,7 @@ _ALIKE, _QUARTER, _FAINTEST = (0.7, 1.4), (0.15, 0.35), 0.06
 _WEAK = (0.4, 0.55)  # ratios found from which and up to which a structure can be called weak
 _CAUGHT = 0.95
 _LACKING = 4  # one scene in so many is shown without each of its structures in turn
-_LEAST_UNKNOWN = 0.001  # share of unknown light: less is none
+_LEAST_UNKNOWN = 0.001  # unknown light: less is none
 _FEW = 8  # frames that a quantile needs
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others

@@ -13,7 +13,7 @@ from livesr.base.documents import read_json
 from livesr.export.onnx import export_onnx
 from livesr.live.inference.engine import (
     MODEL_NAME,
-    MOMENTS,
+    TOLD,
     Citation,
     Manifest,
     Metrics,
@@ -25,7 +25,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.training import networks
-from livesr.training.networks.imcsr import KnownLight
+from livesr.training.networks.known_light import KnownLight
 from livesr.training.recipes import Recipe
 from livesr.training.start import START_NAME
 
@@ -84,7 +84,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         },
         weights=Weights(
             onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME)),
-            features=MOMENTS if tells_unknown else 0,
+            features=TOLD[0] if tells_unknown else 0,
         ),
         license="BSD-3-Clause",
         authors=("the livesr developers",),

@@ -183,6 +183,12 @@ def _output(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+_TOLD = {
+    2: "Means over blocks of u^2 t and t^3; u is unknown light, t all light.",
+    3: "Mean squares of details: of unknown light, of all light, and of what is left of the frame.",
+}
+
+
 def _features(n: int) -> list[dict[str, Any]]:
     """Describe the second output, of `n` numbers.
 
@@ -194,7 +200,7 @@ def _features(n: int) -> list[dict[str, Any]]:
     return [
         {
             "id": FEATURES_OUTPUT,
-            "description": "Means over blocks of u^2 t and t^3; u is unknown light, t all light.",
+            "description": _TOLD.get(n, ""),
             "axes": [
                 {"type": "batch", "size": 1},
                 {"type": "channel", "id": "channel", "channel_names": names},

@@ -35,7 +35,7 @@ from livesr.live.correct import Correction, build_correction
 from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
 from livesr.live.edges import EvenEdges
 from livesr.live.grouping.by_index import IndexGrouping
-from livesr.live.inference.engine import MOMENTS, Engine
+from livesr.live.inference.engine import TOLD, Engine
 from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import Resident
 from livesr.live.networks import (
@@ -595,7 +595,7 @@ def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) 
 def _with_rig_limits(path: ChannelPath, rig: RigConfig) -> ChannelPath:
     """Return the path with the limits that lie beside the rig, if they are of what it is now."""
     file, engine = rig.folder / rig_limits.FILE, path.networks.engine
-    if engine is None or engine.manifest.weights.features != MOMENTS or not file.is_file():
+    if engine is None or engine.manifest.weights.features not in TOLD or not file.is_file():
         return path  # no frame would be held against it
     try:
         limits = load_rig_limits(file).channels.get(path.name)

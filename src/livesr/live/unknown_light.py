@@ -14,23 +14,32 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.inference.engine import MOMENTS
+from livesr.live.inference.engine import TOLD
 
-_NOTHING = 1e-9  # mean t^3 in x: less is a dark frame
+_MOST_LEFT = 6.0  # times the unknown light that what is left counts for: beyond that it is noise
+_NOTHING = 1e-9  # mean t^3, or mean square of details, in x: less is a dark frame
 
 
 def unknown_light(features: NDArray[np.float32] | None) -> float | None:
-    """Return the share of unknown light where the frame is bright, sqrt(sum u^2 t / sum t^3).
+    """Return how much light is like no known structure beside all that is predicted, 0 to 1.
 
-    Squares of u, and t as a weight, let a bright structure count more than the little that every
-    place gives away. None where the network does not tell, or tells no number.
+    The geometric mean of two shares, sqrt(u d) / t: of the light that the network gives to none of
+    its structures, and of what the structures leave of the frame, both as root mean squares of
+    details; d counts as at most 6 u, because in dim frames more is left, which is noise. Of an
+    engine that tells two numbers, the share of unknown light where the frame is
+    bright, sqrt(sum u^2 t / sum t^3). None where the network does not tell, or tells no number.
 
     Parameters
     ----------
-    features : (2,) means over blocks of 2 x 2 pixels of u^2 t and of t^3, u the unknown light of a
-        block and t all that is predicted there, in x
+    features : (3,) mean squares of the details of the unknown light u, of all light t that is
+        predicted and of what is left, d, in x (`livesr.training.networks.known_light`); or (2,)
+        means over blocks of 2 x 2 pixels of u^2 t and of t^3
     """
-    if features is None or len(features) != MOMENTS or not np.isfinite(features).all():
+    if features is None or len(features) not in TOLD or not np.isfinite(features).all():
         return None
-    unknown, total = (max(float(number), 0.0) for number in features)
-    return math.sqrt(min(unknown / total, 1.0)) if total > _NOTHING else 0.0
+    unknown, total, *left = (max(float(number), 0.0) for number in features)
+    if total <= _NOTHING:
+        return 0.0
+    if left:
+        unknown = math.sqrt(unknown * min(left[0], _MOST_LEFT**2 * unknown))
+    return min(math.sqrt(unknown / total), 1.0)

@@ -196,7 +196,12 @@ def _outputs(
         return dict.fromkeys(ours), tensors, note
     if _OF_HAZE in own:
         lit, also = ([one for one in of if one not in _NOT_LIT] for of in (ours, theirs))
-        made[_OF_HAZE] = _rows(own[_OF_HAZE], hazes, lit, also, {one: pairs[one] for one in lit})
+        # How hazy a structure is follows from what it is, not from what it looks like.
+        same = {
+            one: of if (of := pairs[one]) and of.casefold() == one.casefold() else None
+            for one in lit
+        }
+        made[_OF_HAZE] = _rows(own[_OF_HAZE], hazes, lit, also, same)
     return pairs, {**tensors, **{name: of for name, of in made.items() if of is not None}}, note
 
 

@@ -37,10 +37,10 @@ MODEL_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
 
 FEATURES_OUTPUT = "features"
-MOMENTS = 2
-"""Numbers in it of a network that draws unknown light."""
-
 """Name of a network's second output, (1, n, 1, 1)."""
+
+TOLD = (3, 2)
+"""How many numbers are in it of a network that draws unknown light: now, and in former engines."""
 
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an
@@ -344,9 +344,9 @@ class Manifest(Model):
                 f"an engine that does {self.task!r} has {made if made > 1 else 'one'}"
                 f" output channel{'s' if made > 1 else ''}, got {len(names)}"
             )
-        if self.limits.unknown_light is not None and self.weights.features != MOMENTS:
+        if self.limits.unknown_light is not None and self.weights.features not in TOLD:
             raise ValueError(
-                f"'limits: unknown_light' needs a network that returns {MOMENTS} features, and this"
+                f"'limits: unknown_light' needs a network that returns {TOLD[0]} features, and this"
                 f" one returns {self.weights.features}: take it out, and run 'livesr limits'"
             )
         return self

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812
 
-from livesr.training.networks.layers import spatial_mean
+from livesr.training.networks.layers import block_means, fixed, smoothing, spatial_mean
 
 fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as well
-
-M = TypeVar("M", bound=nn.Module)
 
 _SIGMA_PX = 6.0  # smoother than any structure, and than noise
 _MOST = 4.0  # haze beside the light in focus: of as much, half is given, and of more hardly any
@@ -54,25 +51,17 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
                 f"haze has factors {factors}; expected a positive number for each of the {images}"
                 " images, that of unknown light last if it is drawn"
             )
-        step, radius = self.STEP, math.ceil(2.5 * _SIGMA_PX / self.STEP)
-        self.halo = (radius + 1) * step
-        self.coarse = _fixed(nn.Conv2d(images, images, step, step, groups=images, bias=False))
-        self.frame = _fixed(nn.Conv2d(1, 1, step, step, bias=False))
-        for means in (self.coarse, self.frame):
-            nn.init.constant_(means.weight, 1 / step**2)
-        self.explained = _fixed(nn.Conv2d(images, 1, 1, bias=False))
-        nn.init.ones_(self.explained.weight)
-        along_y = nn.Conv2d(1, 1, (2 * radius + 1, 1), padding=(radius, 0), bias=False)
-        along_x = nn.Conv2d(1, 1, (1, 2 * radius + 1), padding=(0, radius), bias=False)
-        for smoothing in (along_y, along_x):
-            distance = torch.arange(-radius, radius + 1) * (step / _SIGMA_PX)
-            weights = torch.softmax(-(distance**2) / 2, 0)
-            smoothing.weight.data.copy_(weights.reshape(smoothing.weight.shape))
+        step = self.STEP
+        along_y, along_x = smoothing(_SIGMA_PX / step)
+        self.halo = (along_y.weight.shape[2] // 2 + 1) * step
+        self.coarse = block_means(images, step, groups=images)
+        self.frame = block_means(1, step)
+        self.explained = block_means(images, 1)
         enlarge = nn.ConvTranspose2d(1, 1, 2 * step, step, padding=step // 2, bias=False)
         rising = (torch.arange(2 * step) + 0.5) / step
         rising = torch.minimum(rising, 2 - rising)
         enlarge.weight.data.copy_(torch.outer(rising, rising)[None, None])
-        self.spread = _fixed(nn.Sequential(along_y, along_x, enlarge))
+        self.spread = fixed(nn.Sequential(along_y, along_x, enlarge))
         self.factors = nn.Conv2d(images, images, 1, groups=images, bias=False)
         self.factors.weight.data.copy_(torch.tensor(factors).reshape(-1, 1, 1, 1))
 
@@ -90,8 +79,3 @@ class SharedHaze(nn.Module):  # type: ignore[misc]
         squared = beyond * beyond
         shares = bright * per_light * (1.0 + squared * squared) ** -1.0
         return images + smooth * shares
-
-
-def _fixed(module: M) -> M:
-    module.requires_grad_(False)
-    return module

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from livesr.training.networks.haze import SharedHaze
@@ -25,11 +25,8 @@ from livesr.training.networks.layers import (
     ChannelAttention,
     conv3x3,
     he_init,
-    spatial_mean,
 )
 from livesr.training.networks.layers import activation as new_activation
-
-fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as well
 
 Head = Literal["sigmoid", "partition", "restore"]
 
@@ -264,39 +261,6 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     def _enlarged(self, images: Tensor) -> Tensor:
         """Return images (n, c r^2, y / r, x / r) as (n, c, y, x) float32."""
         return (F.pixel_shuffle(images, self.unshuffle) if self.unshuffle > 1 else images).float()
-
-
-class KnownLight(nn.Module):  # type: ignore[misc]
-    """The structures of a network that draws unknown light, and how much of that there is.
-
-    What its engine computes: the unknown light is no channel, only its amount is told.
-
-    Parameters
-    ----------
-    network : with `unknown`
-    """
-
-    BLOCK = 2  # pixels along y and x
-
-    def __init__(self, network: IMCSR) -> None:
-        super().__init__()
-        self.network = network
-        # Means over blocks of the unknown light, and of all that is predicted, in one operation.
-        inputs, side = network.channels, self.BLOCK
-        self.amounts = nn.Conv2d(inputs, 2, side, stride=side, bias=False)
-        nn.init.constant_(self.amounts.weight, 1 / side**2)
-        nn.init.zeros_(self.amounts.weight[0, : network.structures])
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the structures (n, c, y, x), and two numbers (n, 2, 1, 1): the means over blocks
-        of 2 x 2 pixels of u^2 t and of t^3, u the unknown light of a block and t all that is
-        predicted in focus there.
-        """
-        images = self.network.in_focus(frames)
-        amounts = self.amounts(images)
-        moments = amounts * amounts * amounts[:, 1:2]
-        shown = self.network.with_haze(frames, images)
-        return shown[:, 0 : self.network.structures], spatial_mean(moments)
 
 
 class IMCSRSingle(nn.Module):  # type: ignore[misc]

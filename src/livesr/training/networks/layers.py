@@ -10,13 +10,16 @@ Zhang et al. 2018, "Image super-resolution using very deep residual channel atte
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 Activation = Literal["gelu_erf", "gelu_tanh", "relu", "silu"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def activation(name: Activation) -> nn.Module:
@@ -103,6 +106,39 @@ def upsampling(width: int, factors: list[int]) -> nn.Sequential:
     return nn.Sequential(
         *(m for r in factors for m in (conv3x3(width, width * r * r), nn.PixelShuffle(r)))
     )
+
+
+def fixed(module: M) -> M:
+    """Return a module whose weights are not trained."""
+    module.requires_grad_(False)
+    return module
+
+
+def block_means(inputs: int, side: int, groups: int = 1) -> nn.Conv2d:
+    """Make means over blocks of `side` x `side`, not trained.
+
+    Of each channel, with as many `groups`, or of the sum of all.
+    """
+    outputs = inputs if groups > 1 else 1
+    means = fixed(nn.Conv2d(inputs, outputs, side, side, groups=groups, bias=False))
+    nn.init.constant_(means.weight, 1 / side**2)
+    return means
+
+
+def smoothing(sigma: float, channels: int = 1) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Make a Gaussian along y and one along x for each channel, 2.5 `sigma` to either side.
+
+    Each sums up to 1; beyond the edges the image is taken as 0. Not trained.
+    """
+    radius = math.ceil(2.5 * sigma)
+    weights = torch.softmax(-((torch.arange(-radius, radius + 1) / sigma) ** 2) / 2, 0)
+    along = []
+    for shape in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+        padding = (shape[0] // 2, shape[1] // 2)
+        conv = nn.Conv2d(channels, channels, shape, padding=padding, groups=channels, bias=False)
+        conv.weight.data.copy_(weights.reshape(1, 1, *shape))
+        along.append(fixed(conv))
+    return along[0], along[1]
 
 
 @torch.fx.wrap  # type: ignore[untyped-decorator]

@@ -1,0 +1,63 @@
+"""The structures that a network draws, and how much light is like none of them.
+
+What the engine of a network computes that draws unknown light. Owns the numbers that are told; what
+follows from them is `livesr.live.unknown_light`'s.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from livesr.training.networks.imcsr import IMCSR
+from livesr.training.networks.layers import block_means, fixed, smoothing, spatial_mean
+
+fx.wrap("spatial_mean")  # one operation in a traced graph, called from here as well
+
+_DETAIL_PX = (2.0, 8.0)  # sigmas between which structures are: below is noise, above is haze
+
+
+class KnownLight(nn.Module):  # type: ignore[misc]
+    """The structures of a network that draws unknown light, and how much of that there is.
+
+    The unknown light is no channel, only its amount is told, and how much the structures leave of
+    the frame: what is like none of them is drawn as some of them, badly.
+
+    Parameters
+    ----------
+    network : with `unknown`
+    """
+
+    BLOCK = 4
+    """Pixels along y and x that are one in what is told."""
+
+    def __init__(self, network: IMCSR) -> None:
+        super().__init__()
+        self.network = network
+        side = self.BLOCK
+        # Of the unknown light, and of all that is predicted, in one operation.
+        self.amounts = fixed(nn.Conv2d(network.channels, 2, side, side, bias=False))
+        nn.init.constant_(self.amounts.weight, 1 / side**2)
+        nn.init.zeros_(self.amounts.weight[0, : network.structures])
+        self.frame = block_means(1, side)
+        self.shown = block_means(network.channels, side)
+        nn.init.zeros_(self.shown.weight[:, network.structures :])
+        fine, coarse = (smoothing(sigma / side, 3) for sigma in _DETAIL_PX)
+        self.fine, self.coarse = nn.Sequential(*fine), nn.Sequential(*coarse)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the structures (n, c, y, x), and three numbers (n, 3, 1, 1): mean squares of the
+        details of the unknown light, of all that is predicted in focus, and of what the structures
+        leave of the middle frame. Details are those between 2 and 8 pixels (sigma), of means over
+        blocks of 4 x 4.
+        """
+        images = self.network.in_focus(frames)
+        with_haze = self.network.with_haze(frames, images)
+        middle = self.network.frames // 2
+        left = self.frame(frames[:, middle : middle + 1].float()) + self.shown(with_haze) * -1.0
+        told = torch.cat([self.amounts(images), left], 1)
+        inside = told * 0.0 + 1.0  # beyond the edges there is nothing
+        fine = self.fine(told) * self.fine(inside) ** -1.0
+        details = fine + self.coarse(told) * self.coarse(inside) ** -1.0 * -1.0
+        shown = with_haze[:, 0 : self.network.structures]
+        return shown, spatial_mean(details * details)
