@@ -69,7 +69,7 @@ def fields_of(store: RecordedStore) -> list[Field]:
     if not told:
         raise StoreError(
             f"No prediction in {store.path} tells light of no known structure: record it, or"
-            " 'livesr process' it, with an engine that does, as imcsr-mt-er-lyso-light 0.3."
+            " 'livesr process' it, with an engine that does, as imcsr-mt-er-lyso-light."
         )
     rig = recorded_rig(store)
     taken = {

@@ -36,28 +36,27 @@ log = logging.getLogger(__name__)
 
 SHIPPED = frozenset({
     "50bf6eb50a687fed3158c61d0c421562f256bb0800981048a17b3bceb3717146",  # deep-storm/model.onnx
-    "2d36d2b3b48387e2d7d32a69ad3e6a0d197906efc8deb036aa6b384aaab1c12c",  # unet-sim-3/model.onnx
-    "aff2fa75cd5e2d7c2b7214f6ec7964741ed6ea354faa00a91065cd48953680a8",  # sim-lowlight-9/model.onnx
     "50c15fb7b23c661e5eba59f44a22b9019cfa825f8f4d89e30ab9cb4d533b9409",  # edsr-x2/model.onnx
     "b402ce5d2a8f77d9c134fe02f39dfabe827ffe0a3ba4905191c222ecb01fb21f",  # edsr-x3/model.onnx
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
     "5235b4bdfdd7405243dced8923b1382603d34cadebd884e30e074afa78826fba",
-    # imcsr-mt-er-lyso-haze/model-int8.onnx
-    "eb1ba8b55341139f24ffa6697deb52dbd9d65d9a2341e29d66ab4712b9605941",
-    # imcsr-mt-er-lyso-haze/model.onnx
-    "54de4cde98c9e604ae0db81be4a38d8b53624041895c99d6276b858e9f36f9c5",
-    # imcsr-mt-er-lyso-light/model-int8.onnx
-    "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
-    # imcsr-mt-er-lyso-light/model.onnx
-    "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
     # imcsr-mt-er-lyso/model.onnx
     "c4a2952554f07d9644717d24a060d5725508c99d976f95236a6bfcb52dd906ae",
+    # imcsr-mt-er-lyso-in-focus/model-int8.onnx
+    "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
+    # imcsr-mt-er-lyso-in-focus/model.onnx
+    "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
+    # imcsr-mt-er-lyso-light/model-int8.onnx
+    "f8343323d6b13c1b096e5a47cb247bee2a3ddfe1b582963210710c83f6c40d59",
+    # imcsr-mt-er-lyso-light/model.onnx
+    "d08f175d6912f68de1965be582c8868f4138a4f5a82d20bf81d368de3f9eb400",
     # imcsr-mt-mito/model-int8.onnx
     "445367dc27747eba91bc8666d1482b0ff6f0536e74ca116aea3fc850412574d7",
-    # imcsr-mt-mito/model.onnx
-    "0e59f557bc647ec74a5bf23c2e9b142b162522c6df6e79992127088d8a9f0028",
+    "0e59f557bc647ec74a5bf23c2e9b142b162522c6df6e79992127088d8a9f0028",  # imcsr-mt-mito/model.onnx
+    "aff2fa75cd5e2d7c2b7214f6ec7964741ed6ea354faa00a91065cd48953680a8",  # sim-lowlight-9/model.onnx
+    "2d36d2b3b48387e2d7d32a69ad3e6a0d197906efc8deb036aa6b384aaab1c12c",  # unet-sim-3/model.onnx
 })  # fmt: skip
 """SHA-256 of the networks that come with livesr."""
 
