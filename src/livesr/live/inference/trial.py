@@ -41,7 +41,7 @@ SHIPPED = frozenset({
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
-    "5235b4bdfdd7405243dced8923b1382603d34cadebd884e30e074afa78826fba",
+    "7b6008cf2b17d5737b379de39a592b36e0b664ca82e57aadfd42e0bcd6f07e35",
     # imcsr-mt-er-lyso/model.onnx
     "c4a2952554f07d9644717d24a060d5725508c99d976f95236a6bfcb52dd906ae",
     # imcsr-mt-er-lyso-in-focus/model-int8.onnx
@@ -53,8 +53,8 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso-light/model.onnx
     "d08f175d6912f68de1965be582c8868f4138a4f5a82d20bf81d368de3f9eb400",
     # imcsr-mt-mito/model-int8.onnx
-    "445367dc27747eba91bc8666d1482b0ff6f0536e74ca116aea3fc850412574d7",
-    "0e59f557bc647ec74a5bf23c2e9b142b162522c6df6e79992127088d8a9f0028",  # imcsr-mt-mito/model.onnx
+    "f96cd85935168b9fb2293bb182d4d872c580e525afbd63e40c88e38d04625e0b",
+    "30ce990534ef3ea058c339ddd899ae2a3c4bb59331cb4dc199d18325459b291c",  # imcsr-mt-mito/model.onnx
     "aff2fa75cd5e2d7c2b7214f6ec7964741ed6ea354faa00a91065cd48953680a8",  # sim-lowlight-9/model.onnx
     "2d36d2b3b48387e2d7d32a69ad3e6a0d197906efc8deb036aa6b384aaab1c12c",  # unet-sim-3/model.onnx
 })  # fmt: skip
