@@ -45,9 +45,9 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso/model.onnx
     "c4a2952554f07d9644717d24a060d5725508c99d976f95236a6bfcb52dd906ae",
     # imcsr-mt-er-lyso-in-focus/model-int8.onnx
-    "5e701dc958f1bce8876bf5613d51f6200f9c093f461c0b282973aec131dedb14",
+    "fa8401a67744281acb02444dc6373064c8b9d0a9e8072ff2a575b89dab55b225",
     # imcsr-mt-er-lyso-in-focus/model.onnx
-    "742a3f21ed876bca951e79cc11efe6b11689eb2763d1351395d5152c04f41d4b",
+    "22aa7a0edb2566ce9f83c27c7881573115ccff157e718a29b67ea69ab9572963",
     # imcsr-mt-er-lyso-light/model-int8.onnx
     "f8343323d6b13c1b096e5a47cb247bee2a3ddfe1b582963210710c83f6c40d59",
     # imcsr-mt-er-lyso-light/model.onnx
