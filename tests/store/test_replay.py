@@ -398,7 +398,7 @@ def arrivals(
     hook = MDAHook(lambda: 1000, lambda: None)
     pixels = np.zeros((2, 2), np.uint16)
     frames = [
-        CameraFrame(pixels, Stream(), 0, i % 3, int(7e6) * i, None if ms is None else ms)
+        CameraFrame(pixels, Stream(), 0, i % 3, 10**18 + 7_000_000 * i, ms)
         for i, ms in enumerate(stamps_ms)
     ]
     play(hook, frames, clock, rate, spacing_s)
