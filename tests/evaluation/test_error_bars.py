@@ -239,6 +239,19 @@ def test_those_of_an_ensemble_hold_for_an_ensemble_alone(
     assert list(Path(with_it["store"]).glob("limits*"))
 
 
+def test_they_do_not_depend_on_the_order_in_which_the_disk_took_frames(
+    rig: Path, tmp_path: Path
+) -> None:
+    cell = record(tmp_path, 1, rig)
+    before = from_store(RecordedStore(cell))[0]
+    log = cell / "livesr" / "frames.jsonl"
+    log.write_text("".join(reversed(log.read_text().splitlines(True))), encoding="utf-8")
+    after = from_store(RecordedStore(cell))[0]
+    assert len(before) == 4
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_cells_of_the_virtual_rig_that_were_never_seen_are_covered(

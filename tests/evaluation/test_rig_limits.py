@@ -286,6 +286,23 @@ def test_a_store_without_predictions_is_refused(
         fields_of(RecordedStore(store))
 
 
+def test_a_store_of_a_former_engine_is_of_use_once_it_is_predicted_anew(
+    cells: list[Path], rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = tmp_path / "former.ome.zarr"
+    shutil.copytree(cells[0], former)
+    sha256 = load_engine("imcsr-mt-er-lyso-light").manifest.sha256
+    about = former / "sr" / "zarr.json"
+    about.write_text(about.read_text().replace(sha256, "0" * 64))
+    assert calibrate([former], rig, "--false-alarms", "0.5") == 2
+    refused = " ".join(capsys.readouterr().out.split())
+    assert "weights 000000000000..., which is not among the engines here" in refused
+    assert "'livesr process STORE --rig RIG'" in refused
+    assert cli._run(["process", str(former), "--rig", str(rig)]) == 0
+    anew = tmp_path / "former_processed.ome.zarr"
+    assert calibrate([anew], rig, "--false-alarms", "0.5") == 0
+
+
 TAKEN = TakenWith(
     engines=["other 1 (0123456789ab)"], pixel_size_nm=32.5, resolution_nm=525 / (2 * 1.49)
 )

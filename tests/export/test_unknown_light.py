@@ -47,18 +47,21 @@ TINY = {
 }
 
 
-def network(*, unknown: bool = True, seed: int = 0) -> torch.nn.Module:
+def network(*, unknown: bool = True, seed: int = 0, **more: object) -> torch.nn.Module:
     torch.manual_seed(seed)
-    made = networks.build("imcsr", **TINY, unknown=unknown).eval()
+    made = networks.build("imcsr", **{**TINY, **more}, unknown=unknown).eval()
     torch.nn.init.normal_(made.out.weight, std=0.1)
     return made
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("unknown")
-    parameters = {**TINY, "unknown": True}
-    networks.save(folder / "final.pt", network(), "imcsr", parameters)
+    return exported(tmp_path_factory.mktemp("unknown"))
+
+
+def exported(folder: Path, **more: object) -> Engine:
+    parameters = {**TINY, **more, "unknown": True}
+    networks.save(folder / "final.pt", network(**more), "imcsr", parameters)
     recipe = load_recipe("imcsr-mt-er-lyso-light")
     train = recipe.train.model_copy(update={"parameters": parameters})
     recipe = recipe.model_copy(update={"train": train})
@@ -118,6 +121,17 @@ def test_every_runtime_tells_the_same(engine: Engine) -> None:
     _, here = run(engine, frames())
     _, there = run(engine, frames(), backend="torch")
     np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_every_pixel_is_told_of_whatever_sides_the_network_takes(
+    tmp_path: Path, unshuffle: int
+) -> None:
+    made = exported(tmp_path, unshuffle=unshuffle, head="partition")
+    x = np.zeros((3, 10, 10), np.float32)
+    x[:, 9] = 0.5  # beyond the last whole block; "partition" gives light where it was measured
+    _, features = run(made, x)
+    assert features[1] > 1e-4
 
 
 def test_tiles_tell_what_the_whole_tells(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
 from livesr.base.config import ChannelConfig, RigConfig, load_rig
+from livesr.base.documents import to_json
 from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
 from livesr.formats.store import RecordedStore
@@ -24,6 +25,7 @@ from livesr.modalities.storm.config import STORMConfig
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
+from livesr.store.repair import repair
 from recorded_runs import array, lines
 from rigs import core_of
 from two_inputs import two_input_engine
@@ -140,6 +142,19 @@ def test_what_comes_later_is_not_waited_for(core: CMMCorePlus, tmp_path: Path) -
     assert np.array_equal(array(Path(again), "sr_0_647"), array(store, "sr_0_647"))
     with pytest.raises(ConfigError, match="a backfill does not read"):
         backfill(store)
+
+
+def test_what_a_repair_found_comes_when_its_channel_does(core: CMMCorePlus, tmp_path: Path) -> None:
+    store = tmp_path / "run.ome.zarr"
+    run(core, rig(), store, ["561", "647"])
+    log = store / "livesr" / "frames.jsonl"
+    kept = [e for e in RecordedStore(store).events if (e["channel"], e["t"]) != ("647", 1)]
+    log.write_text("".join(to_json(e) + "\n" for e in kept), encoding="utf-8")
+    repair(store)
+    (found,) = (e for (s, t), e in lines(store, "raw").items() if (s.channel, t) == ("647", 1))
+    assert (found["repaired"], found.get("t_acq_ns")) == (True, None)
+    again = process(raw_input(store), tmp_path / "again.ome.zarr")["store"]
+    assert seen_beside(Path(again)) == {t: {"channel": "561", "t": t} for t in range(3)}
 
 
 def test_its_own_picture_is_the_first_input(core: CMMCorePlus, tmp_path: Path) -> None:

@@ -21,14 +21,16 @@ from pymmcore_plus import CMMCorePlus
 from livesr import LiveSR
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
+from livesr.base.documents import to_json
 from livesr.base.errors import ConfigError
-from livesr.base.frames import MulticolorFrame
+from livesr.base.frames import MulticolorFrame, Stream
 from livesr.evaluation.metrics import score
 from livesr.formats.store import RecordedStore
 from livesr.live.sources.plan import RawFramesPlan, sim_sequence
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
+from livesr.store.repair import repair
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import array
 from rigs import core_of
@@ -182,6 +184,23 @@ def test_skipped_sums_are_backfilled(
     assert np.abs(difference).max() <= 1
     (line,) = [e for e in RecordedStore(store).events if _is_prediction(e, t=2)]
     assert line["score"] == run.lines("sr")[2]["score"]
+
+
+def test_a_sum_is_of_the_moments_that_are_known(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "run.ome.zarr"
+    shutil.copytree(run.store.path, store)
+    log = store / "livesr" / "frames.jsonl"
+    kept = [e for e in run.store.events if (e["series"], e["channel"], e["t"]) != ("raw", "561", 2)]
+    log.write_text("".join(to_json(e) + "\n" for e in kept), encoding="utf-8")
+    repair(store)
+    report = process(
+        raw_input(store), tmp_path / "again.ome.zarr", compute=ComputeConfig(threads=1)
+    )
+    assert 0 < report["time_shift_ms"] <= run.report["time_shift_ms"]
+    key = Stream(0, SUM), 2
+    line = RecordedStore(Path(report["store"])).pictures("recon")[key]
+    before = run.store.pictures("recon")[key]
+    assert abs(line["t_acq_ns"] - before["t_acq_ns"]) <= 1e6 * before["time_shift_ms"]
 
 
 def _is_prediction(event: dict[str, Any], t: int) -> bool:

@@ -22,6 +22,7 @@ from livesr.live.sources.mda import MDAHook
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import process
 from livesr.store.raw_input import ReadAs, raw_input, recording_input, store_input
+from livesr.store.repair import repair
 from livesr.store.replay import Replay
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
 from recordings import write_dv, write_mmstack, write_mrc, write_ndtiff, write_ome_zarr
@@ -53,6 +54,23 @@ def test_a_store_replayed_equals_the_run_and_its_processing(tmp_path: Path, engi
         lines(again, "sr")[stream, 0]["t_acq_ns"]
         > lines(live.sink.path, "sr")[stream, 11]["t_acq_ns"]
     )
+
+
+def test_a_group_whose_time_nobody_knows_is_not_waited_for(tmp_path: Path) -> None:
+    live = Live(sim_rig("none"), tmp_path / "live.ome.zarr")
+    live.record(moving_groups(3))
+    log = live.sink.path / "livesr" / "frames.jsonl"
+    kept = [line for line in log.read_text().splitlines(True) if '"t": 1' not in line]
+    log.write_text("".join(kept), encoding="utf-8")
+    repair(live.sink.path)
+    with Replay(live.sink.path, rate="recorded", **RUNTIME) as replay:
+        thread = threading.Thread(target=replay.run)
+        thread.start()
+        thread.join(60)  # the frames are milliseconds apart
+        waits = thread.is_alive()
+        replay.stop()
+        thread.join()
+    assert (waits, replay.report["raw_frames"]) == (False, 27)
 
 
 @pytest.mark.parametrize(

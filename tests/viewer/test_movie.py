@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from websockets.sync.client import connect
 
-from contracts import describe, multicolor_frame, sr_frame
-from livesr.base.errors import StoreError
+from contracts import INTERVAL_NS, describe, multicolor_frame, sr_frame
+from livesr.base.errors import ConfigError, StoreError
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.viewer.browser.messages import View
+from livesr.store.repair import repair
+from livesr.viewer.browser.messages import TakeSnapshot, View
+from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
+from livesr.viewer.browser.snapshot import take_snapshot, with_caption
 from livesr.viewer.movie import MovieSettings, _pace, write_movie
 from livesr.viewer.store_source import StoreSource
 
@@ -76,6 +81,33 @@ def test_time_passes_evenly_over_a_gap() -> None:
     assert _pace(times, 2) == (2, [0, 1, 2, 2, 2, 3, 4])
     fps, shown = _pace(times, 1000)
     assert (fps, len(shown)) == (60, 1)
+
+
+def test_no_time_is_said_of_a_picture_that_a_repair_found(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store / "livesr" / "frames.jsonl"
+    kept = [line for line in log.read_text().splitlines(True) if '"t": 0' not in line]
+    log.write_text("".join(kept), encoding="utf-8")
+    repair(store)
+    said: list[str] = []
+
+    def noted(picture: Image.Image, caption: str) -> Image.Image:
+        said.append(caption)
+        return with_caption(picture, caption)
+
+    monkeypatch.setattr("livesr.viewer.movie.with_caption", noted)
+    write_movie(store, store.parent / "talk.mp4")
+    assert [caption.split("   ")[:2] for caption in said[1:]] == [
+        [f"t {t}", f"{(t - 1) * INTERVAL_NS / SECOND:.2f} s"] for t in (1, 3, 4, 5)
+    ]
+    assert " s " not in said[0]
+    with pytest.raises(ConfigError, match="needs the times"):
+        write_movie(store, store.parent / "quick.mp4", MovieSettings(speed=1))
+    source = StoreSource(store)
+    pair = source.pair(View().selection)
+    _, png = take_snapshot(PictureMaker(source), pair, View(), TakeSnapshot(type="snapshot"), {})
+    assert "1970" not in Image.open(io.BytesIO(png)).text["Description"]
 
 
 def test_nothing_is_written_over_and_interrupted_it_leaves_nothing(store: Path) -> None:

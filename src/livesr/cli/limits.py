@@ -102,9 +102,7 @@ def _show(manifest: Manifest, out: Console) -> None:
         into = ", ".join(f"{share:.1%} into {other}" for other, share in others.items())
         out.print(f"{name} alone: {into}")
     if found.unknown_light is not None:
-        out.print(
-            f"Light of no known structure: unusual above {found.unknown_light:.1%} of all"
-        )
+        out.print(f"Light of no known structure: unusual above {found.unknown_light:.1%} of all")
     for name, mixing in found.mixing.items():
         out.print(
             f"{name}: weak where its channel is below {mixing.weak:.2f} of the brightest other"

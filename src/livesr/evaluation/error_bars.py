@@ -208,7 +208,7 @@ def from_store(
     name, about = next(iter(store.superposed.items()))
     weights = np.asarray(about["weights"], np.float32)
     levels, known = store.normalisations(), []
-    for stream, t in store.pictures("sr"):
+    for stream, t in sorted(store.pictures("sr")):
         parts = [Stream(stream.position, part, stream.z) for part in about["channels"]]
         if stream.channel != name or any((part, t) not in levels for part in parts):
             continue

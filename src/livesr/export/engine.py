@@ -58,18 +58,14 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
     network = networks.load(weights)
     structures = int(getattr(network, "structures", network.channels))
     tells_unknown = network.channels > structures
-    error = export_onnx(
-        KnownLight(network) if tells_unknown else network,
-        folder / MODEL_NAME,
-        network.frames,
-        multiple_of=network.multiple_of,
-    )
+    whole = KnownLight(network) if tells_unknown else network
+    error = export_onnx(whole, folder / MODEL_NAME, network.frames, multiple_of=whole.multiple_of)
     manifest = Manifest(
         **recipe.engine,
         description=recipe.description,
         trained=True,
         scale=network.scale,
-        multiple_of=network.multiple_of,
+        multiple_of=whole.multiple_of,
         halo=network.halo,
         haze=recipe.data.haze_in_truth,
         architecture=recipe.train.architecture,

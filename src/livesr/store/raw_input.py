@@ -243,11 +243,23 @@ def _as_they_came(store: RecordedStore, rig: RigConfig) -> frozenset[str]:
 def _in_order(store: RecordedStore) -> list[tuple[Stream, int]]:
     """Return its groups by time point, those of one in the order of their exposures.
 
-    Their lines are in the order in which the disk had taken them.
+    Their lines are in the order in which the disk had taken them. One that a repair has written
+    knows no time: at its time point streams take turns as where most times are known.
     """
-    lines = store.pictures("raw")
-    # A line that a repair has written knows no time.
-    return sorted(lines, key=lambda key: (key[1], lines[key].get("t_acq_ns") or 0))
+    taken = {key: line.get("t_acq_ns") for key, line in store.pictures("raw").items()}
+    together: dict[int, list[tuple[Stream, int]]] = {}
+    for key in taken:
+        together.setdefault(key[1], []).append(key)
+    known = [sorted((n, key[0]) for key in keys if (n := taken[key])) for keys in together.values()]
+    fullest = max(known, key=len) if known else []
+    turns = {stream: turn for turn, (_, stream) in enumerate(fullest)}
+
+    def ordered(keys: list[tuple[Stream, int]]) -> list[tuple[Stream, int]]:
+        if all(taken[key] for key in keys):
+            return sorted(keys, key=lambda key: taken[key] or 0)
+        return sorted(keys, key=lambda key: turns.get(key[0], len(turns)))
+
+    return [key for t in sorted(together) for key in ordered(together[t])]
 
 
 def _localised(store: RecordedStore) -> dict[Stream, Path]:

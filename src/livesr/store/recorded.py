@@ -147,5 +147,6 @@ def find_engine(model: Mapping[str, Any]) -> Engine:
     raise EngineError(
         f"The store was predicted by engine {model['id']!r} with weights {model['sha256'][:12]}...,"
         " which is not among the engines here. Put its folder into ./engines, or name it: --engine"
-        " FOLDER, or --upscale, --reconstruct, --restore or --localiser if it does that."
+        " FOLDER, or --upscale, --reconstruct, --restore or --localiser if it does that. With the"
+        " engines of a rig as it is now: 'livesr process STORE --rig RIG'."
     )

@@ -32,6 +32,7 @@ _PAGE_FPS = 10.0  # at which the page plays a store
 _MOST_FPS, _LEAST_FPS = 60.0, 0.5
 _WIDTH = 1920  # of the film; players of many computers end at 4096
 _QUALITY = 8.0
+_AGES_NS = 10**18  # a date after none
 _LARGEST = 1 << 30  # bytes that are sent to a page
 _PAGE, _WHOLE = View(), TakeSnapshot(type="snapshot")
 
@@ -140,7 +141,7 @@ def _pace(times_ns: Sequence[int], speed: float | None) -> tuple[float, list[int
     if speed is None or len(times_ns) < 2:
         return _PAGE_FPS, list(range(len(times_ns)))
     steps = [b - a for a, b in pairwise(times_ns)]
-    if min(steps) <= 0:
+    if min(steps) <= 0 or max(steps) > _AGES_NS:
         raise ConfigError(
             "A speed needs the times of the pictures, and this store has none that grow: leave"
             " --speed out."
@@ -163,13 +164,14 @@ def _frames(
         view = settings.view
         pair = source.pair(view.selection, index, widefield=view.widefield is not None)
         assert pair is not None
-        at_ns = pair.shown.header.t_acq_ns or 0
+        at_ns = pair.shown.header.t_acq_ns  # None where a repair found the picture alone
         start_ns = at_ns if start_ns is None else start_ns
+        seconds = None if at_ns is None or start_ns is None else (at_ns - start_ns) / 1e9
         picture, _ = arranged(maker, pair, view, settings.part, _WIDTH // across - 60)
-        yield _even(with_caption(picture, _caption(pair, (at_ns - start_ns) / 1e9, source.status)))
+        yield _even(with_caption(picture, _caption(pair, seconds, source.status)))
 
 
-def _caption(pair: FramePair, seconds: float, status: Any) -> str:
+def _caption(pair: FramePair, seconds: float | None, status: Any) -> str:
     header = pair.shown.header
     place = f"position {header.position_name}" if header.position else ""
     said = ""
@@ -177,7 +179,8 @@ def _caption(pair: FramePair, seconds: float, status: Any) -> str:
         engine = (pair.prediction.header.ai or {}).get("model") or {}
         name = engine.get("id") if isinstance(engine, dict) else engine
         said = f"predicted by {name or 'a neural network'}, not measured"
-    words = [f"t {header.t}", f"{seconds:.2f} s", place, header.channel, said]
+    time = "" if seconds is None else f"{seconds:.2f} s"
+    words = [f"t {header.t}", time, place, header.channel, said]
     return "   ".join([*filter(None, words), f"livesr {__version__}"])
 
 

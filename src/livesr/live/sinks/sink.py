@@ -18,6 +18,8 @@ from livesr.base.registry import Registry
 from livesr.base.run_description import RunDescription
 from livesr.formats.layout import DEPTH_OFFSET_NM
 
+_DATED_NS = 10**18  # since 1970: in 2001
+
 SINKS = Registry(
     "sink",
     {
@@ -319,12 +321,24 @@ def beside_facts(frame: SRFrame) -> dict[str, Any] | None:
     return None if other is None else {"channel": other.stream.channel, "t": other.t}
 
 
+def moments_ns(parts: Sequence[SRFrame]) -> list[int]:
+    """Return when frames were exposed, of those of which it is known.
+
+    After a repair it may not be: 0 beside times of a computer's clock. Recordings without a date
+    begin at 0.
+    """
+    times = [part.t_acq_ns for part in parts]
+    dated = max(times, default=0) > _DATED_NS
+    return [ns for ns in times if ns or not dated]
+
+
 def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:
-    """Return the time from the first to the last of the moments that a sum is made of.
+    """Return the time from the first to the last of the moments that a sum is made of, as far as
+    they are known.
 
     None for a frame that is no sum.
     """
-    times = [part.t_acq_ns for part in parts]
+    times = moments_ns(parts)
     return (max(times) - min(times)) / 1e6 if times else None
 
 

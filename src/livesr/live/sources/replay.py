@@ -24,6 +24,7 @@ from livesr.live.sources.mda import RAW_AXIS, MDAHook, Received
 Rate: TypeAlias = float | Literal["recorded", "max"]
 """Exposures a second; or as they were recorded; or as fast as the pipeline takes them."""
 
+_AGES_S = 1e9  # a date after none: no recording lasts so long
 _LOOK_AHEAD = 16  # frames that are read before they are due
 
 
@@ -76,7 +77,7 @@ class _Pace:
 
     def __init__(self, rate: Rate, spacing_s: float) -> None:
         self._rate, self._spacing_s = rate, spacing_s
-        self._count, self._begun_s, self._first_s = 0, 0.0, float("inf")
+        self._count, self._begun_s, self._first_s, self._last_s = 0, 0.0, float("inf"), 0.0
 
     def due_s(self, frame: CameraFrame) -> float:
         """Return when the next frame, `frame`, is due."""
@@ -86,8 +87,10 @@ class _Pace:
             return self._begun_s + (self._count - 1) / self._rate
         recorded_s = frame.t_host_ns / 1e9 if frame.t_camera_ms is None else frame.t_camera_ms / 1e3
         recorded_s += frame.raw * self._spacing_s
-        if recorded_s < self._first_s:  # the first frame, or a clock that began anew
+        leapt = recorded_s - self._last_s > _AGES_S  # of a group before, a repair found no time
+        if recorded_s < self._first_s or leapt:  # the first frame, or a clock that began anew
             self._begun_s, self._first_s = time.monotonic(), recorded_s
+        self._last_s = recorded_s
         return self._begun_s + recorded_s - self._first_s
 
 

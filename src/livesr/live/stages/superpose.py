@@ -11,7 +11,7 @@ from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.paths import ChannelPath
 from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.run import Run
-from livesr.live.sinks.sink import time_shift_ms
+from livesr.live.sinks.sink import moments_ns, time_shift_ms
 from livesr.live.stream_state import Streams
 
 
@@ -45,12 +45,13 @@ class Sum:
             state.added_up(time_shift_ms(parts) or 0.0)
             recorded = self._run.recorded.normalisation(stream, first.t)
             levels = recorded or Normalisation(*background_and_scale(image, border=BORDER))
+            moments = moments_ns(parts)
             doubtful = [p.quality for p in parts if p.quality and p.quality.doubt]
             return SRFrame(
                 image,
                 stream,
                 first.t,
-                sum(p.t_acq_ns for p in parts) // len(parts),
+                sum(moments) // max(len(moments), 1),
                 max(p.t_last_ns for p in parts),
                 self._streams[stream].normalisation(levels, recorded=recorded is not None),
                 sum(p.saturated for p in parts),

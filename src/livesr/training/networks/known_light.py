@@ -6,6 +6,8 @@ follows from them is `livesr.live.unknown_light`'s.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -35,6 +37,7 @@ class KnownLight(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.network = network
         side = self.BLOCK
+        self.multiple_of = math.lcm(network.multiple_of, side)
         # Of the unknown light, and of all that is predicted, in one operation.
         self.amounts = fixed(nn.Conv2d(network.channels, 2, side, side, bias=False))
         nn.init.constant_(self.amounts.weight, 1 / side**2)

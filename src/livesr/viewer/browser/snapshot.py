@@ -138,11 +138,10 @@ def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:
         header.channel,
         f"t {header.t}",
     ]
-    taken = (
-        datetime.fromtimestamp((header.t_acq_ns or 0) / 1e9)
-        .astimezone()
-        .strftime("%Y-%m-%d %H:%M:%S")
-    )
+    taken = ""  # nobody knows, of a group that a repair found
+    if header.t_acq_ns:
+        moment = datetime.fromtimestamp(header.t_acq_ns / 1e9).astimezone()
+        taken = moment.strftime("%Y-%m-%d %H:%M:%S")
     said = []
     if pair.prediction is not None:
         engine = " on ".join(w for w in (status.get("engine"), status.get("backend")) if w)
@@ -151,7 +150,7 @@ def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:
             said.append(f"residual {100 * header.residual:.1f} %")
         if header.provisional:
             said.append("provisional")
-    return "   ".join([*filter(None, place), taken, *said, f"livesr {__version__}"])
+    return "   ".join([*filter(None, (*place, taken)), *said, f"livesr {__version__}"])
 
 
 def with_caption(picture: Image.Image, caption: str) -> Image.Image:
