@@ -43,7 +43,7 @@ SHIPPED = frozenset({
     # imcsr-ccp-mt-er/model.onnx
     "7b6008cf2b17d5737b379de39a592b36e0b664ca82e57aadfd42e0bcd6f07e35",
     # imcsr-mt-er-lyso/model.onnx
-    "c4a2952554f07d9644717d24a060d5725508c99d976f95236a6bfcb52dd906ae",
+    "58c99432aae84425b160a43b097034f32d57589d7d05f421e58e99c0a0bcfeaf",
     # imcsr-mt-er-lyso-in-focus/model-int8.onnx
     "fa8401a67744281acb02444dc6373064c8b9d0a9e8072ff2a575b89dab55b225",
     # imcsr-mt-er-lyso-in-focus/model.onnx
