@@ -236,7 +236,10 @@ def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:
 def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     code, facts = as_json("info", cwd=tmp_path)
     assert code == 0
-    assert "identity" in [e["id"] for e in facts["engines"]]
+    ids = [e["id"] for e in facts["engines"]]
+    assert "identity" in ids
+    _, shown, _ = livesr("info", cwd=tmp_path)
+    assert not [name for name in ids if name not in shown]  # what is typed is not cut
     assert Path(facts["plans"]).name == "plans"
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}

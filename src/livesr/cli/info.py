@@ -178,7 +178,9 @@ def _rigs() -> list[dict[str, Any]]:
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
+    first, *others = columns
+    table.add_column(first, no_wrap=True, overflow="fold")  # what is typed is never cut
+    for column in others:
         table.add_column(column)
     for row in rows:
         table.add_row(*map(escape, row))
