@@ -406,7 +406,7 @@ def main() -> None:
     text = "\n".join(
         [
             f"Engine {manifest.id} {manifest.version}. Written by `python scripts/trust_table.py"
-            f" {manifest.id} ../shared/data`.",
+            f" {manifest.id} ../shared/data -n {given.n}`.",
             "",
             *simulated_tables(on_simulation),
             "",

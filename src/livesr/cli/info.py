@@ -134,15 +134,12 @@ def _engines() -> list[dict[str, Any]]:
         except EngineError as e:  # one damaged engine must not hide the others
             found.append({"id": name, "task": "", "channels": "", "note": str(e)})
             continue
-        in_focus = manifest.task == "separate" and not manifest.haze
-        note = "without light from far out of focus" if in_focus else ""
-        note = note if manifest.trained else "untrained"
         found.append(
             {
                 "id": name,
                 "task": manifest.task,
                 "channels": ", ".join(manifest.channel_names),
-                "note": note,
+                "note": "" if manifest.trained else "untrained",
             }
         )
     return found

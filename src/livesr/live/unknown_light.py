@@ -26,8 +26,8 @@ def unknown_light(features: NDArray[np.float32] | None) -> float | None:
     The geometric mean of two shares, sqrt(u d) / t: of the light that the network gives to none of
     its structures, and of what the structures leave of the frame, both as root mean squares of
     details; d counts as at most 6 u, because in dim frames more is left, which is noise. Of an
-    engine that tells two numbers, the share of unknown light where the frame is
-    bright, sqrt(sum u^2 t / sum t^3). None where the network does not tell, or tells no number.
+    engine that tells two numbers, the share of unknown light where the frame is bright,
+    sqrt(sum u^2 t / sum t^3). None where the network does not tell, or tells no number.
 
     Parameters
     ----------
