@@ -82,3 +82,21 @@ def test_commands_in_pages_exist_with_their_options() -> None:
         known = {name for p in command.params for name in p.opts} | {"--help"}
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= known, (page, line)
+
+
+def test_files_that_pages_name_in_a_store_are_where_its_layout_has_them() -> None:
+    layout = (DOCS / "store-layout.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"^```text\n(run\.ome\.zarr/.*?)^```", layout, re.MULTILINE | re.DOTALL)
+    top, _, inner = tree.partition("└── livesr/")
+    named = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        named += [
+            (page.name, folder, name)
+            for folder, name in re.findall(
+                r"\w+\.ome\.zarr/(livesr/)?([\w-]+\.(?:csv|jsonl?|yaml|cfg))", text
+            )
+        ]
+    assert named
+    for page, folder, name in named:
+        assert name in (inner if folder else top), (page, folder + name)

@@ -98,7 +98,7 @@ def _schema(error: ConfigError, path: Path, lines: Lines) -> Finding:
         "error",
         "schema",
         says,
-        "hardware_configs/_template/rig.yaml explains every key.",
+        "docs/rig.md has every key; hardware_configs/_template/rig.yaml is one to begin with.",
         path,
         line,
     )
