@@ -100,7 +100,6 @@ def test_what_is_pasted_into_an_issue_says_card_agreement_times_and_what_failed(
     assert to_paste(Measured([results[-1]])) == ""
 
 
-@pytest.mark.slow
 def test_the_full_network_is_made_where_none_is_at_hand(tmp_path: Path) -> None:
     for package in ("torch", "onnx", "nncf"):
         pytest.importorskip(package)

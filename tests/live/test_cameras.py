@@ -214,3 +214,16 @@ def test_pixels_above_the_ceiling_that_was_said(core: CMMCorePlus) -> None:
     with LiveSR(core, rig=short, plan=single) as session:
         core.mda.run(single)
     assert [w for w in session.report["warnings"] if "exceed 255" in w]
+
+
+def test_a_value_that_a_camera_refuses_is_named(core: CMMCorePlus) -> None:
+    core.defineConfig("Channel", "488", "Camera", "Binning", "3")
+    with pytest.raises(ConfigError, match=r"Camera-Binning = '3' was refused by its device: .+"):
+        channel_cameras(core, rig(), CHANNELS)
+
+
+def test_a_value_that_a_camera_written_in_python_refuses_is_named() -> None:
+    with core_of("virtual_dyes") as core:
+        core.defineConfig("Channel", "488", "Camera", "Channel", "all")
+        with pytest.raises(ConfigError, match=r"Camera-Channel = 'all' was refused.*'all' was"):
+            channel_cameras(core, load_rig("virtual_dyes").with_engine("none"), CHANNELS)

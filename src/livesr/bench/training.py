@@ -34,10 +34,10 @@ _SIDE = 256
 class _Images:
     """Crops of random images in memory, as cached pairs are cut from a file."""
 
-    def __init__(self, patch: int) -> None:
+    def __init__(self, patch: int, frames: int, channels: int) -> None:
         rng = np.random.default_rng(0)
-        self._frames = rng.random((32, 3, _SIDE, _SIDE), np.float32)
-        self._targets = rng.random((32, 3, _SIDE, _SIDE), np.float32)
+        self._frames = rng.random((32, frames, _SIDE, _SIDE), np.float32)
+        self._targets = rng.random((32, channels, _SIDE, _SIDE), np.float32)
         self._patch = patch
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
@@ -119,7 +119,8 @@ def measure(quick: bool) -> list[Result]:
         "patch": 64 if quick else recipe.patch,
     }
     config = recipe.model_copy(update=changes)
-    images = _Images(config.patch)
+    network = networks.build(config.architecture, **config.parameters)
+    images = _Images(config.patch, network.frames, network.channels)
     steps, blocks = (2, 2) if quick else (25, 8)
     with tempfile.TemporaryDirectory() as folder:
         trained, plain = _Trained(config, images, Path(folder)), _Plain(config, images)

@@ -159,7 +159,8 @@ def _in_turn(
     for device, prop, value in _of_cameras(core, settings):
         _set(core, device, prop, value)
     if state.roi:
-        core.setROI(*state.roi)
+        with _named(f"region {state.roi} of channel {name!r}"):
+            core.setROI(*state.roi)
     return _read(core, rig, name, settings)
 
 
@@ -179,12 +180,28 @@ def _of_cameras(core: CMMCorePlus, settings: Sequence[Setting]) -> Iterator[Sett
 
 
 def _set(core: CMMCorePlus, device: str, name: str, value: str) -> None:
-    if (device, name) == _CAMERA:
-        if value != core.getCameraDevice():
-            core.setCameraDevice(value)
-    elif not _same(str(core.getProperty(device, name)), value):
-        core.setProperty(device, name, value)
-        core.waitForDevice(device)
+    with _named(f"{device}-{name} = {value!r}"):
+        if (device, name) == _CAMERA:
+            if value != core.getCameraDevice():
+                core.setCameraDevice(value)
+        elif not _same(str(core.getProperty(device, name)), value):
+            core.setProperty(device, name, value)
+            core.waitForDevice(device)
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Say what a device refuses, and why.
+
+    Adapters raise RuntimeError by way of the core; a device that is written in Python, anything.
+    """
+    try:
+        yield
+    except Exception as e:
+        raise ConfigError(
+            f"{setting} was refused by its device: {e}. Correct the preset in the system"
+            " configuration, or the channel in the rig."
+        ) from e
 
 
 @contextmanager

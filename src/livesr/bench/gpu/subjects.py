@@ -20,6 +20,7 @@ from livesr.base.errors import BackendError, LiveSRError
 from livesr.bench.result import LeftOut
 from livesr.live.inference.engine import (
     Engine,
+    Limits,
     OnnxWeights,
     Weights,
     load_engine,
@@ -84,6 +85,7 @@ def full_engine(folder: Path, **parameters: Any) -> Engine:
             "parameters": parameters,
             "multiple_of": network.multiple_of,
             "halo": network.halo,
+            "limits": Limits(),  # of another network
             "weights": Weights(onnx=OnnxWeights(sha256=sha256_of(path))),
         }
     )
