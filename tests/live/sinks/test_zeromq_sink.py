@@ -54,9 +54,9 @@ class Listener:
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.SUB)
         self.socket.setsockopt(zmq.LINGER, 0)
-        for topic in topics:
-            self.socket.subscribe(topic)
         self.socket.connect(endpoint)
+        for topic in topics:  # connected first: subscriptions then go out in this order
+            self.socket.subscribe(topic)
 
     def receive(self, timeout_s: float = 60.0) -> Message | None:
         return (
