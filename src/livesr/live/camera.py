@@ -47,8 +47,8 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig, channel: str | None = Non
     Raises
     ------
     ConfigError
-        If there is no camera, more than one, colour pixels, no pixel size, or a binning that the
-        rig's modality cannot take.
+        If there is no camera, more than one, colour pixels, no pixel size, a binning that the
+        rig's modality cannot take, or a preset that a device refuses.
     """
     if channel is not None:
         return channel_cameras(core, rig, {channel: ChannelState()}).geometries[channel]
@@ -110,6 +110,11 @@ def use_camera(core: CMMCorePlus, rig: RigConfig, channel: str) -> None:
     """Choose the camera of a channel and set of it what the channel's preset says.
 
     Nothing else moves.
+
+    Raises
+    ------
+    ConfigError
+        If a device refuses it.
     """
     for device, name, value in _of_cameras(core, channel_settings(core, rig, channel)):
         _set(core, device, name, value)
