@@ -115,6 +115,30 @@ def test_a_dim_structure_counts_more_in_a_balanced_loss_and_an_absent_one_as_bef
     assert loss(2, 0.5) == pytest.approx(loss(2, 0))
 
 
+def test_the_correlation_term_asks_of_every_structure_that_is_there_whatever_its_light() -> None:
+    prediction, target = pair((2, 3, 64, 64))
+    target[0, 1] *= 0.3
+    target[1, 2] = 0
+    shown = [(n, c) for n in range(2) for c in range(3) if (n, c) != (1, 2)]
+    pcc = [np.corrcoef(prediction[i].ravel(), target[i].ravel())[0, 1] for i in shown]
+    terms = CombinationLoss(correlation=0.5)(prediction, target)
+    assert float(terms.parts["correlation"]) == pytest.approx(1 - np.mean(pcc), abs=2e-3)
+    without = CombinationLoss()(prediction, target)
+    assert float(terms.total - without.total) == pytest.approx(
+        0.5 * float(terms.parts["correlation"]), rel=1e-4
+    )
+    assert "correlation" not in without.parts
+
+
+def test_the_correlation_term_of_a_patch_without_structures_is_zero_and_has_a_gradient() -> None:
+    prediction = torch.full((1, 2, 64, 64), 0.1, requires_grad=True)
+    terms = CombinationLoss(correlation=1.0)(prediction, torch.zeros(1, 2, 64, 64))
+    assert terms.parts["correlation"].item() == 0
+    terms.total.backward()
+    assert prediction.grad is not None
+    assert bool(prediction.grad.isfinite().all())
+
+
 def test_the_sum_is_compared_with_the_structures_or_with_the_frame_as_it_came() -> None:
     prediction, target = pair()
     frames = torch.randn(2, 3, 40, 52)

@@ -440,9 +440,10 @@ def test_another_config_does_not_resume_here(tmp_path: Path) -> None:
         trainer(tmp_path, lr=1e-4).run()
 
 
-def test_a_checkpoint_of_before_there_was_a_choice_of_sums_still_resumes() -> None:
-    assert "summation_with" not in config().identity()
-    assert "summation_with" in config(loss={"summation_with": "input"}).identity()
+@pytest.mark.parametrize(("name", "chosen"), [("summation_with", "input"), ("correlation", 0.01)])
+def test_a_checkpoint_of_before_there_was_a_choice_still_resumes(name: str, chosen: object) -> None:
+    assert name not in config().identity()
+    assert name in config(loss={name: chosen}).identity()
 
 
 def test_the_papers_own_settings_train(tmp_path: Path) -> None:

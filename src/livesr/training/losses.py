@@ -21,6 +21,7 @@ _NO_ENERGY, _MAX_GAIN = (
     1e-6,
     4.0,
 )  # mean square of a channel that shows nothing; largest gain of a dim one
+_NO_VARIANCE, _VARIANCE_FLOOR = 1e-5, 1e-6  # of a channel without a structure; added to either's
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
 
@@ -80,6 +81,16 @@ def ssim(
         return (similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
 
 
+def _uncorrelated(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of 1 - PCC of the channels (n, c, y, x) that show a structure; 0 of none."""
+    a = prediction.float() - prediction.float().mean((2, 3), keepdim=True)
+    b = target.float() - target.float().mean((2, 3), keepdim=True)
+    var_a, var_b = a.square().mean((2, 3)), b.square().mean((2, 3))
+    pcc = (a * b).mean((2, 3)) / ((var_a + _VARIANCE_FLOOR) * (var_b + _VARIANCE_FLOOR)).sqrt()
+    there = (var_b > _NO_VARIANCE).float()
+    return ((1 - pcc) * there).sum() / there.sum().clamp(min=1)
+
+
 class CombinationLoss(nn.Module):  # type: ignore[misc]
     """IMC-SR's loss: l MSE + m (1 - SSIM) of the channels, plus a times the same of their sum.
 
@@ -93,6 +104,8 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         however dim it is beside the brightest one. Each channel and its target are multiplied by
         (energy of the brightest / its own) ^ (balance / 2), at most 4; absent structures stay as
         they are
+    correlation : weight of 1 - PCC, Pearson's correlation of each structure that is there with its
+        target over the patch, however bright; 0, as the paper has it, leaves it out
 
     Notes
     -----
@@ -112,6 +125,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         constants: tuple[float, float] = PAPER_CONSTANTS,
         balance: float = 0.0,
         summation_with: Literal["structures", "input"] = "structures",
+        correlation: float = 0.0,
     ) -> None:
         super().__init__()
         self.sees_input = summation_with == "input"
@@ -121,7 +135,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
             summation,
             constants,
         )
-        self.balance = balance
+        self.balance, self.correlation = balance, correlation
 
     def forward(
         self, prediction: Tensor, target: Tensor, frames: Tensor | None = None
@@ -129,7 +143,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         """Compare (n, c, y, x) predictions with their targets.
 
         `frames` (n, f, y, x) is what the network saw, for a summation term that compares with it.
-        Parts `mse`, `structure`, `summation`.
+        Parts `mse`, `structure`, `summation`, and `correlation` where it has a weight.
 
         Raises
         ------
@@ -143,7 +157,11 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         )
         summation = self.mse * sum_mse + self.structure * sum_structure
         total = self.mse * mse + self.structure * structure + self.summation * summation
-        return LossTerms(total, {"mse": mse, "structure": structure, "summation": summation})
+        parts = {"mse": mse, "structure": structure, "summation": summation}
+        if self.correlation:
+            parts["correlation"] = _uncorrelated(prediction, target)
+            total = total + self.correlation * parts["correlation"]
+        return LossTerms(total, parts)
 
     def _sum(self, target: Tensor, frames: Tensor | None) -> Tensor:
         """Return what the channels should sum to, (n, 1, y, x)."""

@@ -56,6 +56,8 @@ class LossConfig(BaseModel):
     """What the channels should sum to: the structures without noise, or the frame as it came."""
     balance: float = Field(0.0, ge=0, le=1)
     """How far a dim structure counts like a bright one; see `CombinationLoss`."""
+    correlation: float = Field(0.0, ge=0)
+    """Weight of 1 - PCC of each structure that is there."""
 
     def make(self, channels: int = 1) -> nn.Module:
         """Return the loss for images of so many channels."""
@@ -75,6 +77,7 @@ class LossConfig(BaseModel):
             self.ssim_constants,
             self.balance,
             self.summation_with,
+            self.correlation,
         )
 
 
@@ -171,6 +174,8 @@ class TrainConfig(BaseModel):
         unknown = set(_ADVERSARIAL) if self.loss.kind != "adversarial" else set()
         if self.loss.summation_with == "structures":
             unknown.add("summation_with")
+        if not self.loss.correlation:
+            unknown.add("correlation")
         left_out["loss"] = unknown
         if not self.begin_as:
             left_out["begin_as"] = True
