@@ -25,11 +25,13 @@ from livesr.evaluation.limits import (
     fit_uncertainty,
     measure_on_pairs,
     resolution_range,
+    usual_by_frame,
     usual_unknown_light,
     weak_share,
 )
 from livesr.live.inference.engine import CONFUSED, Limits, load_engine
 from livesr.live.out_of_distribution import FEATURES
+from livesr.live.unknown_light import usual
 from livesr.simulation.domain import Domain
 from recorded_runs import mixing_engine
 
@@ -96,6 +98,57 @@ def test_unknown_light_is_unusual_above_what_1_in_40_known_frames_have() -> None
     assert usual_unknown_light([seen()] * 40) is None
     dark = [replace(seen(), unknown_light=0.0)] * 40
     assert usual_unknown_light(dark) == pytest.approx(0.001)  # a limit of 0 would always warn
+
+
+def of_any_noise(count: int, seed: int) -> list[Seen]:
+    """Return frames whose unknown light grows with their noise and falls with their details."""
+    rng, known = np.random.default_rng(seed), []
+    for detail, noise, other in rng.normal((-6, -3, 0), (1, 1, 0.2), (count, 3)):
+        numbers = np.zeros(len(FEATURES))
+        numbers[FEATURES.index("detail 8")], numbers[FEATURES.index("noise")] = detail, noise
+        light = np.exp(-4 + 0.4 * noise - 0.3 * detail + other)
+        known.append(replace(seen(), features=numbers, unknown_light=float(light)))
+    return known
+
+
+def test_what_is_usual_of_unknown_light_goes_by_the_frame() -> None:
+    known = of_any_noise(800, 1)
+    limits = Limits(
+        unknown_light=usual_unknown_light(known), usual_unknown_light=usual_by_frame(known)
+    )
+
+    def named(frames: list[Seen], limits: Limits) -> float:
+        told = [(f.unknown_light, usual(limits, f.features)) for f in frames]
+        return float(np.mean([light is not None and light > (limit or 0) for light, limit in told]))
+
+    others = of_any_noise(4000, 2)
+    noise = [f.features[FEATURES.index("noise")] for f in others]
+    quiet, noisy = (
+        [f for f, one in zip(others, noise, strict=True) if (one < -3) == below]
+        for below in (True, False)
+    )
+    assert named(others, limits) == pytest.approx(0.025, abs=0.01)
+    assert named(quiet, limits) == pytest.approx(0.025, abs=0.012)
+    assert named(noisy, limits) == pytest.approx(0.025, abs=0.012)
+    assert named(quiet, Limits(unknown_light=limits.unknown_light)) < 0.01, "one for all misses"
+    strange = [replace(f, unknown_light=1.7 * (f.unknown_light or 0)) for f in quiet]
+    assert named(strange, limits) > 0.6
+    assert named(strange, Limits(unknown_light=limits.unknown_light)) < 0.1
+
+
+def test_what_is_usual_of_a_frame_needs_frames_and_stays_within_them() -> None:
+    known = of_any_noise(100, 3)
+    found = usual_by_frame(known)
+    assert found is not None
+    assert usual_by_frame(known[:79]) is None
+    assert usual_by_frame([seen()] * 100) is None
+    limits = Limits(unknown_light=0.2, usual_unknown_light=found)
+    for far, expected in ((-50, found.least), (50, found.most)):
+        numbers = np.zeros(len(FEATURES))
+        numbers[FEATURES.index("noise")] = far
+        assert usual(limits, numbers) == expected
+    assert usual(limits, None) == 0.2
+    assert usual(Limits(), np.zeros(len(FEATURES))) is None
 
 
 def test_the_uncertainty_is_scaled_to_the_error() -> None:

@@ -315,6 +315,33 @@ class TestWarnings:
         assert "a structure that the engine does not know" in strange.warnings[0]
         assert strange.quality is Quality.CHECK
 
+    def test_unknown_light_is_held_against_what_is_usual_for_such_a_frame(self) -> None:
+        shape = (256, 256)
+        numbers = [
+            features(f, noise_threshold(f.image))
+            for f in (frame(specimen(shape, seed=i), seed=i) for i in range(40))
+        ]
+        limits = {
+            "training_distribution": fit_training_distribution(numbers).model_dump(),
+            "unknown_light": 0.5,
+            "usual_unknown_light": {
+                "offset": 0.0,
+                "slopes": {"noise": 1.0},
+                "least": 0.01,
+                "most": 0.2,
+            },
+        }
+        composer = OnHost(manifest(limits=limits, features=2), shape)
+        composer.features = np.array([0.1**2, 1], np.float32)
+
+        def named(noise: float, stream: int) -> bool:
+            centre = frame(specimen(shape), noise=noise, stream=Stream(stream))
+            made = composer.compose(specimen(shape), window(centre))
+            return any("does not know" in warning for warning in made.warnings)
+
+        assert named(1, 0)
+        assert not named(300, 1), "noise as strong as the structures"
+
     @pytest.mark.parametrize("seed", range(3))
     def test_unknown_light_is_held_against_what_is_usual_on_the_rig(self, seed: int) -> None:
         """A limit at the highest of a recording says nothing of it, a lower one does."""

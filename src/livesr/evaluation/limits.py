@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linprog
 from scipy.stats import spearmanr
 
 from livesr.base.compute import Augmentation, ComputeConfig
@@ -33,6 +34,7 @@ from livesr.live.inference.engine import (
     Range,
     TrainingDistribution,
     Uncertain,
+    UsualUnknownLight,
     load_engine,
 )
 from livesr.live.inference.runner import open_session
@@ -78,6 +80,8 @@ _CAUGHT = 0.95
 _LACKING = 4  # one scene in so many is shown without each of its structures in turn
 _LEAST_UNKNOWN = 0.001  # unknown light: less is none
 _FEW = 8  # frames that a quantile needs
+_FEW_TO_FIT = 80  # that one needs which goes by the frame
+_UNKNOWN_GOES_BY = ("detail 8", "noise")
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others
 )
@@ -263,6 +267,7 @@ def measure_limits(
             else None
         ),
         unknown_light=usual_unknown_light(usual),
+        usual_unknown_light=usual_by_frame(usual),
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         mixing=mixing_of([*usual, *weak, *missing], names),
         confusion=_confusion(alone, domain.structures, names),
@@ -402,6 +407,46 @@ def usual_unknown_light(known: Sequence[Seen]) -> float | None:
     if len(told) < _FEW:
         return None
     return round(max(float(np.quantile(told, _USUAL)), _LEAST_UNKNOWN), 5)
+
+
+def usual_by_frame(known: Sequence[Seen]) -> UsualUnknownLight | None:
+    """Fit the unknown light that 1 in 40 frames of training exceed, to what each frame is like.
+
+    Quantile regression of its logarithm (Koenker and Bassett 1978, Econometrica 46: 33) on two of
+    the frame's numbers. None where the engine tells none, or too few frames do.
+    """
+    told = [(f.features, f.unknown_light) for f in known if f.unknown_light is not None]
+    if len(told) < _FEW_TO_FIT:
+        return None
+    columns = [FEATURES.index(name) for name in _UNKNOWN_GOES_BY]
+    numbers = np.array([features[columns] for features, _ in told])
+    light = np.log(np.maximum([light for _, light in told], _LEAST_UNKNOWN))
+    offset, *slopes = _quantile_regression(numbers, light, _USUAL)
+    fitted = np.exp(offset + numbers @ slopes)
+    return UsualUnknownLight(
+        offset=round(offset, 5),
+        slopes={n: round(s, 5) for n, s in zip(_UNKNOWN_GOES_BY, slopes, strict=True)},
+        least=round(max(float(fitted.min()), _LEAST_UNKNOWN), 5),
+        most=round(float(fitted.max()), 5),
+    )
+
+
+def _quantile_regression(
+    x: NDArray[np.float64], y: NDArray[np.float64], quantile: float
+) -> list[float]:
+    """Return offset and slopes of the plane below which a share of the points lies.
+
+    The linear program: least sum of q times what points are above it, and 1 - q times below.
+    """
+    n, design = len(y), np.column_stack([np.ones(len(y)), x])
+    free = design.shape[1]
+    found = linprog(
+        [*[0.0] * free, *[quantile] * n, *[1 - quantile] * n],
+        A_eq=np.hstack([design, np.eye(n), -np.eye(n)]),
+        b_eq=y,
+        bounds=[*[(None, None)] * free, *[(0, None)] * (2 * n)],
+    )
+    return [float(v) for v in np.asarray(found.x)[:free]]
 
 
 def weak_share(frames: Sequence[Seen], channel: int) -> float:

@@ -25,7 +25,7 @@ from livesr.live.inference.engine import Manifest, TrainingDistribution
 from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
 from livesr.live.quality import ChannelEvidence, Evidence, judged
-from livesr.live.unknown_light import unknown_light
+from livesr.live.unknown_light import unknown_light, usual
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -132,6 +132,7 @@ class Composition(NamedTuple):
     ood_score : as of `OutOfDistribution`
     uncertainty : uint16 (c, y, x), ADU; None if not asked for
     features : of the network, as `InferenceSession.features`; a copy
+    numbers : of the frame, as `livesr.live.out_of_distribution.FEATURES`; None if not judged
     """
 
     channels: Array
@@ -142,6 +143,7 @@ class Composition(NamedTuple):
     ood_score: float | None = None
     uncertainty: Array | None = None
     features: NDArray[np.float32] | None = None
+    numbers: NDArray[np.float64] | None = None
 
 
 class Arithmetic:
@@ -205,7 +207,7 @@ class Arithmetic:
             output = self._arrays.finite(output)
         channels = self._intensities(output, normalisation.scale)
         tiles = [self._arrays.on_host(image[tile]) for tile in self._out_of_distribution.tiles]
-        ood_score = self._out_of_distribution.ood_score(tiles, normalisation, light.noise)
+        numbers = self._out_of_distribution.numbers(tiles, normalisation, light.noise)
         uncertainty = None
         if spread is not None:
             uncertainty = self._intensities(spread, normalisation.scale * self._spread_scale)
@@ -216,9 +218,10 @@ class Arithmetic:
             levels[:, :2],
             levels[:, 2],
             plane,
-            ood_score,
+            self._out_of_distribution.ood_score(numbers),
             uncertainty,
             None if features is None else np.array(self._arrays.on_host(features), np.float32),
+            numbers,
         )
 
     def _intensities(self, output: Array, scale: float) -> Array:
@@ -366,11 +369,11 @@ class Composer:
         """
         centre = window.centre
         unknown = unknown_light(made.features)
-        following = self._streams.setdefault(centre.stream, self._following())
+        following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
-            following = self._following()  # shown with limits of its own, and forgotten
+            following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(made, unknown)
+            following.update(made, self._beside_usual(unknown, made))
         judgement = judged(self._evidence(made.light, following, centre))
         return MulticolorFrame(
             channels=made.channels,
@@ -392,8 +395,11 @@ class Composer:
             mixing=following.mixing_ratios(),
         )
 
-    def _following(self) -> _Following:
-        return _Following(self._manifest, self._rig_limits)
+    def _beside_usual(self, unknown: float | None, made: Composition) -> float | None:
+        """Return unknown light over what is usual: on this rig, or for any such frame."""
+        rig = self._rig_limits
+        limit = rig.unknown_light if rig else usual(self._manifest.limits, made.numbers)
+        return None if unknown is None or limit is None else unknown / limit
 
     def _numbers(self, label: str) -> dict[str, float]:
         """Return what the last audit says of a channel."""
@@ -428,13 +434,12 @@ class _Following:
 
     __slots__ = ("_limits", "_mixing", "absent", "display", "novel", "unknown", "weak")
 
-    def __init__(self, manifest: Manifest, rig_limits: ChannelLimits | None = None) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         limits, names = manifest.limits, manifest.channel_names
-        usual = rig_limits.unknown_light if rig_limits else limits.unknown_light
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
         self.novel = _Alarm(1.0)
-        self.unknown = _Alarm(math.inf if usual is None else usual)
+        self.unknown = _Alarm(1.0)
         self._mixing: list[Mixing] = mixings(limits.mixing, names)
         if self._mixing:
             weak = [limits.mixing[name].weak for name in names]
@@ -446,7 +451,9 @@ class _Following:
         self.absent = tuple(_Alarm(limit, below=True) for limit in absent)
 
     def update(self, made: Composition, unknown: float | None) -> None:
-        """Take in display limits, light, scores and unknown light of the next frame."""
+        """Take in display limits, light, scores and unknown light, over its limit, of the next
+        frame.
+        """
         if self._limits is None:
             self._limits = made.limits
         else:

@@ -73,12 +73,10 @@ class OutOfDistribution:
             )
             self._limit = training_distribution.limit
 
-    def ood_score(
+    def numbers(
         self, tiles: Sequence[NDArray[np.float32]], normalisation: Normalisation, noise_adu: float
-    ) -> float | None:
-        """Return the distance from training over the distance that 1 in 40 of its frames exceeds.
-
-        None if not judged.
+    ) -> NDArray[np.float64] | None:
+        """Return what `FEATURES` names of a frame; None if it is not judged.
 
         Parameters
         ----------
@@ -88,9 +86,16 @@ class OutOfDistribution:
         if not tiles:
             return None
         found = _measured(tiles, normalisation, noise_adu)
-        if not np.isfinite(found).all():
+        return found if np.isfinite(found).all() else None
+
+    def ood_score(self, numbers: NDArray[np.float64] | None) -> float | None:
+        """Return the distance from training over the distance that 1 in 40 of its frames exceeds.
+
+        None if not judged.
+        """
+        if numbers is None:
             return None
-        return float(np.linalg.norm(self._whitening @ (found - self._mean)) / self._limit)
+        return float(np.linalg.norm(self._whitening @ (numbers - self._mean)) / self._limit)
 
 
 def features(frame: SRFrame, noise_adu: float) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ A network that learned from crops with structures of no kind in particular gives
 of its own (`livesr.training.recombine`), and its engine tells how much it was. `livesr limits`
 measures how much there is where every structure is known.
 
-Owns the number. What follows from it is `livesr.live.quality`'s.
+Owns the number, and how much is usual. What follows from it is `livesr.live.quality`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.inference.engine import TOLD
+from livesr.live.inference.engine import TOLD, Limits
+from livesr.live.out_of_distribution import FEATURES
 
 _MOST_LEFT = 6.0  # times the unknown light that what is left counts for: beyond that it is noise
 _NOTHING = 1e-9  # mean t^3, or mean square of details, in x: less is a dark frame
@@ -43,3 +44,22 @@ def unknown_light(features: NDArray[np.float32] | None) -> float | None:
     if left:
         unknown = math.sqrt(unknown * min(left[0], _MOST_LEFT**2 * unknown))
     return min(math.sqrt(unknown / total), 1.0)
+
+
+def usual(limits: Limits, numbers: NDArray[np.float64] | None) -> float | None:
+    """Return the unknown light that is unusual for a frame with these numbers.
+
+    None where nobody measured what is usual.
+
+    Parameters
+    ----------
+    numbers : as `livesr.live.out_of_distribution.FEATURES`; None where the frame is too small for
+        them, and the limit is that of any frame
+    """
+    own = limits.usual_unknown_light
+    if own is None or numbers is None:
+        return limits.unknown_light
+    found = own.offset
+    for name, slope in own.slopes.items():
+        found += slope * float(numbers[FEATURES.index(name)])
+    return float(np.clip(math.exp(min(found, 0.0)), own.least, own.most))

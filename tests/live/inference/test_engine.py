@@ -170,6 +170,19 @@ class TestManifest:
             ({"task": "restore"}, "one output channel"),
             ({"pixel_size_nm": {"min": 40, "max": 30}}, "above max"),
             ({"weights": {"onnx": {"sha256": "abc"}}}, "sha256"),
+            (
+                {
+                    "limits": {
+                        "usual_unknown_light": {
+                            "offset": 0,
+                            "slopes": {"nois": 1},
+                            "least": 0.1,
+                            "most": 1,
+                        }
+                    }
+                },
+                "one of detail 1",
+            ),
         ],
     )
     def test_mistakes_are_sentences(

@@ -113,6 +113,12 @@ class Metrics(Model):
     other: dict[str, float] = Field(default_factory=dict)
 
 
+def _feature(value: str) -> str:
+    if value not in FEATURES:
+        raise ValueError(f"expected one of {', '.join(FEATURES)}")
+    return value
+
+
 class TrainingDistribution(Model):
     """Where the frames of training lie, as `livesr.live.out_of_distribution` measures them.
 
@@ -135,6 +141,20 @@ class TrainingDistribution(Model):
         if len(self.mean) != n or [len(row) for row in self.whitening] != [n] * n:
             raise ValueError(f"'mean' needs {n} numbers and 'whitening' {n} rows of {n}")
         return self
+
+
+class UsualUnknownLight(Model):
+    """The unknown light that 1 in 40 frames of training like this one exceed.
+
+    In dim and in noisy frames more of the light seems unknown. With the numbers f of a frame
+    (`livesr.live.out_of_distribution.FEATURES`) the limit is exp(offset + sum of slopes f), not
+    below `least` nor above `most`: those of the frames that it was fitted on.
+    """
+
+    offset: Number
+    slopes: dict[Annotated[str, AfterValidator(_feature)], Number]
+    least: Positive
+    most: Positive
 
 
 class Uncertain(Model):
@@ -186,6 +206,7 @@ class Limits(Model):
         0.04
     unknown_light : light of no known structure that 1 in 40 frames of training exceed, as of
         `livesr.live.unknown_light`; None where the network does not tell it
+    usual_unknown_light : the same for each frame by itself; None goes by the one limit
     mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
         shown as each other one, median
@@ -199,6 +220,7 @@ class Limits(Model):
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     unknown_light: Positive | None = None
+    usual_unknown_light: UsualUnknownLight | None = None
     mixing: dict[str, ChannelMixing] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
