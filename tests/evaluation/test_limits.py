@@ -33,6 +33,8 @@ from livesr.live.inference.engine import CONFUSED, Limits, load_engine
 from livesr.live.out_of_distribution import FEATURES
 from livesr.live.unknown_light import usual
 from livesr.simulation.domain import Domain
+from livesr.training.recipes import FOLDER as RECIPES
+from livesr.training.recipes import domain_of_engine, load_recipe
 from recorded_runs import mixing_engine
 
 LIGHT = "imcsr-mt-er-lyso-light"
@@ -140,7 +142,7 @@ def test_what_is_usual_of_a_frame_needs_frames_and_stays_within_them() -> None:
     known = of_any_noise(100, 3)
     found = usual_by_frame(known)
     assert found is not None
-    assert usual_by_frame(known[:79]) is None
+    assert usual_by_frame(known[:35]) is None
     assert usual_by_frame([seen()] * 100) is None
     limits = Limits(unknown_light=0.2, usual_unknown_light=found)
     for far, expected in ((-50, found.least), (50, found.most)):
@@ -171,6 +173,18 @@ def test_only_structures_that_can_be_simulated_are_measured(tmp_path: Path) -> N
     manifest = load_engine(LIGHT).manifest
     with pytest.raises(EngineError, match="simulated"):
         domain_of(manifest.model_copy(update={"task": "upscale"}))
+
+
+def test_limits_are_of_what_the_engine_was_trained_on(
+    tmp_path: Path,
+) -> None:
+    mito = load_recipe("imcsr-mt-mito").data.domain
+    assert domain_of_engine("imcsr-mt-mito") == mito != Domain(structures=mito.structures)
+    assert domain_of_engine("somebody-elses") is None
+    own = tmp_path / "own.yaml"
+    shutil.copy(RECIPES / "imcsr-ccp-mt-er.yaml", own)
+    given = load_recipe("imcsr-ccp-mt-er").data.domain
+    assert domain_of_engine("imcsr-mt-mito", str(own)) == given
 
 
 def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path: Path) -> None:

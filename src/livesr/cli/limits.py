@@ -36,7 +36,8 @@ def limits(
         typer.Option(
             min=1,
             max=100_000,
-            help="Simulated sequences of usual light, and as many with weak structures.",
+            help="Simulated sequences of usual light, as many with weak structures, and three times"
+            " as many for what is usual.",
         ),
     ] = 96,
     pairs: Annotated[
@@ -44,6 +45,13 @@ def limits(
         typer.Option(
             help="Folder of training pairs to measure the brightness of structures on instead, in"
             " minutes, and residual and unknown light where none was measured; the rest stays."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe whose cells and microscopes are simulated: YAML file, or a name; without,"
+            " that of the engine's name, or cells and microscopes of any kind."
         ),
     ] = None,
     threads: options.Threads = 0,
@@ -62,15 +70,22 @@ def limits(
     from livesr.evaluation.limits import measure_limits
     from livesr.export.engine import write_limits
     from livesr.live.inference.engine import load_engine
+    from livesr.training.recipes import domain_of_engine
 
     out = console(quiet=as_json)
-    folder = load_engine(engine).folder
+    loaded = load_engine(engine)
+    folder, domain = loaded.folder, domain_of_engine(loaded.manifest.id, recipe)
     with progress(out, "pairs" if pairs else "sequences", lines=lines) as show:
         if pairs:
             measured = _on_pairs(folder, pairs, sequences, threads, show)
         else:
             measured = measure_limits(
-                folder, sequences=sequences, threads=threads, backend=backend, progress=show
+                folder,
+                sequences=sequences,
+                threads=threads,
+                backend=backend,
+                domain=domain,
+                progress=show,
             )
     manifest = write_limits(folder, measured)
     _show(manifest, out)
@@ -103,6 +118,11 @@ def _show(manifest: Manifest, out: Console) -> None:
         out.print(f"{name} alone: {into}")
     if found.unknown_light is not None:
         out.print(f"Light of no known structure: unusual above {found.unknown_light:.1%} of all")
+    if by_frame := found.usual_unknown_light:
+        out.print(
+            f"... in a frame of its own detail and noise: above {by_frame.least:.1%} to"
+            f" {by_frame.most:.1%}"
+        )
     for name, mixing in found.mixing.items():
         out.print(
             f"{name}: weak where its channel is below {mixing.weak:.2f} of the brightest other"

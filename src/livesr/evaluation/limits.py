@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 from scipy.stats import spearmanr
 
 from livesr.base.compute import Augmentation, ComputeConfig
@@ -66,7 +65,7 @@ _OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnose
 _WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
 _USUAL = 0.975  # of the frames of training lie within a limit
 _USUAL_RESIDUALS = (1, 99)  # percentiles, as of `livesr.export.engine.write_metrics`
-_MIN_FRAMES = 4 * len(FEATURES)  # for a covariance
+_MIN_FRAMES = 4 * len(FEATURES)  # for a covariance, and for a limit that goes by the frame
 _ALONE, _ALONE_PX = (
     8,
     512,
@@ -78,9 +77,9 @@ _ALIKE, _QUARTER, _FAINTEST = (0.7, 1.4), (0.15, 0.35), 0.06
 _WEAK = (0.4, 0.55)  # ratios found from which and up to which a structure can be called weak
 _CAUGHT = 0.95
 _LACKING = 4  # one scene in so many is shown without each of its structures in turn
+_MORE_USUAL = 3  # times as many scenes of training are looked at once: what is usual takes many
 _LEAST_UNKNOWN = 0.001  # unknown light: less is none
 _FEW = 8  # frames that a quantile needs
-_FEW_TO_FIT = 80  # that one needs which goes by the frame
 _UNKNOWN_GOES_BY = ("detail 8", "noise")
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others
@@ -214,8 +213,9 @@ def measure_limits(
     Parameters
     ----------
     engine : a folder or a name
-    sequences : of the whole range of training, and as many with structures that are too weak; what
-        is confused is measured on a few of a rig in good order
+    sequences : of the whole range of training, and as many with structures that are too weak; three
+        times as many tell what input and unknown light are usual; what is confused is measured on a
+        few of a rig in good order
     domain : what training drew from; None is `Domain()` with the engine's structures. Its truth has
         haze if the engine's channels have
     progress : called with (sequences done, all)
@@ -239,9 +239,10 @@ def measure_limits(
     try:
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
-        usual, weak = [], []
+        usual, weak, more = [], [], []
         few, lacking = min(sequences, _ALONE), max(sequences // _LACKING, 1)
-        total = 2 * sequences + few + lacking
+        known = 2 * sequences + few + lacking
+        total = known + _MORE_USUAL * sequences
         for i in range(sequences):
             usual.append(observer.look(scene_of(draw, domain, i), uncertainty=views))
             _tell(progress, i + 1, total)
@@ -250,24 +251,27 @@ def measure_limits(
             _tell(progress, sequences + i + 1, total)
         missing = []
         for i in range(lacking):
-            missing += observer.lacking(scene_of(draw, domain, total + i))
+            missing += observer.lacking(scene_of(draw, domain, known + i))
             _tell(progress, 2 * sequences + i + 1, total)
+        for i in range(_MORE_USUAL * sequences):
+            more.append(observer.look(scene_of(draw, domain, known + lacking + i)))
+            _tell(progress, 2 * sequences + lacking + i + 1, total)
     finally:
         runtime.close()
     alone = []
-    for shares in _alone(loaded, backend, threads, domain, range(2 * sequences, total - lacking)):
+    for shares in _alone(loaded, backend, threads, domain, range(2 * sequences, known - lacking)):
         alone.append(shares)
-        _tell(progress, 2 * sequences + lacking + len(alone), total)
-    names = loaded.manifest.channel_names
+        _tell(progress, total - few + len(alone), total)
+    names, everyday = loaded.manifest.channel_names, usual + more
     limits = Limits(
         data=f"{total} simulated {title} sequences, {SIZE} x {SIZE}, none used in training",
         training_distribution=(
-            fit_training_distribution([s.features for s in usual])
-            if sequences >= _MIN_FRAMES
+            fit_training_distribution([s.features for s in everyday])
+            if len(everyday) >= _MIN_FRAMES
             else None
         ),
-        unknown_light=usual_unknown_light(usual),
-        usual_unknown_light=usual_by_frame(usual),
+        unknown_light=usual_unknown_light(everyday),
+        usual_unknown_light=usual_by_frame(everyday),
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         mixing=mixing_of([*usual, *weak, *missing], names),
         confusion=_confusion(alone, domain.structures, names),
@@ -412,41 +416,24 @@ def usual_unknown_light(known: Sequence[Seen]) -> float | None:
 def usual_by_frame(known: Sequence[Seen]) -> UsualUnknownLight | None:
     """Fit the unknown light that 1 in 40 frames of training exceed, to what each frame is like.
 
-    Quantile regression of its logarithm (Koenker and Bassett 1978, Econometrica 46: 33) on two of
-    the frame's numbers. None where the engine tells none, or too few frames do.
+    Least squares of its logarithm on two of the frame's numbers, and the quantile of what is left.
+    None where the engine tells none, or too few frames do.
     """
     told = [(f.features, f.unknown_light) for f in known if f.unknown_light is not None]
-    if len(told) < _FEW_TO_FIT:
+    if len(told) < _MIN_FRAMES:
         return None
     columns = [FEATURES.index(name) for name in _UNKNOWN_GOES_BY]
     numbers = np.array([features[columns] for features, _ in told])
     light = np.log(np.maximum([light for _, light in told], _LEAST_UNKNOWN))
-    offset, *slopes = _quantile_regression(numbers, light, _USUAL)
-    fitted = np.exp(offset + numbers @ slopes)
+    slopes, *_ = np.linalg.lstsq(numbers - numbers.mean(0), light - light.mean(), rcond=None)
+    offset = float(np.quantile(light - numbers @ slopes, _USUAL))
+    limits = np.clip(np.exp(offset + numbers @ slopes), _LEAST_UNKNOWN, 1)
     return UsualUnknownLight(
         offset=round(offset, 5),
-        slopes={n: round(s, 5) for n, s in zip(_UNKNOWN_GOES_BY, slopes, strict=True)},
-        least=round(max(float(fitted.min()), _LEAST_UNKNOWN), 5),
-        most=round(float(fitted.max()), 5),
+        slopes={n: round(float(s), 5) for n, s in zip(_UNKNOWN_GOES_BY, slopes, strict=True)},
+        least=round(float(limits.min()), 5),
+        most=round(float(limits.max()), 5),
     )
-
-
-def _quantile_regression(
-    x: NDArray[np.float64], y: NDArray[np.float64], quantile: float
-) -> list[float]:
-    """Return offset and slopes of the plane below which a share of the points lies.
-
-    The linear program: least sum of q times what points are above it, and 1 - q times below.
-    """
-    n, design = len(y), np.column_stack([np.ones(len(y)), x])
-    free = design.shape[1]
-    found = linprog(
-        [*[0.0] * free, *[quantile] * n, *[1 - quantile] * n],
-        A_eq=np.hstack([design, np.eye(n), -np.eye(n)]),
-        b_eq=y,
-        bounds=[*[(None, None)] * free, *[(0, None)] * (2 * n)],
-    )
-    return [float(v) for v in np.asarray(found.x)[:free]]
 
 
 def weak_share(frames: Sequence[Seen], channel: int) -> float:

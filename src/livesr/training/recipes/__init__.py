@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import ConfigError, suggestion
+from livesr.simulation.domain import Domain
 from livesr.training.data import DataConfig
 from livesr.training.settings import TrainConfig
 
@@ -60,3 +61,12 @@ def load_recipe(recipe: str | os.PathLike[str], **train: Any) -> Recipe:
     if train and isinstance(own := said.get("train"), Mapping):
         said = {**said, "train": {**own, **train}}
     return parse(Recipe, said, str(path))
+
+
+def domain_of_engine(engine: str, recipe: str | None = None) -> Domain | None:
+    """Return what an engine was trained on: the domain of a recipe, or of the one of its name.
+
+    None without either.
+    """
+    known = recipe or (engine if engine in names() else None)
+    return load_recipe(known).data.domain if known else None
