@@ -18,6 +18,8 @@ variance : three heads more, the log-variance of each image, under a Gaussian li
     gradients are weighed by the variance (Seitzer et al. 2022, beta-NLL, beta 0.5)
 mixing : the share of the light of each image, from the means of the features, as an output of its
     own (what scSplit conditions on)
+correlation 0, correlation 0.01 : without, and with so much of 1 - PCC of each structure that is
+    there; only where they are named
 muon : the optimiser; only where it is named
 """
 
@@ -186,6 +188,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixing": {"architecture": "imcsr-mixing"},
     "balance 0": {"balance": 0.0},
     "balance 1": {"balance": 1.0},
+    "correlation 0": {"correlation": 0.0},
+    "correlation 0.01": {"correlation": 0.01},
     "muon": {"optimiser": "muon"},
 }
 
@@ -210,8 +214,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--threads", type=int, default=1)
-    of_objective = [name for name in VARIANTS if name != "muon"]
-    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=of_objective)
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS)[:6])
     given = parser.parse_args()
     recipe = load_recipe(given.recipe)
     folders = given.pairs / "pairs-train", given.pairs / "pairs-validation"
@@ -237,9 +240,8 @@ def composed(recipe: Recipe, folder: Path) -> RecombinedPairs:
 
 def configured(recipe: Recipe, given: argparse.Namespace, **change: Any) -> TrainConfig:
     """Return the recipe's training with the budget that is given, and one change."""
-    loss = recipe.train.loss
-    if "balance" in change:
-        loss = loss.model_copy(update={"balance": change["balance"]})
+    own = {key: change[key] for key in ("balance", "correlation") if key in change}
+    loss = recipe.train.loss.model_copy(update=own)
     return recipe.train.model_copy(
         update={
             "architecture": change.get("architecture", "imcsr"),
