@@ -112,7 +112,7 @@ def export(
         bool,
         typer.Option(
             "--limits",
-            help="Measure its limits too, as 'livesr limits' does: 500 more sequences.",
+            help="Measure its limits too, as 'livesr limits' does: 600 more sequences.",
             rich_help_panel=_RUN,
         ),
     ] = False,

@@ -36,8 +36,8 @@ def limits(
         typer.Option(
             min=1,
             max=100_000,
-            help="Simulated sequences of usual light, as many with weak structures, and three times"
-            " as many for what is usual.",
+            help="Simulated sequences of usual light, as many with weak structures, and four times"
+            " as many for unknown light.",
         ),
     ] = 96,
     pairs: Annotated[

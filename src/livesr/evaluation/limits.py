@@ -77,7 +77,7 @@ _ALIKE, _QUARTER, _FAINTEST = (0.7, 1.4), (0.15, 0.35), 0.06
 _WEAK = (0.4, 0.55)  # ratios found from which and up to which a structure can be called weak
 _CAUGHT = 0.95
 _LACKING = 4  # one scene in so many is shown without each of its structures in turn
-_MORE_USUAL = 3  # times as many scenes of training are looked at once: what is usual takes many
+_SCORED = 4  # times as many scenes tell what unknown light is usual
 _LEAST_UNKNOWN = 0.001  # unknown light: less is none
 _FEW = 8  # frames that a quantile needs
 _UNKNOWN_GOES_BY = ("detail 8", "noise")
@@ -213,9 +213,9 @@ def measure_limits(
     Parameters
     ----------
     engine : a folder or a name
-    sequences : of the whole range of training, and as many with structures that are too weak; three
-        times as many tell what input and unknown light are usual; what is confused is measured on a
-        few of a rig in good order
+    sequences : of the whole range of training, and as many with structures that are too weak; four
+        times as many of the rigs that engines are scored on tell what unknown light is usual; what
+        is confused is measured on a few of a rig in good order
     domain : what training drew from; None is `Domain()` with the engine's structures. Its truth has
         haze if the engine's channels have
     progress : called with (sequences done, all)
@@ -239,10 +239,12 @@ def measure_limits(
     try:
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
-        usual, weak, more = [], [], []
+        # Training draws microscopes worse than anybody's: beside these no unknown light is unusual.
+        scored_domain = truth_as_drawn(Domain(structures=domain.structures), loaded.manifest)
+        usual, weak, scored = [], [], []
         few, lacking = min(sequences, _ALONE), max(sequences // _LACKING, 1)
         known = 2 * sequences + few + lacking
-        total = known + _MORE_USUAL * sequences
+        total = known + _SCORED * sequences
         for i in range(sequences):
             usual.append(observer.look(scene_of(draw, domain, i), uncertainty=views))
             _tell(progress, i + 1, total)
@@ -253,8 +255,8 @@ def measure_limits(
         for i in range(lacking):
             missing += observer.lacking(scene_of(draw, domain, known + i))
             _tell(progress, 2 * sequences + i + 1, total)
-        for i in range(_MORE_USUAL * sequences):
-            more.append(observer.look(scene_of(draw, domain, known + lacking + i)))
+        for i in range(_SCORED * sequences):
+            scored.append(observer.look(scene_of(draw, scored_domain, known + lacking + i)))
             _tell(progress, 2 * sequences + lacking + i + 1, total)
     finally:
         runtime.close()
@@ -262,16 +264,16 @@ def measure_limits(
     for shares in _alone(loaded, backend, threads, domain, range(2 * sequences, known - lacking)):
         alone.append(shares)
         _tell(progress, total - few + len(alone), total)
-    names, everyday = loaded.manifest.channel_names, usual + more
+    names = loaded.manifest.channel_names
     limits = Limits(
         data=f"{total} simulated {title} sequences, {SIZE} x {SIZE}, none used in training",
         training_distribution=(
-            fit_training_distribution([s.features for s in everyday])
-            if len(everyday) >= _MIN_FRAMES
+            fit_training_distribution([s.features for s in usual])
+            if sequences >= _MIN_FRAMES
             else None
         ),
-        unknown_light=usual_unknown_light(everyday),
-        usual_unknown_light=usual_by_frame(everyday),
+        unknown_light=usual_unknown_light(scored),
+        usual_unknown_light=usual_by_frame(scored),
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         mixing=mixing_of([*usual, *weak, *missing], names),
         confusion=_confusion(alone, domain.structures, names),
@@ -403,7 +405,7 @@ def distance(training_distribution: TrainingDistribution, found: NDArray[np.floa
 
 
 def usual_unknown_light(known: Sequence[Seen]) -> float | None:
-    """Return the unknown light that 1 in 40 frames of training exceed.
+    """Return the unknown light that 1 in 40 frames exceed.
 
     None where the engine tells none, or too few frames do.
     """
@@ -414,7 +416,7 @@ def usual_unknown_light(known: Sequence[Seen]) -> float | None:
 
 
 def usual_by_frame(known: Sequence[Seen]) -> UsualUnknownLight | None:
-    """Fit the unknown light that 1 in 40 frames of training exceed, to what each frame is like.
+    """Fit the unknown light that 1 in 40 frames exceed, to what each frame is like.
 
     Least squares of its logarithm on two of the frame's numbers, and the quantile of what is left.
     None where the engine tells none, or too few frames do.

@@ -144,7 +144,7 @@ class TrainingDistribution(Model):
 
 
 class UsualUnknownLight(Model):
-    """The unknown light that 1 in 40 frames of training like this one exceed.
+    """The unknown light that 1 in 40 frames like this one exceed.
 
     In dim and in noisy frames more of the light seems unknown. With the numbers f of a frame
     (`livesr.live.out_of_distribution.FEATURES`) the limit is exp(offset + sum of slopes f), not
@@ -204,8 +204,8 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
-    unknown_light : light of no known structure that 1 in 40 frames of training exceed, as of
-        `livesr.live.unknown_light`; None where the network does not tell it
+    unknown_light : light of no known structure that 1 in 40 frames of the rigs exceed that engines
+        are scored on, as of `livesr.live.unknown_light`; None where the network does not tell it
     usual_unknown_light : the same for each frame by itself; None goes by the one limit
     mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
