@@ -16,6 +16,7 @@ from livesr import cli
 from livesr.base.config import load_rig
 
 REPOSITORY = Path(__file__).parents[2]
+MINE = Path("here/mine")
 ALONE = pytest.mark.skipif(sys.platform == "win32", reason="a POSIX terminal")
 
 
@@ -49,6 +50,22 @@ def test_a_configuration_of_one_s_own_takes_the_place(tmp_path: Path) -> None:
     own.write_bytes(b"Property,Core,Initialize,0\n# 20 \xb5m\n")
     assert cli._run(["new", "here/mine", "--from", "demo", "--cfg", str(own), "--yes"]) == 0
     assert load_rig("here/mine").cfg_path.read_bytes() == own.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("virtual_sim", [f"livesr calibrate {MINE}"]),
+        ("virtual_storm", [f"livesr calibrate {MINE} --beads STACK.tif --z-step 25"]),
+        ("demo", []),
+    ],
+)
+def test_the_calibration_that_comes_next_is_one_that_the_rig_takes(
+    source: str, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli._run(["new", str(MINE), "--from", source, "--yes"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line.startswith("livesr calibrate")] == said
 
 
 @pytest.mark.parametrize(

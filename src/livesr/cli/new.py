@@ -242,12 +242,16 @@ def _say(rig: RigConfig, target: Path, out: Console) -> list[dict[str, str]]:
         out.print(
             Padding(f"{f.level} {f.place}: {escape(f.says)} {escape(f.advice)}", (0, 0, 0, 2))
         )
-    measures = modality(rig.modality).calibrator(rig) is not None
+    calibrator = modality(rig.modality).calibrator(rig)
+    calibrate = (f"livesr calibrate {target}", "what the reconstruction needs")
+    if calibrator and calibrator.needs_stack:
+        beads = f"{calibrate[0]} --beads STACK.tif --z-step 25"
+        calibrate = beads, "a z stack of beads; only where the rig measures z"
     steps = [
         (f"livesr check {target}", "files and names, no device moves"),
         (f"livesr check {target} --hardware", "a few frames"),
         (f"livesr characterise {target} --acquire 200", "offset, gain, flat field"),
-        *([(f"livesr calibrate {target}", "what the reconstruction needs")] if measures else []),
+        *([calibrate] if calibrator else []),
         (f"livesr run {target} --frames 20 --store first.ome.zarr --view", "the first run"),
     ]
     out.print("Next:")
