@@ -93,6 +93,7 @@ def test_a_store_begins_at_its_first_picture(tmp_path: Path) -> None:
     assert in_napari("first", tmp_path, str(sink.path))["t"] == 3
 
 
+@pytest.mark.timeout(1800)  # six windows, where it crashes
 def test_what_napari_micromanager_acquires_is_recorded(tmp_path: Path) -> None:
     """Its MDA and its live mode, by its own buttons, on the core that it made for itself."""
     if not importlib.util.find_spec("napari_micromanager"):

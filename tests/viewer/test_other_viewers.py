@@ -78,7 +78,7 @@ def test_the_whole_store_is_described_as_ome_xml(tmp_path: Path) -> None:
     # against the schema where a validator is installed, else by the types of ome-types
     strict = any(map(importlib.util.find_spec, ("lxml", "xmlschema")))
     assert len(ome_types.from_xml(while_it_is_recorded, validate=strict).images) == 6
-    ome = ome_types.from_xml(file, validate=strict)
+    ome = ome_types.from_xml(file.read_text(encoding="utf-8"), validate=strict)
     series = json.loads((sink.path / "OME" / "zarr.json").read_text())["attributes"]["ome"][
         "series"
     ]
