@@ -309,6 +309,16 @@ CASES = [
         "88 nm",
     ),
     (
+        "virtual_storm",
+        YAML,
+        "reconstruct: storm",
+        "reconstruct: widefield",
+        "modality-unused",
+        "warning",
+        "modality: storm",
+        "reconstruct: storm",
+    ),
+    (
         "virtual_sim",
         YAML,
         "pixel_size_nm: 65",

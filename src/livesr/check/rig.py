@@ -53,6 +53,7 @@ def check_rig(path: Path) -> list[Finding]:
     except ConfigError as e:
         return [_schema(e, path, lines)]
     findings = [
+        *_modality(rig, found),
         *_optics(rig, found),
         *(each for kind, _ in modalities_of(rig) for each in kind.check(rig, found)),
         *_corrections(rig, found),
@@ -102,6 +103,17 @@ def _schema(error: ConfigError, path: Path, lines: Lines) -> Finding:
         path,
         line,
     )
+
+
+def _modality(rig: RigConfig, found: Found) -> Iterator[Finding]:
+    if rig.modality not in {rig.modality_of(name) for name in rig.channels or [""]}:
+        yield found(
+            "warning",
+            "modality-unused",
+            "modality",
+            f"modality is {rig.modality!r}, and no channel is reconstructed with it.",
+            f"Set channels.NAME.reconstruct: {rig.modality}, or name the modality that is used.",
+        )
 
 
 def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
