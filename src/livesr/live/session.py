@@ -30,7 +30,13 @@ from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.run_state import Report, Status
-from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes, store_bytes
+from livesr.live.sinks.capacity import (
+    bytes_per_hour,
+    free_bytes,
+    lasting,
+    memory_bytes,
+    store_bytes,
+)
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink, checked, made, named_apart
@@ -178,12 +184,12 @@ class Session:
         ]
         hourly = bytes_per_hour(self._description, frames_per_s or 0.0)
         if self._writer and hourly:
-            hours = free_bytes(self._writer.path) / hourly
+            left = lasting(free_bytes(self._writer.path), hourly)
             lines.append(
-                f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free."
+                f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {left} are free."
             )
             if spare := self.settings.spare:
-                lines.append(f"Spare disk: {free_bytes(spare) / hourly:.1f} h more.")
+                lines.append(f"Spare disk: {lasting(free_bytes(spare), hourly)} more.")
         return lines
 
     def store_bytes(self, time_points: int) -> int | None:

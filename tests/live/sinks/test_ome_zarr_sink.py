@@ -38,7 +38,7 @@ from livesr.base.frames import RawStack, Stream
 from livesr.formats import layout
 from livesr.formats.frames_log import read_frames_log
 from livesr.formats.series_spec import SeriesSpec
-from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, lasting, memory_bytes
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import Series
@@ -742,6 +742,11 @@ class TestKilled:
 
 
 class TestEstimates:
+    def test_less_than_an_hour_is_told_in_minutes(self) -> None:
+        assert lasting(6_300_000_000, 660_000_000_000) == "1 min"
+        assert lasting(100, 400) == "15 min"
+        assert lasting(1000, 400) == "2.5 h"
+
     def test_bytes_per_hour(self) -> None:
         per_frame = 9 * 16 * 16 * 2 + 32 * 32 * 2 + 3 * 32 * 32 * 2
         assert bytes_per_hour(describe(), 2.0) == per_frame * 2 * 3600

@@ -25,6 +25,12 @@ def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
     return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
 
 
+def lasting(free: int, hourly: int) -> str:
+    """Return how long `free` bytes last at `hourly` bytes an hour, in hours or minutes."""
+    hours = free / hourly
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+
+
 def store_bytes(run: RunDescription, time_points: int) -> int:
     """Upper bound of what `time_points` of every stream take, uncompressed."""
     specs = (s for place in run.places for s in series_specs(run, *place).values())
