@@ -148,7 +148,7 @@ def _rig_and_engines(name: str) -> tuple[RigConfig, list[str], list[Engine]]:
             f"{name} {whose}: say with --rig beside which rig the error bars are to be written."
         )
     config = load_rig(name)
-    if config.superpose:
+    if config.superpose and config.sums:
         channels, behind = list(config.superpose.channels), config.superposed
     else:
         each = {key: config.channel(key) for key in config.channels}

@@ -131,6 +131,8 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
 
     Exposures of channels that give no exposure of their own last `exposure_ms`.
     """
+    from livesr.live.sources.plan import AuditPlan
+
     sequence = plan.plan
     positions, planes, time_points, fields = (
         max(sequence.sizes.get(axis, 0), 1) for axis in "pztg"
@@ -143,8 +145,11 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
     if _has_exceptions(sequence):
         exact = exposures <= _MAX_COUNTED
         exposures = (
-            sum(event.action.type == "acquire_image" for event in plan) if exact else exposures
+            sum(event.action.type == "acquire_image" for event in plan.everything())
+            if exact
+            else exposures
         )
+    exact &= not isinstance(plan, AuditPlan)  # how many are due is not known before
     own = [channel.exposure or exposure_ms for channel in sequence.channels] or [exposure_ms]
     round_s = positions * planes * sum(n * ms for n, ms in zip(raw, own, strict=True)) / 1e3
     exposed_s = round_s * time_points * (exposures / max(per_time_point * time_points, 1))

@@ -129,6 +129,10 @@ class RawFramesPlan:
         self._n_raw, self._only = n_raw, only_channel
 
     def __iter__(self) -> Iterator[MDAEvent]:
+        return self.everything()
+
+    def everything(self) -> Iterator[MDAEvent]:
+        """Iterate over all that may be exposed; what the run itself leaves out as well."""
         for event in self.plan:
             n = self._n_raw(event.channel.config if event.channel else self._only)
             if n == 1 or event.action.type != "acquire_image":
@@ -200,7 +204,8 @@ class AuditPlan(RawFramesPlan):
     ------
     ConfigError
         If time points follow each other without an interval: pymmcore-plus would walk through all
-        of the plan before the first exposure, and no audit could depend on what was seen.
+        of the plan before the first exposure, and no audit could depend on what was seen. If one
+        channel is taken through all of time before the next.
     """
 
     def __init__(
@@ -210,8 +215,17 @@ class AuditPlan(RawFramesPlan):
         true_channels: Sequence[str],
         schedule: Due,
     ) -> None:
-        super().__init__(plan, n_raw)
+        # First, so that they are there when an engine that waits for no later frame has predicted.
+        channels = sorted(plan.channels, key=lambda channel: channel.config not in true_channels)
+        super().__init__(plan.replace(channels=channels), n_raw)
         self.true_channels, self.schedule = tuple(true_channels), schedule
+        axes = [axis for axis in plan.used_axes if axis in "tc"]
+        if axes == ["c", "t"]:
+            raise ConfigError(
+                "Audits take the true channels at the time point that they score, and the plan"
+                " takes one channel through all of time before the next: put t before c in its"
+                " axis_order."
+            )
         interval = getattr(plan.time_plan, "interval", None)
         if interval is not None and not interval.total_seconds():
             raise ConfigError(
@@ -222,7 +236,7 @@ class AuditPlan(RawFramesPlan):
 
     def __iter__(self) -> Iterator[MDAEvent]:
         self.schedule.begin()
-        for event in super().__iter__():
+        for event in self.everything():
             name = event.channel.config if event.channel else ""
             if name not in self.true_channels or self.schedule.due(event.index.get("t", 0)):
                 yield event
