@@ -147,6 +147,7 @@ def test_an_engine_of_the_command_line_is_for_the_channel_that_is_separated(tmp_
 def test_true_channels_that_are_added_are_no_audit(tmp_path: Path) -> None:
     rig = audited_rig(tmp_path, every_s=300).superposing(list(TRUE))
     assert rig.sums == ("488+561+640",)
+    assert rig.superposed.separate == "imcsr-mt-er-lyso-light"  # what audits would have scored
     assert not isinstance(plan_of(Experiment(frames=3), rig, 1.0), AuditPlan)
 
 

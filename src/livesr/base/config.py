@@ -634,6 +634,9 @@ def _superposed(value: object) -> object:
     return value
 
 
+_OF_SUMS: tuple[Step, ...] = ("separate", "upscale")
+
+
 class SuperposeConfig(Model):
     """True channels that are acquired one after the other and added, so that what an engine makes
     of the sum can be scored.
@@ -829,11 +832,12 @@ class RigConfig(Model):
         ConfigError
             If one of them is unknown, or named twice.
         """
-        engines = (
-            {}
-            if self.superpose is None
-            else self.superpose.model_dump(include={"separate", "upscale"})
-        )
+        behind = self.superpose
+        if behind and self.audit:  # what audits score is the engine of another channel
+            own = [c for name, c in self.channels.items() if name not in behind.channels]
+            scored = next((c for c in own if c.separate), ChannelConfig())
+            behind = behind.model_copy(update={s: getattr(scored, s) for s in _OF_SUMS})
+        engines: dict[str, Any] = {step: getattr(behind, step) for step in _OF_SUMS if behind}
         asked = parse(
             SuperposeConfig, {**engines, "channels": channels, "weights": weights}, "superpose"
         )

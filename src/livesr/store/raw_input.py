@@ -177,6 +177,9 @@ def store_input(
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
     }
+    if rig and rig.audit and store.superposed:  # it would score its engine with them otherwise
+        about = next(iter(store.superposed.values()))
+        rig = rig.superposing(list(about["channels"]), list(about["weights"]))
     as_it_was = rig or recorded_rig(store, engine, upscale, raw, localiser)
     anew = rig is not None or raw.get("reconstruct") is not None or localiser is not None
     anew |= recon is not None and recon.attributes["livesr"]["method"].endswith(f" {layout.VOLUME}")

@@ -81,7 +81,10 @@ def recorded_rig(
         )
         for name, about in store.superposed.items()
     ]
-    return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
+    # What was recorded is added up, or it is not; nothing is taken now and then.
+    return rig.model_copy(
+        update={"channels": channels, "superpose": next(iter(sums), None), "audit": None}
+    )
 
 
 def _localised_by(store: RecordedStore) -> str | None:
