@@ -70,18 +70,14 @@ def plan_of(
         If the flags contradict each other or the rig, or the file is no plan.
     """
     from livesr.live.audit import AuditSchedule
-    from livesr.live.sources.plan import AuditPlan, RawFramesPlan
+    from livesr.live.sources.plan import with_raw_frames
 
     plan = _read(experiment) if experiment.plan else _from_flags(experiment, rig, exposure_ms)
     _check_time_points(getattr(plan.time_plan, "loops", 1))
     _check_channels([channel.config for channel in plan.channels], rig)
     if core is not None:
         plan = _sized(_around_focus(plan, core), core, rig)
-    if rig.audit and rig.superpose:
-        schedule = AuditSchedule(rig.audit)
-        return AuditPlan(plan, rig.raw_frames, rig.superpose.channels, schedule)
-    only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
-    return RawFramesPlan(plan, rig.raw_frames, only)
+    return with_raw_frames(plan, rig, AuditSchedule(rig.audit) if rig.audit else None)
 
 
 @dataclass(frozen=True, slots=True)

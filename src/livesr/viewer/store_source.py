@@ -57,7 +57,7 @@ class StoreSource:
 
     Attributes
     ----------
-    status : what the run said of itself at its end
+    status : what the run said of itself at its end; before it, what its pictures say
 
     Raises
     ------
@@ -73,7 +73,8 @@ class StoreSource:
         store = RecordedStore(object_store.local(path))
         self.endpoint = str(path)
         self._names = store.positions
-        self.status, unread = _report(store.path / REPORT)
+        said, unread = _report(store.path / REPORT)
+        self.status = {**_computed_by(store), **said}
         self.problem = " ".join((*store.problems, *unread))
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         self._raw = {key[1:]: image for key, image in store.images.items() if key[0] == "raw"}
@@ -320,6 +321,16 @@ def _report(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         return (read_json(path) if path.is_file() else {}), ()
     except StoreError as e:
         return {}, (f"What the run reported is not known: {e}",)
+
+
+def _computed_by(store: RecordedStore) -> dict[str, Mapping[str, Any]]:
+    """Return engine and backend of each channel, as a report has them, of its pictures."""
+    models = {name: store.models(name).get("separate", {}).get("id") for name in store.channels}
+    runtimes = {name: store.provenance(name).get("runtime", {}) for name in store.channels}
+    return {
+        "engine": {name: model for name, model in models.items() if model},
+        "backend": {name: at["backend"] for name, at in runtimes.items() if "backend" in at},
+    }
 
 
 def _selects(selection: Selection, stream: Stream) -> bool:

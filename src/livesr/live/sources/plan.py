@@ -20,6 +20,7 @@ import yaml
 from pydantic import Field
 from useq import Channel, MDAEvent, MDASequence, WellPlatePlan
 
+from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.live.sources.mda import RAW_AXIS
 
@@ -246,6 +247,22 @@ class AuditPlan(RawFramesPlan):
         return AuditPlan(
             self.plan.replace(**changes), self._n_raw, self.true_channels, self.schedule
         )
+
+
+def with_raw_frames(plan: MDASequence, rig: RigConfig, schedule: Due | None) -> RawFramesPlan:
+    """Return a plan with the raw frames of every channel of a rig innermost.
+
+    True channels are left out of it where `schedule`, if there is one, says that no audit is due.
+
+    Raises
+    ------
+    ConfigError
+        As of `AuditPlan`.
+    """
+    if schedule and rig.superpose:
+        return AuditPlan(plan, rig.raw_frames, rig.superpose.channels, schedule)
+    only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
+    return RawFramesPlan(plan, rig.raw_frames, only)
 
 
 class Due(Protocol):
