@@ -82,6 +82,12 @@ def test_true_channels_are_there_and_not_seen_among_predictions(
     assert len(seen) == 4
 
 
+def test_a_picture_whose_file_is_gone_is_no_darkness(store: Path) -> None:
+    shutil.rmtree(store / "recon" / "0" / "c")
+    data, _, _ = named(store)["wiener · measurement"]
+    assert np.isnan(np.asarray(data)).all()
+
+
 def test_a_store_without_a_frame_is_refused_in_a_sentence(tmp_path: Path) -> None:
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
     sink.open(describe())

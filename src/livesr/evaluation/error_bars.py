@@ -26,7 +26,6 @@ from livesr.base.taken_with import MadeWith
 from livesr.evaluation.conformal import fewest_units, width
 from livesr.evaluation.limits import N_T, SIZE, domain_of, scene_of
 from livesr.evaluation.live_path import open_views, separate
-from livesr.formats import object_store
 from livesr.formats.store import RecordedStore, array_shape
 from livesr.formats.zarr_files import open_array
 from livesr.live.channel_scores import on_grid_of
@@ -289,8 +288,7 @@ def _plane(store: RecordedStore, kind: Any, stream: Stream, t: int) -> Image:
     image = store.images[kind, stream.position, stream.channel]
     shape = array_shape(image.array)
     try:
-        # Zarr reads a file that is gone as zeros.
-        if not object_store.exists(image.array, shape.shard_key(*shape.shard_of(t, stream.z))):
+        if not shape.is_there(image.array, t, stream.z):
             raise FileNotFoundError("its file is gone")
         pixels = np.asarray(open_array(image.array)[shape.index(t, stream.z)])
     except Exception as e:  # a damaged chunk raises whatever its codecs raise

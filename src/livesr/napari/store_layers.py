@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import StoreError
+from livesr.formats import object_store
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.layout import localisations_name
 from livesr.formats.localisations import read_localisations
@@ -161,14 +163,22 @@ def _held(store: RecordedStore, image: Image) -> NDArray[np.bool_]:
     """Return which (t, z) hold a picture, in a film every one of its planes along t; all, where the
     log is lost that would say.
     """
-    length = array_shape(image.array, image.exposures).length
+    shape = array_shape(image.array, image.exposures)
+    length = shape.length
     z_planes = length.get("z", 1)
     if not store.events:
         return np.ones((length["t"] * image.exposures, z_planes), bool)
     told = store.pictures(image.kind)
+
+    @cache
+    def there(shard: tuple[int, int]) -> bool:
+        return object_store.exists(image.array, shape.shard_key(*shard))
+
     held = np.zeros((length["t"], image.exposures, z_planes), bool)
     for (stream, t), line in told.items():
-        if stream[:2] == (image.position, image.channel) and t < len(held):
+        if stream[:2] != (image.position, image.channel) or t >= len(held):
+            continue
+        if there(shape.shard_of(t, stream.z)):
             held[t, :, stream.z] = True
             held[t, line.get("missing", []), stream.z] = False
     return held.reshape(-1, z_planes)

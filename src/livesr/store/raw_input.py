@@ -673,8 +673,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         shape, array = arrays[place]
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
-        # Zarr reads a file that is gone as zeros.
-        if not object_store.exists(image.array, shape.shard_key(*shape.shard_of(t, stream.z))):
+        if not shape.is_there(image.array, t, stream.z):
             raise _damaged(store, image, t, "its file is gone")
         try:
             block = np.asarray(array[shape.index(t, stream.z)])
