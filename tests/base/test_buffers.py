@@ -66,6 +66,16 @@ def test_only_an_older_item_of_the_same_key_is_displaced() -> None:
     assert latest.displaced == 1
 
 
+def test_what_is_rare_is_displaced_by_its_like_alone() -> None:
+    latest: LatestPerKey[str, str] = LatestPerKey()
+    assert latest.put("a", "1") == []
+    assert latest.put("a", "rare 2", rare=True) == ["1"]
+    assert [latest.put("a", item) for item in ("3", "4")] == [[], ["3"]]
+    assert latest.put("a", "rare 5", rare=True) == ["rare 2", "4"]
+    assert latest.put("a", "6") == []
+    assert [latest.get(), latest.get()] == ["rare 5", "6"]
+
+
 def test_a_group_is_served_to_its_end_or_displaced_as_a_whole() -> None:
     latest: LatestPerKey[str, str] = LatestPerKey()
     for item in ("1a", "1b", "1c"):

@@ -32,6 +32,7 @@ from livesr.base.documents import (
     read_json,
     read_text,
     read_yaml,
+    to_json,
 )
 from livesr.base.errors import DocumentError
 from livesr.base.npy import open_npy
@@ -210,6 +211,12 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
 def test_json_that_is_none_or_too_deep_is_refused(text: str | bytes) -> None:
     with pytest.raises(DocumentError, match=r"meta\.json"):
         parse_json(text, "meta.json")
+
+
+def test_minus_zero_is_written_as_zero() -> None:
+    assert to_json({"x_um": -0.0, "all": [np.float32(-0.0), -1.5]}) == (
+        '{"x_um": 0.0, "all": [0.0, -1.5]}'
+    )
 
 
 def test_json_of_programs_is_understood() -> None:

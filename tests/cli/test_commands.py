@@ -255,6 +255,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
         "demo",
         "storm_ti",
         "tirf_sim",
+        "virtual_audit",
         "virtual_dyes",
         "virtual_fluctuation",
         "virtual_sim",

@@ -155,3 +155,11 @@ def test_the_new_rig_runs(tmp_path: Path) -> None:
     assert written["exposure_ms"] == 2
     done = cli._run(["run", "cell", "--frames", "3", "--engine", "identity", "--json"])
     assert done == 0
+
+
+@pytest.mark.parametrize("of", ["virtual_sim", "virtual_audit", "virtual_storm"])
+def test_a_virtual_camera_shows_the_new_rig(of: str, tmp_path: Path) -> None:
+    assert cli._run(["new", "mine", "--from", of, "--na", "1.3", "--yes"]) == 0
+    lines = load_rig("mine").cfg_path.read_text(encoding="utf-8").splitlines()
+    named = [line.rpartition(",")[2] for line in lines if ",Rig," in line]
+    assert [load_rig(name).optics.na for name in named] == [1.3]

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
+from PIL import Image
 
 from livesr import LiveSR, cli
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.error_bars import FILE, load_error_bars
 from livesr.base.errors import ConfigError
-from livesr.evaluation.error_bars import Known, calibrated, covered, from_simulation, from_store
+from livesr.evaluation.error_bars import (
+    Known,
+    Recordings,
+    calibrated,
+    covered,
+    from_simulation,
+    from_store,
+)
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.sources.plan import sim_sequence
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
+from livesr.training.true_channels import fields_of
 from recorded_runs import RIGS, array
 from rigs import core_of
 
@@ -138,6 +150,61 @@ def test_a_store_becomes_error_bars_that_later_frames_have(
     about = zarr.open_group(made / f"limits_{name}", mode="r").attrs["livesr"]
     assert about["warning"] == bars.sentence
     assert (made / "livesr" / FILE).is_file()
+    # Its frames count once, also in what was made of them.
+    assert cli._run(["calibrate-errors", str(cell), str(made), "--rig", str(rig)]) == 2
+    assert "hold frames of one run" in " ".join(capsys.readouterr().err.split())
+    began = datetime.fromisoformat(RecordedStore(cell).about["started"]).astimezone(UTC)
+    recordings = Recordings()
+    recordings.take("cell", RecordedStore(cell), [])
+    picture = np.zeros((3, 2, 2), np.float32)
+    for later_s, same in ((0, True), (1, False)):
+        field = f"{began + timedelta(seconds=later_s):%Y%m%d-%H%M%S}-0a1b2c_p000"
+        with pytest.raises(ConfigError, match="one run") if same else nullcontext():
+            recordings.take(f"pairs {later_s}", None, [Known(picture, picture, field)] * 2)
+    with pytest.raises(ConfigError, match="pairs 1 and copied"):
+        recordings.take("copied", None, [Known(picture, picture, field)])
+    recordings.take("mine", None, [Known(picture, picture, "cell")])
+    recordings.take("others", None, [Known(picture, picture, "cell")])
+
+
+def test_a_store_that_cannot_be_read_is_refused(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is gone is no darkness; a torn one is no traceback."""
+    cell = record(tmp_path, 1, rig)
+    for name, damage in (
+        ("recon_0_561", Path.unlink),
+        ("sr_0_488-561-640", lambda file: file.write_bytes(file.read_bytes()[:500])),
+    ):
+        damaged = tmp_path / f"{name}.ome.zarr"
+        shutil.copytree(cell, damaged)
+        damage(next(file for file in (damaged / name / "0" / "c").rglob("*") if file.is_file()))
+        command = ["calibrate-errors", str(damaged), "--rig", str(rig), "--coverage", "0.5"]
+        assert cli._run(command) == 2
+        assert f"{name} of {damaged} cannot be read" in " ".join(capsys.readouterr().err.split())
+
+
+def test_pairs_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in LABELS:
+        (tmp_path / label).mkdir()
+        for cell in ("a", "b", "c", "d"):
+            size = 6 if (label, cell) == ("ER", "b") else 8
+            picture = np.zeros((3, size, size), np.uint16)
+            tifffile.imwrite(tmp_path / label / f"{cell}.tif", picture, photometric="minisblack")
+    (tmp_path / "ER" / "c.tif").write_bytes(b"II*")
+    (tmp_path / "ER" / "d.tif").unlink()
+    assert [name for name, _ in fields_of(tmp_path, LABELS)] == ["a.tif"]
+    assert "3 of 4 recordings are left out" in caplog.text
+
+
+def test_what_is_no_folder_of_pairs_is_called_what_it_is(
+    rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "look.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    for source, says in ((picture, "is a PNG picture"), (tmp_path / "none", "There is no")):
+        assert cli._run(["calibrate-errors", str(source), "--rig", str(rig)]) == 2
+        assert says in " ".join(capsys.readouterr().err.split())
 
 
 def test_those_of_another_reconstruction_are_refused_and_not_used(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError
 from livesr.cli import app
 from livesr.gui.control import Choice, Control
+from rig_copies import RIGS
 from rigs import core_of
 
 SIZE = 64
@@ -50,6 +52,30 @@ def test_start_acquire_and_stop(core: CMMCorePlus, tmp_path: Path) -> None:
     report = control.reports[0]
     assert (report["raw_frames"], report["raw_missing"]) == (10, 0)  # two channels
     assert {name: f.t for name, f in control.newest.measurements.items()} == {"488": 4, "561": 4}
+
+
+def test_true_channels_are_taken_at_audits(tmp_path: Path) -> None:
+    shutil.copytree(RIGS / "virtual_audit", tmp_path / "rig")
+    for name, was, now in (
+        ("rig.yaml", "interval_ms: 1000", "interval_ms: 50"),
+        ("rig.cfg", "Camera,Rig,virtual_audit", f"Camera,Rig,{tmp_path / 'rig'}"),
+    ):
+        file = tmp_path / "rig" / name
+        text = file.read_text(encoding="utf-8")
+        assert was in text
+        file.write_text(text.replace(was, now), encoding="utf-8")
+    with core_of(tmp_path / "rig", exposure_ms=1, SensorSize=SIZE, TimePoints=2) as core:
+        control = Control(core)
+        control.start(Choice(str(tmp_path / "rig"), policy="complete"))
+        until(lambda: control.state == "ready", control)
+        for run in (1, 2):
+            control.acquire(load_rig(tmp_path / "rig"), 4)
+            until(lambda n=run: len(control.reports) == n, control)  # type: ignore[misc]
+        control.close()
+    assert control.problem == ""
+    for report in control.reports:
+        assert report["raw_frames"] == 9 * (4 + 3)
+        assert [(audit["t"], audit["reason"]) for audit in report["audits"]] == [(0, "first")]
 
 
 def test_stopping_cancels_what_is_acquired(core: CMMCorePlus) -> None:

@@ -19,8 +19,10 @@ from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.formats.layout import folder_names
 from livesr.formats.store import RecordedStore
+from livesr.live.camera import stage_position
 from livesr.live.sources.plan import RawFramesPlan, plan_text, with_field_of_view
 from livesr.store.backfill import backfill
+from livesr.store.exports.export import export
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from recorded_runs import Live, moving_groups, sim_rig
@@ -328,6 +330,22 @@ def test_where_the_stages_were_is_said_of_every_frame(core: CMMCorePlus, tmp_pat
         "coordinateTransformations"
     ]
     assert transformations[1]["translation"][1:] == placed(raw)
+
+
+def test_a_stage_at_zero_is_at_zero(core: CMMCorePlus, tmp_path: Path) -> None:
+    """Micro-Manager's demo stage, sent back to 0, says -0.0."""
+    core.setXYPosition(0, 0)
+    core.waitForSystem()
+    assert "-0.0" in str(core.getXYPosition())
+    assert "-0.0" not in str(stage_position(core))
+    for timing in ({"interval": 0}, {"interval": 0.01}):  # in one sequence, one by one
+        plan = useq.MDASequence(channels=["488"], time_plan={**timing, "loops": 2})
+        report = acquired(core, plan, tmp_path / "r.ome.zarr")
+        folder = Path(report["store"])
+        for file in [*folder.glob("livesr/*.json*"), *folder.glob("*/zarr.json")]:
+            assert "-0.0" not in file.read_text(encoding="utf-8"), file
+        table = export(folder, "csv").path / "frames.csv"
+        assert "-0.0" not in table.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("given", [True, False])

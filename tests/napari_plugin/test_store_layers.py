@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from contracts import OFFSET_ADU, RAW, code, describe, describe_channel, feed, raw_stack, sr_frame
+from contracts import (
+    OFFSET_ADU,
+    RAW,
+    code,
+    describe,
+    describe_channel,
+    feed,
+    multicolor_frame,
+    raw_stack,
+    sr_frame,
+)
+from livesr.base.errors import StoreError
 from livesr.base.frames import LOCALISATION, StagePosition, Stream
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.napari.store_layers import get_reader, store_layers
+from rig_copies import RIGS
 
 pytest.importorskip("dask", reason="dask is not installed: pip install 'livesr[napari]'")
 
@@ -42,6 +55,45 @@ def test_every_layer_says_what_kind_of_picture_it_is(store: Path) -> None:
     assert [about["visible"] for _, about, _ in layers.values()] == [False, False, True, True, True]
     for name, (_, about, _) in layers.items():
         assert about["metadata"]["livesr"]["prediction"] == ("prediction" in name)
+
+
+@pytest.mark.parametrize("superposed", [True, False])
+def test_true_channels_are_there_and_not_seen_among_predictions(
+    superposed: bool, tmp_path: Path
+) -> None:
+    """Parts of a sum, and the channels of audits; a channel of which nothing is predicted is."""
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    true = ("488", "561", "640")
+    plain = [replace(describe_channel(name), labels=(), colors=()) for name in (*true, "9")]
+    separated = describe_channel("7")
+    if superposed:
+        separated = replace(separated, parts=true, weights=(1.0,) * 3)
+    sink.open(replace(describe(), channels=(*plain, separated)))
+    for channel in plain:
+        sink.raw(raw_stack(0, Stream(0, channel.name)))
+        sink.recon(sr_frame(0, Stream(0, channel.name)))
+    sink.recon(sr_frame(0, Stream(0, "7")))
+    sink.separated(multicolor_frame(0, Stream(0, "7")))
+    sink.close({})
+    if not superposed:
+        shutil.copy(RIGS / "virtual_audit" / "rig.yaml", sink.path / "livesr" / "rig.yaml")
+    seen = [name for name, (_, about, _) in named(sink.path).items() if about["visible"]]
+    assert [name for name in seen if "measurement" in name] == ["9 · wiener · measurement"]
+    assert len(seen) == 4
+
+
+def test_a_picture_whose_file_is_gone_is_no_darkness(store: Path) -> None:
+    shutil.rmtree(store / "recon" / "0" / "c")
+    data, _, _ = named(store)["wiener · measurement"]
+    assert np.isnan(np.asarray(data)).all()
+
+
+def test_a_store_without_a_frame_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe())
+    sink.close({})
+    with pytest.raises(StoreError, match="holds no frame yet"):
+        store_layers(sink.path)
 
 
 def test_colours_and_contrast_are_those_of_the_run(store: Path) -> None:

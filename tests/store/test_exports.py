@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -229,6 +230,12 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert done.planes == 120
     assert peaks[1] < peaks[0] + 20 * 3 * 128 * 128 * 2  # half of what was written
+
+
+def test_a_picture_whose_file_is_gone_is_not_written_as_darkness(store: Path) -> None:
+    shutil.rmtree(store / "recon" / "0" / "c")
+    with pytest.raises(StoreError, match="recon cannot be read at t=0: its file is gone"):
+        export(store, "imagej")
 
 
 def test_the_frames_as_a_table(store: Path) -> None:

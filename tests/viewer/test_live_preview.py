@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from websockets.sync.client import connect
 
 from contracts import describe, describe_channel, feed, raw_stack, sr_frame
 from livesr import LiveSR
+from livesr.base.errors import StoreError
 from livesr.base.frames import StagePosition, Stream
 from livesr.base.run_description import RunDescription
+from livesr.formats.layout import REPORT
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sources.plan import sim_sequence
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
+from recorded_runs import Live, moving_groups, sim_rig
 from rigs import virtual_sim
+
+
+def test_a_store_without_a_report_says_what_computed_its_pictures(tmp_path: Path) -> None:
+    live = Live(sim_rig("identity"), tmp_path / "run.ome.zarr")
+    live.record(moving_groups(4))
+    said = StoreSource(live.sink.path).status
+    (live.sink.path / REPORT).unlink()  # of a run that goes on, or was killed
+    left = StoreSource(live.sink.path).status
+    assert left == {"engine": {"488": "identity"}, "backend": {"488": "openvino"}}
+    assert {name: said[name] for name in left} == left
+
+
+def test_a_picture_whose_file_is_gone_is_not_shown_as_darkness(tmp_path: Path) -> None:
+    live = Live(sim_rig("identity"), tmp_path / "run.ome.zarr")
+    live.record(moving_groups(4))
+    shutil.rmtree(live.sink.path / "recon" / "0" / "c")
+    pair = StoreSource(live.sink.path).pair(Selection(), 0)
+    assert pair is not None
+    assert (pair.prediction is not None, pair.measurement) == (True, None)
+    shutil.rmtree(live.sink.path / "sr" / "0" / "c")
+    with pytest.raises(StoreError, match="holds no frame"):
+        StoreSource(live.sink.path)
 
 
 def test_a_run_is_seen_while_it_lasts(tmp_path: Path) -> None:

@@ -118,11 +118,12 @@ class LatestPerKey(Generic[K, T]):
     own key. Items of one `group` belong together (the planes of a stack): they wait beside each
     other, and a group that has begun to be served is served to its end. Items put with
     ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be skipped).
-    Beside them there is one place for an item that matters only while nothing else waits.
+    Items that are `rare` are displaced by their like alone. Beside them there is one place for an
+    item that matters only while nothing else waits.
     """
 
     def __init__(self) -> None:
-        self._items: OrderedDict[K, deque[tuple[Hashable, T]]] = OrderedDict()
+        self._items: OrderedDict[K, deque[tuple[Hashable, bool, T]]] = OrderedDict()
         self._served: dict[K, Hashable] = {}
         self._idle: T | None = None
         self._changed = threading.Condition()
@@ -132,7 +133,9 @@ class LatestPerKey(Generic[K, T]):
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
 
-    def put(self, key: K, item: T, *, group: Hashable = None, keep: bool = False) -> list[T]:
+    def put(
+        self, key: K, item: T, *, group: Hashable = None, keep: bool = False, rare: bool = False
+    ) -> list[T]:
         """Add `item`; return the items of the same key, of other groups, that it displaces.
 
         None is a group of its own.
@@ -142,10 +145,16 @@ class LatestPerKey(Generic[K, T]):
             out: list[T] = []
             if not keep:
                 stay = {group, self._served.get(key)} - {None}
-                out = [other for its_group, other in waiting if its_group not in stay]
-                waiting = self._items[key] = deque(pair for pair in waiting if pair[0] in stay)
+                goes = [
+                    its_group not in stay and (rare or not its_rare)
+                    for its_group, its_rare, _ in waiting
+                ]
+                out = [entry[-1] for entry, gone in zip(waiting, goes, strict=True) if gone]
+                waiting = self._items[key] = deque(
+                    entry for entry, gone in zip(waiting, goes, strict=True) if not gone
+                )
             self.displaced += len(out)
-            waiting.append((group, item))
+            waiting.append((group, rare, item))
             self._idle = None
             self._changed.notify_all()
             return out
@@ -167,7 +176,7 @@ class LatestPerKey(Generic[K, T]):
                 idle, self._idle = self._idle, None
                 return None if self._closed else idle
             key, waiting = next(iter(self._items.items()))
-            self._served[key], item = waiting.popleft()
+            self._served[key], _, item = waiting.popleft()
             # To the back of the line, or out of it.
             del self._items[key]
             if waiting:

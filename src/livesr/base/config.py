@@ -634,6 +634,9 @@ def _superposed(value: object) -> object:
     return value
 
 
+_OF_SUMS: tuple[Step, ...] = ("separate", "upscale")
+
+
 class SuperposeConfig(Model):
     """True channels that are acquired one after the other and added, so that what an engine makes
     of the sum can be scored.
@@ -822,24 +825,25 @@ class RigConfig(Model):
         return self._with_default(ChannelConfig())
 
     def superposing(self, channels: list[str], weights: list[float] | None = None) -> RigConfig:
-        """Return a copy that superposes `channels`.
+        """Return a copy that superposes `channels`, and has no audits beside.
 
         Raises
         ------
         ConfigError
             If one of them is unknown, or named twice.
         """
-        engines = (
-            {}
-            if self.superpose is None
-            else self.superpose.model_dump(include={"separate", "upscale"})
-        )
+        behind = self.superpose
+        if behind and self.audit:  # what audits score is the engine of another channel
+            own = [c for name, c in self.channels.items() if name not in behind.channels]
+            scored = next((c for c in own if c.separate), ChannelConfig())
+            behind = behind.model_copy(update={s: getattr(scored, s) for s in _OF_SUMS})
+        engines: dict[str, Any] = {step: getattr(behind, step) for step in _OF_SUMS if behind}
         asked = parse(
             SuperposeConfig, {**engines, "channels": channels, "weights": weights}, "superpose"
         )
         for name in channels:
             self.channel(name)  # a typo
-        return self.model_copy(update={"superpose": asked})
+        return self.model_copy(update={"superpose": asked, "audit": None})
 
     @property
     def sums(self) -> tuple[str, ...]:
@@ -1013,11 +1017,14 @@ class RigConfig(Model):
             if summed and step in SuperposeConfig.model_fields:
                 summed = summed.model_copy(update={step: None})
             return self.model_copy(update={"channels": plain, "superpose": summed})
-        if self.superpose and step in SuperposeConfig.model_fields:
+        if self.superpose and self.sums and step in SuperposeConfig.model_fields:
             return self.model_copy(
                 update={"superpose": self.superpose.model_copy(update={step: engine})}
             )
-        meant = [n for n, c in self.channels.items() if step in c.engines] or list(self.channels)
+        # True channels are measured, not predicted.
+        true = self.superpose.channels if self.superpose else ()
+        own = [name for name in self.channels if name not in true] or list(self.channels)
+        meant = [name for name in own if step in self.channels[name].engines] or own
         if len(meant) > 1:
             flag = FLAGS[step]
             raise ConfigError(
@@ -1042,15 +1049,18 @@ class RigConfig(Model):
 
     def _with_engine_of(self, name: str, engine: str, step: Step) -> RigConfig:
         value = None if engine == "none" else engine
-        if self.superpose and name == self.superpose.name:
+        if self.superpose and name in self.sums:
             return self.model_copy(
                 update={"superpose": self.superpose.model_copy(update={step: value})}
             )
         if self.superpose and name in self.superpose.channels:
-            raise ConfigError(
-                f"Channel {name!r} is superposed, and engines are for the sum: give"
-                f" {self.superpose.name}={engine}."
+            others = [one for one in self.channels if one not in self.superpose.channels]
+            what, instead = (
+                ("superposed, and engines are for the sum", self.superpose.name)
+                if self.sums
+                else ("the truth of audits, which no engine touches", others[0])
             )
+            raise ConfigError(f"Channel {name!r} is {what}: give {instead}={engine}.")
         channel = self._stepped(name, step, value)
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
 
@@ -1074,7 +1084,7 @@ class RigConfig(Model):
             If it names a channel that the rig does not have.
         """
         name, sign, rest = engine.partition("=")
-        known = [*self.channels, *([self.superpose.name] if self.superpose else [])]
+        known = [*self.channels, *self.sums]
         if not sign or Path(engine).exists():
             return None, engine
         if name not in known:
@@ -1091,7 +1101,7 @@ class RigConfig(Model):
         if (
             engine is None
             or engine == "none"
-            or self.superpose
+            or self.sums
             or len(acquired) != 1
             or len(self.channels) < 2
         ):

@@ -316,7 +316,7 @@ def _depth(value: Any) -> int:
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON that every reader accepts.
 
-    NaN and infinity become null, paths and arrays of numbers their plain form.
+    NaN and infinity become null, -0.0 becomes 0.0, paths and arrays of numbers their plain form.
     """
     return json.dumps(
         _plain(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str
@@ -325,7 +325,7 @@ def to_json(value: object, indent: int | None = None) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return float(value) + 0.0 if math.isfinite(value) else None  # -0.0 is 0.0
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from livesr.base.config import RigConfig
     from livesr.base.error_bars import ErrorBars
     from livesr.base.taken_with import MadeWith
-    from livesr.evaluation.error_bars import Known
+    from livesr.evaluation.error_bars import Known, Recordings
     from livesr.live.inference.engine import Engine
 
 
@@ -87,7 +87,7 @@ def calibrate_errors(
     """
     from livesr.base.compute import ComputeConfig
     from livesr.base.error_bars import FILE
-    from livesr.evaluation.error_bars import calibrated
+    from livesr.evaluation.error_bars import Recordings, calibrated
     from livesr.formats.store import is_store
 
     out = console(quiet=as_json)
@@ -99,10 +99,10 @@ def calibrate_errors(
     if simulated:
         known = _simulated(engine, cells, compute, out, lines=lines)
     else:
-        known = []
+        known, recordings = [], Recordings()
         with progress(out, "sources", lines=lines) as show:
             for done, source in enumerate(sources, 1):
-                more, how = _known(Path(source), config, channels, engines, compute)
+                more, how = _known(Path(source), config, channels, engines, compute, recordings)
                 _refuse_other(source, how, [made] if made else [], sources[0])
                 known, made = known + more, made or how
                 show(done, len(sources))
@@ -148,7 +148,7 @@ def _rig_and_engines(name: str) -> tuple[RigConfig, list[str], list[Engine]]:
             f"{name} {whose}: say with --rig beside which rig the error bars are to be written."
         )
     config = load_rig(name)
-    if config.superpose:
+    if config.superpose and config.sums:
         channels, behind = list(config.superpose.channels), config.superposed
     else:
         each = {key: config.channel(key) for key in config.channels}
@@ -195,6 +195,7 @@ def _known(
     channels: Sequence[str],
     engines: Sequence[Engine],
     compute: ComputeConfig,
+    recordings: Recordings,
 ) -> tuple[list[Known], MadeWith]:
     """Return what is known of the predictions of a source, and how they were made; pairs, of
     `channels`, as the rig does.
@@ -216,10 +217,12 @@ def _known(
                 " predictions."
             )
         known = from_pairs(fields_of(source, engine.manifest.channel_names), engine, compute)
+        recordings.take(str(source), None, known)
         made = made_with(rig, channels, engines)
     else:
         store = RecordedStore(source)
         known, labels, views, made = from_store(store)
+        recordings.take(str(source), store, known)
         if (made.engines[-1], labels) != (str(engine), engine.manifest.channel_names):
             raise ConfigError(
                 f"{source} was separated by engine {made.engines[-1]}, and the rig names {engine}:"

@@ -70,18 +70,14 @@ def plan_of(
         If the flags contradict each other or the rig, or the file is no plan.
     """
     from livesr.live.audit import AuditSchedule
-    from livesr.live.sources.plan import AuditPlan, RawFramesPlan
+    from livesr.live.sources.plan import with_raw_frames
 
     plan = _read(experiment) if experiment.plan else _from_flags(experiment, rig, exposure_ms)
     _check_time_points(getattr(plan.time_plan, "loops", 1))
     _check_channels([channel.config for channel in plan.channels], rig)
     if core is not None:
         plan = _sized(_around_focus(plan, core), core, rig)
-    if rig.audit and rig.superpose:
-        schedule = AuditSchedule(rig.audit)
-        return AuditPlan(plan, rig.raw_frames, rig.superpose.channels, schedule)
-    only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
-    return RawFramesPlan(plan, rig.raw_frames, only)
+    return with_raw_frames(plan, rig, AuditSchedule(rig.audit) if rig.audit else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +127,8 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
 
     Exposures of channels that give no exposure of their own last `exposure_ms`.
     """
+    from livesr.live.sources.plan import AuditPlan
+
     sequence = plan.plan
     positions, planes, time_points, fields = (
         max(sequence.sizes.get(axis, 0), 1) for axis in "pztg"
@@ -143,8 +141,11 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
     if _has_exceptions(sequence):
         exact = exposures <= _MAX_COUNTED
         exposures = (
-            sum(event.action.type == "acquire_image" for event in plan) if exact else exposures
+            sum(event.action.type == "acquire_image" for event in plan.everything())
+            if exact
+            else exposures
         )
+    exact &= not isinstance(plan, AuditPlan)  # how many are due is not known before
     own = [channel.exposure or exposure_ms for channel in sequence.channels] or [exposure_ms]
     round_s = positions * planes * sum(n * ms for n, ms in zip(raw, own, strict=True)) / 1e3
     exposed_s = round_s * time_points * (exposures / max(per_time_point * time_points, 1))

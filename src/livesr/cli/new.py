@@ -205,6 +205,7 @@ def _write(
         text = read_text(written, errors=as_it_is) if written.is_file() else ""
         if size_nm := values.get("optics.pixel_size_nm"):
             text = _with_pixel_size(text, rig.optics.pixel_size_nm, size_nm)
+        text = _with_own_rig(text, rig.folder.name, target)
         for old in names:
             if not re.search(_whole(old), text):
                 raise ConfigError(f"{rig.cfg_path} has no {old!r}, which --rename names.")
@@ -215,6 +216,13 @@ def _write(
             written.write_text(text, encoding="utf-8", errors=as_it_is, newline="\n")
         write_values(made / "rig.yaml", values)
         made.rename(target)
+
+
+def _with_own_rig(cfg: str, copied: str, target: Path) -> str:
+    """Return a rig.cfg whose virtual camera shows the new rig, where it showed the copied one."""
+    line = rf"^(#py Property,[^,\n]+,Rig,){re.escape(copied)}[ \t]*$"
+    own = target.resolve().as_posix()
+    return re.sub(line, lambda found: found[1] + own, cfg, flags=re.MULTILINE)
 
 
 def _with_pixel_size(cfg: str, old_nm: float | None, new_nm: float) -> str:

@@ -175,8 +175,10 @@ def _dose(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _audits(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say how trust went along the run: the first, the worst and the last audit."""
-    if not (audits := report.get("audits")):
-        return []
+    audits, missed = report.get("audits") or [], report.get("audits_missed", 0)
+    lost = f"{missed} more could not be scored: no prediction, or not all true channels came"
+    if not audits:
+        return [("audits", f"[yellow]{lost.replace(' more', '')}[/]")] if missed else []
 
     def mean(audit: Mapping[str, Any]) -> float:
         pccs = [pcc for pcc in audit["pcc"].values() if pcc is not None and pcc == pcc]
@@ -186,7 +188,9 @@ def _audits(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     said = ", ".join(
         f"{name} {mean(audit):.2f} at t={audit['t']}" for name, audit in chosen.items()
     )
-    return [("audits", escape(f"{len(audits)} frames beside their true channels: PCC {said}"))]
+    n = f"{len(audits)} frame{'s' if len(audits) > 1 else ''} beside their true channels"
+    line = escape(f"{n}: PCC {said}")
+    return [("audits", f"{line}; [yellow]{lost}[/]" if missed else line)]
 
 
 def _compared(report: Mapping[str, Any]) -> list[tuple[str, str]]:

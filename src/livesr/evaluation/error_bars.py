@@ -8,8 +8,11 @@ bounds follow from them: per structure and per predicted intensity. The bound it
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -115,9 +118,9 @@ def _units(
     if len(known) >= needed:
         return "frames", [[one] for one in known]
     raise ConfigError(
-        f"{len(fields)} fields with {len(known)} frames in all came, and {coverage:.0%} coverage"
-        f" takes at least {needed}: record more with 'livesr run --superpose', best of as many"
-        " cells, or ask for less coverage."
+        f"{len(fields)} field{'s' if len(fields) > 1 else ''} with {len(known)} frames in all came,"
+        f" and {coverage:.0%} coverage takes at least {needed}: record more with 'livesr run"
+        " --superpose', best of as many cells, or ask for less coverage."
     )
 
 
@@ -181,6 +184,49 @@ def _between(unit: _Pixels, start: float, end: float) -> NDArray[np.float64]:
 
 # -- where the truth is known ----------------------------------------------------------------------
 
+_OF_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}_p\d+")  # a field of pairs
+_TO_THE_SECOND = len("20261130-080655")
+
+
+class Recordings:
+    """Knows which recordings came already: the frames of one count once."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[str, str]] = []
+
+    def take(self, source: str, store: RecordedStore | None, known: Sequence[Known]) -> None:
+        """Take note of a store, or of a folder of pairs with what is `known` by it.
+
+        Raises
+        ------
+        ConfigError
+            If one of its recordings came with another source.
+        """
+        said = {_begun(store)} if store else {one.field for one in known}
+        names = [name for name in said if name and (store or _OF_RUN.match(name))]
+        for name in names:
+            for other, whose in self._seen:
+                if _of_one_run(name, other):
+                    raise ConfigError(
+                        f"{whose} and {source} hold frames of one run, which count once: leave one"
+                        " out."
+                    )
+        self._seen += [(name, source) for name in names]
+
+
+def _begun(store: RecordedStore) -> str:
+    """Return when a store's run began, as pairs say it, to the microsecond; "" if nobody knows."""
+    with suppress(ValueError):
+        began = datetime.fromisoformat(str(store.about.get("started")))
+        return f"{began.astimezone(UTC):%Y%m%d-%H%M%S.%f}"
+    return ""
+
+
+def _of_one_run(name: str, other: str) -> bool:
+    """Whether two recordings are of one run: a store and pairs know the second alone."""
+    kinds_differ = ("." in name) != ("." in other)
+    return name == other or (kinds_differ and name[:_TO_THE_SECOND] == other[:_TO_THE_SECOND])
+
 
 def from_store(
     store: RecordedStore,
@@ -232,9 +278,25 @@ def from_store(
 
 
 def _plane(store: RecordedStore, kind: Any, stream: Stream, t: int) -> Image:
-    """Return a picture as float32 (c, y, x), ADU, its offset taken off."""
+    """Return a picture as float32 (c, y, x), ADU, its offset taken off.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
     image = store.images[kind, stream.position, stream.channel]
-    pixels = np.asarray(open_array(image.array)[array_shape(image.array).index(t, stream.z)])
+    shape = array_shape(image.array)
+    try:
+        if not shape.is_there(image.array, t, stream.z):
+            raise FileNotFoundError("its file is gone")
+        pixels = np.asarray(open_array(image.array)[shape.index(t, stream.z)])
+    except Exception as e:  # a damaged chunk raises whatever its codecs raise
+        raise StoreError(
+            f"{image.name} of {store.path} cannot be read at t={t}: {e}. 'livesr check"
+            f" {store.path}' says what is damaged; leave the store out, or make it again with"
+            " 'livesr process'."
+        ) from e
     offset = image.attributes["livesr"]["intensity"]["offset"]
     plane: Image = pixels.reshape((-1, *pixels.shape[-2:])).astype(np.float32) - np.float32(offset)
     return plane

@@ -22,7 +22,7 @@ from livesr.base.errors import DocumentError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.base.lock import LOCK, Holder, holder
 from livesr.base.other_files import STORE, no_folder
-from livesr.formats import layout
+from livesr.formats import layout, object_store
 from livesr.formats.attributes import checked_image, checked_root, refuse_places
 from livesr.formats.frames_log import (
     Event,
@@ -140,6 +140,12 @@ class ArrayShape:
         """Return the file of a shard inside the array's folder."""
         place = {"t": t_shard, "z": z_shard}
         return "/".join(["c", *(str(place.get(axis, 0)) for axis in self.length)])
+
+    def is_there(self, array: Path, t: int, z: int) -> bool:
+        """Whether the file that holds (t, z) is beneath the array's folder: zarr reads one that is
+        gone as zeros.
+        """
+        return object_store.exists(array, self.shard_key(*self.shard_of(t, z)))
 
 
 def array_shape(array: Path, exposures: int = 1) -> ArrayShape:

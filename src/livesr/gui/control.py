@@ -31,7 +31,7 @@ from livesr.base.frames import Pixels
 from livesr.gui.newest import Newest
 from livesr.live.plugin import LiveSR
 from livesr.live.run_state import Report, Status
-from livesr.live.sources.plan import RawFramesPlan
+from livesr.live.sources.plan import with_raw_frames
 from livesr.live.sources.triggered import follow_trigger, trigger_of
 
 log = logging.getLogger(__name__)
@@ -169,20 +169,21 @@ class Control:
         self.wait()
 
     def acquire(self, rig: RigConfig, frames: int) -> None:
-        """Begin an MDA of so many super-resolution frames of every channel of the rig.
+        """Begin an MDA of so many super-resolution frames of every channel of the rig; of the true
+        ones of audits where one is due.
 
         Raises
         ------
         ConfigError
-            If something is acquired already.
+            If something is acquired already, or a rig with audits says no interval.
         """
         if self.core.mda.is_running() or self.core.isSequenceRunning():
             raise ConfigError("The camera is in use: stop the live view or the acquisition first.")
         channels = [{"config": name, "group": rig.channel_group} for name in rig.channels]
         loops = TIntervalLoops(interval=rig.interval_ms / 1e3, loops=frames)
         plan = MDASequence(time_plan=loops, channels=channels)
-        only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
-        self.core.run_mda(RawFramesPlan(plan, rig.raw_frames, only))
+        session = self._session
+        self.core.run_mda(with_raw_frames(plan, rig, session.audit_schedule if session else None))
 
     def toggle_live(self) -> None:
         """Start the camera, or stop it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 
 from livesr.base.config import AuditConfig, RigConfig
 from livesr.base.error_bars import ErrorBars
-from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.live.channel_scores import on_grid_of, scored
 
 _LEAST_SHARE = 0.1  # of `every_s`, between an audit and one that doubts ask for
 _REMEMBERED = 3  # audits that error bars are as wide as
 _BORDER = 0.06
 _Place = tuple[int, int]  # position, z
+_NO_AUDITS = (
+    "The rig asks for audits, and this run has none: it does not acquire {channels}. Its"
+    " predictions are not scored."
+)
 
 
 class AuditSchedule:
@@ -119,37 +123,61 @@ class Audits:
     ----------
     rig : whose `audit` and `superpose` say what is done; None does nothing
     schedule : told when warnings rise
+    acquired : channels of the run; without the true ones and another, nothing is done
+
+    Attributes
+    ----------
+    channels : that are exposed to score others; () without audits
+    note : says that a run of a rig with audits has none, and why
     """
 
-    def __init__(self, rig: RigConfig | None, schedule: AuditSchedule | None) -> None:
-        on = rig is not None and rig.audit is not None and rig.superpose is not None
-        self._channels = tuple(rig.superpose.channels) if on and rig and rig.superpose else ()
+    def __init__(
+        self,
+        rig: RigConfig | None,
+        schedule: AuditSchedule | None,
+        acquired: Collection[str] = (),
+    ) -> None:
+        true = rig.superpose.channels if rig and rig.audit and rig.superpose else ()
+        self.channels = tuple(true) if set(true) < set(acquired) else ()
+        lacking = [name for name in true if name not in acquired]
+        self.note = _NO_AUDITS.format(channels=", ".join(lacking)) if lacking else ""
         self._schedule = schedule
         self._lock = threading.Lock()
-        self._true: dict[_Place, dict[str, SRFrame]] = {}
+        self._true: dict[tuple[_Place, int], dict[str, SRFrame]] = {}
+        self._missed = 0
         self._known_warnings: set[str] | None = None
         self._needed: dict[str, deque[float]] = {}
         self._found: list[Audit] = []
 
     def measured(self, frame: SRFrame) -> None:
-        """Take a measurement; that of a true channel is kept until the next."""
-        if frame.stream.channel in self._channels:
+        """Take a measurement; that of a true channel is kept until its prediction came."""
+        if frame.stream.channel in self.channels:
             with self._lock:
-                place = frame.stream.position, frame.stream.z
-                self._true.setdefault(place, {})[frame.stream.channel] = frame
+                self._true.setdefault(_key(frame), {})[frame.stream.channel] = frame
+
+    def taken(self, frame: SRFrame) -> bool:
+        """Whether all true channels were taken beside a measurement that is separated."""
+        with self._lock:
+            return bool(self.channels) and self._parts(_key(frame)) is not None
+
+    def skipped(self, stream: Stream, t: int) -> None:
+        """Take note that a time point has no prediction."""
+        if self.channels and stream.channel not in self.channels:
+            with self._lock:
+                self._missed += self._true.pop(((stream.position, stream.z), t), None) is not None
 
     def predicted(self, frame: MulticolorFrame) -> MulticolorFrame:
         """Return a prediction with its score, if its true channels were taken.
 
         Its error bars are those from before the audit.
         """
-        if not self._channels or frame.stream.channel in self._channels:
+        if not self.channels or frame.stream.channel in self.channels:
             return frame
         with self._lock:
             self._look_at_warnings(frame)
-            there = self._true.get((frame.stream.position, frame.stream.z), {})
-            parts = [there[name] for name in self._channels if name in there]
-            if len(parts) < len(self._channels) or any(part.t != frame.t for part in parts):
+            parts = self._parts(_key(frame))
+            self._forget(frame, missed=parts is None)
+            if parts is None:
                 return frame
         source = replace(frame.source, parts=tuple(parts))
         found = scored(replace(frame, source=source), frame.labels)
@@ -168,6 +196,26 @@ class Audits:
         """The audits so far, in their order: the curve of trust."""
         with self._lock:
             return [audit.written() for audit in self._found]
+
+    @property
+    def missed(self) -> int:
+        """How often true channels were exposed and nothing could be scored with them."""
+        with self._lock:
+            return self._missed
+
+    def _parts(self, key: tuple[_Place, int]) -> list[SRFrame] | None:
+        """Return the true channels of a time point in their order; None if one is not there."""
+        there = self._true.get(key, {})
+        parts = [there[name] for name in self.channels if name in there]
+        return parts if len(parts) == len(self.channels) else None
+
+    def _forget(self, frame: MulticolorFrame, *, missed: bool) -> None:
+        """Let go of the true channels of a prediction, and of earlier ones, which never came."""
+        place, t = _key(frame)
+        gone = [key for key in self._true if key[0] == place and key[1] <= t]
+        for key in gone:
+            del self._true[key]
+            self._missed += missed or key[1] < t
 
     def _look_at_warnings(self, frame: MulticolorFrame) -> None:
         """Doubt where a warning is said that the last audit did not know."""
@@ -194,6 +242,10 @@ class Audits:
                     {label: max(self._needed[label]) for label in needed},
                 )
             )
+
+
+def _key(frame: SRFrame | MulticolorFrame) -> tuple[_Place, int]:
+    return (frame.stream.position, frame.stream.z), frame.t
 
 
 def _needed(

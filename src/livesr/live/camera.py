@@ -145,7 +145,9 @@ def stage_position(core: CMMCorePlus) -> StagePosition:
         if core.getFocusDevice():
             z_um = float(core.getZPosition())
     said = (x_um, y_um, z_um)
-    return StagePosition(*(um if um is None or math.isfinite(um) else None for um in said))
+    # A stage of Micro-Manager that stands at 0 often says -0.0.
+    known = (None if um is None or not math.isfinite(um) else um + 0.0 for um in said)
+    return StagePosition(*known)
 
 
 def camera_of(core: CMMCorePlus, settings: Sequence[Setting]) -> str:

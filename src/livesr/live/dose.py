@@ -7,7 +7,7 @@ of the reconstructions.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
 from livesr.base.frames import RawStack, Stream
@@ -46,9 +46,11 @@ class DoseLedger:
     Parameters
     ----------
     paths : of every channel, by name
+    audits : channels that are exposed to score others; dyes one after the other need none
     """
 
-    def __init__(self, paths: Mapping[str, ChannelPath]) -> None:
+    def __init__(self, paths: Mapping[str, ChannelPath], audits: Collection[str] = ()) -> None:
+        self._audits = audits
         self._lock = threading.Lock()
         self._dyes = {
             name: max(len(path.description.labels), 1)
@@ -83,7 +85,9 @@ class DoseLedger:
             return DoseReport()
         return DoseReport(
             spent=_sum([(dose, 1) for dose in channels.values()]),
-            one_after_the_other=_sum([(dose, dyes[name]) for name, dose in channels.items()]),
+            one_after_the_other=_sum(
+                [(dose, dyes[name]) for name, dose in channels.items() if name not in self._audits]
+            ),
             channels=channels,
         )
 

@@ -122,7 +122,7 @@ class Pipeline:
             provisional=ProvisionalFrames(keeping_up),
             watchdog=Watchdog(PATIENCE_S * views),
             errors=ErrorMaps(paths, state, threads.errors, patient=recorded.offline),
-            dose=DoseLedger(paths),
+            dose=DoseLedger(paths, audits.channels if audits else ()),
             audits=audits or Audits(None, None),
         )
         self.hook = MDAHook(self._run.queues.room_frames, self._cannot_wait)
@@ -156,7 +156,8 @@ class Pipeline:
         """
         self._run.sinks.open(self._run.description)
         paths = [channel.path for channel in self._run.channels.values()]
-        for note in dict.fromkeys(n for path in paths for n in (*path.notes, *path.warnings)):
+        said = [note for path in paths for note in (*path.notes, *path.warnings)]
+        for note in dict.fromkeys([*said, *filter(None, [self._run.audits.note])]):
             self.warn(note)
         # The reconstruction's products of small matrices gain nothing from several threads, which
         # turn in place while they wait for a core that the network has: on a busy machine a frame

@@ -113,6 +113,8 @@ class LiveSR(Session):
     report : report of the last run, {} before
     error : the first error that ended a run early, None without one; raised on leaving
     interrupted : whether Ctrl-C cut short what was left to compute
+    audit_schedule : for an `AuditPlan` of a rig with audits, where none is given as `plan`; else
+        None
 
     Raises
     ------
@@ -172,6 +174,7 @@ class LiveSR(Session):
         self._core, self._mode = core, live
         detach_at_exit(core)
         self._plan = plan
+        self.audit_schedule = AuditSchedule(self.rig.audit) if self.rig.audit else None
         self._live = LiveMode(
             core, self.rig, live, self._open_live, self._release_pipeline, self.fail
         )
@@ -447,7 +450,7 @@ class LiveSR(Session):
 
     @property
     def _audit_schedule(self) -> AuditSchedule | None:
-        return getattr(self._plan, "schedule", None)
+        return getattr(self._plan, "schedule", None) or self.audit_schedule
 
     def _summarised(self, plan: Any) -> PlanSummary:
         """Return what the plan will deliver; each plan is walked through once."""

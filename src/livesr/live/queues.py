@@ -92,14 +92,19 @@ class Queues:
         elif not self.windows:
             self.stacks.put_idle(stack)
 
-    def put_window(self, window: Window, *, keep: bool) -> list[Window]:
+    def put_window(self, window: Window, *, keep: bool, rare: bool = False) -> list[Window]:
         """Queue a window.
 
-        Return those that it displaces: of the same place, and of whole time points.
+        Return those that it displaces: of the same place, and of whole time points. One that is
+        `rare` is displaced by its like alone.
         """
         stream = window.centre.stream
         return self.windows.put(
-            (stream.position, stream.channel), window, group=window.centre.t, keep=keep
+            (stream.position, stream.channel),
+            window,
+            group=window.centre.t,
+            keep=keep,
+            rare=rare,
         )
 
     def wait_for_room(self) -> bool:

@@ -57,6 +57,8 @@ def status_of(run: Run, hook: MDAHook) -> Status:
         status["dose_line"] = said(dose)
     if audits := run.audits.report:
         status["audits"] = audits
+    if missed := run.audits.missed:
+        status["audits_missed"] = missed
     if errors := state.error_map:
         status["error_map"] = errors
     if remote := {p.name: accounts for p in paths if (accounts := p.networks.accounts)}:

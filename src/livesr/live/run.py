@@ -53,6 +53,7 @@ class Run:
     def skip(self, stream: Stream, t: int, reason: str) -> None:
         """Say that a time point has no prediction, nor has a sum that it is part of."""
         self.sinks.skipped(stream, t, reason)
+        self.audits.skipped(stream, t)
         for name, channel in self.channels.items():
             if stream.channel in channel.path.parts:
                 sum_of_it = Stream(stream.position, name, stream.z)

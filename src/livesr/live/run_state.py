@@ -42,13 +42,14 @@ class Trust(TypedDict, total=False):
     """What a run knows of how far it can be trusted, and what that cost.
 
     `error_map` says of each channel and of what was compared with widefield {frames, rsp,
-    rsp_lowest, rsp_last, rse}, `audits` what each audit found (`livesr.live.audit.Audit`), `dose`
-    what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same in
-    words.
+    rsp_lowest, rsp_last, rse}, `audits` what each audit found (`livesr.live.audit.Audit`),
+    `audits_missed` how often true channels were exposed and scored nothing, `dose` what the run
+    spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same in words.
     """
 
     error_map: dict[str, dict[str, dict[str, float]]]
     audits: list[dict[str, Any]]
+    audits_missed: int
     dose: Mapping[str, Any]
     dose_line: str
 

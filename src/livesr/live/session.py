@@ -253,7 +253,7 @@ class Session:
                 provisional=self.settings.provisional == "auto",
                 raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
             ),
-            audits=Audits(self.rig, self._audit_schedule),
+            audits=Audits(self.rig, self._audit_schedule, [c.name for c in run.channels]),
             on_stop=on_stop,
         )
         pipeline.open()

@@ -7,18 +7,22 @@ shows them; nothing is written.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.errors import StoreError
+from livesr.formats import object_store
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.layout import localisations_name
 from livesr.formats.localisations import read_localisations
 from livesr.formats.store import Image, RecordedStore, array_shape, is_store
 from livesr.formats.zarr_files import open_array
+from livesr.store.recorded import true_channels
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -97,13 +101,19 @@ def store_layers(path: str | Path) -> list[LayerData]:
     Raises
     ------
     StoreError
-        If the store is damaged.
+        If the store is damaged, or holds no frame.
     """
     store = RecordedStore(Path(path))
     images = sorted(
-        store.images.values(), key=lambda i: (_ORDER.index(i.kind), i.position, i.channel)
+        (i for i in store.images.values() if array_shape(i.array, i.exposures).length["t"]),
+        key=lambda i: (_ORDER.index(i.kind), i.position, i.channel),
     )
-    layers = [layer for image in images for layer in _image_layers(store, image)]
+    if not images:
+        raise StoreError(
+            f"{path} holds no frame yet: nothing was recorded, or nothing is finished."
+        )
+    true = true_channels(store)
+    layers = [layer for image in images for layer in _image_layers(store, image, true)]
     return layers + list(_point_layers(store))
 
 
@@ -112,7 +122,7 @@ def layer_name(what: str, kind: str, *places: str) -> str:
     return " · ".join([*filter(None, places), what, kind])
 
 
-def _image_layers(store: RecordedStore, image: Image) -> Iterator[LayerData]:
+def _image_layers(store: RecordedStore, image: Image, true: Set[str]) -> Iterator[LayerData]:
     data = _pixels(store, image)
     about = {**_place(store, image), "metadata": {"livesr": image.attributes["livesr"]}}
     channels = image.attributes["ome"]["omero"]["channels"]
@@ -121,7 +131,9 @@ def _image_layers(store: RecordedStore, image: Image) -> Iterator[LayerData]:
         return
     planes = [data[:, c] for c in range(len(channels))] if "c" in image.scale else [data]
     for plane, channel in zip(planes, channels, strict=True):
-        yield plane, {**about, **_look(store, image, channel)}, "image"
+        look = _look(store, image, channel)
+        look["visible"] &= image.channel not in true  # beneath the predictions it would be one
+        yield plane, {**about, **look}, "image"
 
 
 def _pixels(store: RecordedStore, image: Image) -> Array:
@@ -151,14 +163,22 @@ def _held(store: RecordedStore, image: Image) -> NDArray[np.bool_]:
     """Return which (t, z) hold a picture, in a film every one of its planes along t; all, where the
     log is lost that would say.
     """
-    length = array_shape(image.array, image.exposures).length
+    shape = array_shape(image.array, image.exposures)
+    length = shape.length
     z_planes = length.get("z", 1)
     if not store.events:
         return np.ones((length["t"] * image.exposures, z_planes), bool)
     told = store.pictures(image.kind)
+
+    @cache
+    def there(shard: tuple[int, int]) -> bool:
+        return object_store.exists(image.array, shape.shard_key(*shard))
+
     held = np.zeros((length["t"], image.exposures, z_planes), bool)
     for (stream, t), line in told.items():
-        if stream[:2] == (image.position, image.channel) and t < len(held):
+        if stream[:2] != (image.position, image.channel) or t >= len(held):
+            continue
+        if there(shape.shard_of(t, stream.z)):
             held[t, :, stream.z] = True
             held[t, line.get("missing", []), stream.z] = False
     return held.reshape(-1, z_planes)

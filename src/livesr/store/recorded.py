@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 from livesr.base import contained
 from livesr.base.config import ChannelConfig, RigConfig, Step, SuperposeConfig, load_yaml, parse
-from livesr.base.errors import EngineError, StoreError
+from livesr.base.errors import EngineError, LiveSRError, StoreError
 from livesr.formats import layout
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
@@ -44,16 +45,8 @@ def recorded_rig(
     EngineError
         If an engine is not on this computer.
     """
-    path = contained.beneath(store.path, f"{layout.SIDECARS}/rig.yaml")
-    if not path.is_file():
-        raise StoreError(
-            f"{store.path} holds no copy of rig.yaml: say with --rig on what it was acquired."
-        )
-    rig = parse(
-        RigConfig,
-        {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"},
-        str(path),
-    ).model_copy(update={"endpoint": None})  # no store decides where frames go
+    rig = _copy_of_rig(store)
+    path = rig.folder / "rig.yaml"
     for name in rig.files():  # they go into the store that is made of this one
         contained.beneath(path.parent, name)
     behind: dict[Step, str | None] = {"separate": engine, "upscale": upscale}
@@ -81,7 +74,41 @@ def recorded_rig(
         )
         for name, about in store.superposed.items()
     ]
-    return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
+    # What was recorded is added up, or it is not; nothing is taken now and then.
+    return rig.model_copy(
+        update={"channels": channels, "superpose": next(iter(sums), None), "audit": None}
+    )
+
+
+def _copy_of_rig(store: RecordedStore) -> RigConfig:
+    """Return what a store's copy of rig.yaml says.
+
+    Raises
+    ------
+    StoreError, ConfigError
+        If there is none, or it is none.
+    """
+    path = contained.beneath(store.path, f"{layout.SIDECARS}/rig.yaml")
+    if not path.is_file():
+        raise StoreError(
+            f"{store.path} holds no copy of rig.yaml: say with --rig on what it was acquired."
+        )
+    return parse(
+        RigConfig,
+        {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"},
+        str(path),
+    ).model_copy(update={"endpoint": None})  # no store decides where frames go
+
+
+def true_channels(store: RecordedStore) -> frozenset[str]:
+    """Return the channels that predictions of others are scored with: parts of a sum, and those of
+    audits.
+    """
+    parts = {name for about in store.superposed.values() for name in about["channels"]}
+    with suppress(LiveSRError):  # pictures are shown without
+        rig = _copy_of_rig(store)
+        parts.update(rig.superpose.channels if rig.audit and rig.superpose else ())
+    return frozenset(parts)
 
 
 def _localised_by(store: RecordedStore) -> str | None:

@@ -7,7 +7,7 @@ whoever looks decides which moment.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -57,7 +57,7 @@ class StoreSource:
 
     Attributes
     ----------
-    status : what the run said of itself at its end
+    status : what the run said of itself at its end; before it, what its pictures say
 
     Raises
     ------
@@ -73,7 +73,8 @@ class StoreSource:
         store = RecordedStore(object_store.local(path))
         self.endpoint = str(path)
         self._names = store.positions
-        self.status, unread = _report(store.path / REPORT)
+        said, unread = _report(store.path / REPORT)
+        self.status = {**_computed_by(store), **said}
         self.problem = " ".join((*store.problems, *unread))
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         self._raw = {key[1:]: image for key, image in store.images.items() if key[0] == "raw"}
@@ -88,6 +89,7 @@ class StoreSource:
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._raw_lines = store.pictures("raw")
         self._normalisations = store.normalisations()
+        self._there: dict[tuple[Any, tuple[int, int]], bool] = {}
         self._times = {stream: self._moments(stream) for stream in self._all_streams()}
         if not any(self._times.values()):
             raise StoreError(
@@ -176,9 +178,9 @@ class StoreSource:
 
         What was separated, of a stream that is not separated what was reconstructed.
         """
-        if separated := sorted(t for (s, t) in self._lines["sr"] if s == stream):
+        if separated := sorted(self._told("sr", stream)):
             return [_Moment(t) for t in separated]
-        whole = [_Moment(t) for (s, t) in self._lines["recon"] if s == stream]
+        whole = [_Moment(t) for t in self._told("recon", stream)]
         rolling = [
             _Moment(t, i)
             for (s, t), line in self._lines["rolling"].items()
@@ -186,6 +188,20 @@ class StoreSource:
             if s == stream and made and i not in line.get("missing", ())
         ]
         return sorted([*whole, *rolling], key=lambda m: (m.t, math.inf if m[1] is None else m[1]))
+
+    def _told(self, kind: SeriesName, stream: Stream) -> Iterator[int]:
+        """Yield the time points of which there is a picture; those whose file is gone are none."""
+        return (t for s, t in self._lines[kind] if s == stream and self._is_there(kind, stream, t))
+
+    def _is_there(self, kind: SeriesName, stream: Stream, t: int) -> bool:
+        key = kind, stream.position, stream.channel
+        if key not in self._images:
+            return False
+        shard = self._shapes[key].shard_of(t, stream.z)
+        if (key, shard) not in self._there:
+            array = self._images[key].array
+            self._there[key, shard] = self._shapes[key].is_there(array, t, stream.z)
+        return self._there[key, shard]
 
     def _read_pair(self, stream: Stream, moment: _Moment, index: int) -> FramePair:
         t, picture = moment
@@ -213,6 +229,8 @@ class StoreSource:
         from livesr.formats.zarr_files import open_array
 
         shape = array_shape(image.array, image.exposures)
+        if not shape.is_there(image.array, t, stream.z):
+            return None
         planes = np.asarray(open_array(image.array)[shape.index(t, stream.z)])
         if planes.ndim < 3 or len(planes) < 2:
             return None
@@ -229,7 +247,7 @@ class StoreSource:
     def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
         key = (kind, stream.position, stream.channel)
         line = self._lines[kind].get((stream, t))
-        if key not in self._images or line is None:
+        if line is None or not self._is_there(kind, stream, t):
             return None
         pixels = np.asarray(self._arrays[key][self._shapes[key].index(t, stream.z)])
         if kind == "error":
@@ -320,6 +338,16 @@ def _report(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         return (read_json(path) if path.is_file() else {}), ()
     except StoreError as e:
         return {}, (f"What the run reported is not known: {e}",)
+
+
+def _computed_by(store: RecordedStore) -> dict[str, Mapping[str, Any]]:
+    """Return engine and backend of each channel, as a report has them, of its pictures."""
+    models = {name: store.models(name).get("separate", {}).get("id") for name in store.channels}
+    runtimes = {name: store.provenance(name).get("runtime", {}) for name in store.channels}
+    return {
+        "engine": {name: model for name, model in models.items() if model},
+        "backend": {name: at["backend"] for name, at in runtimes.items() if "backend" in at},
+    }
 
 
 def _selects(selection: Selection, stream: Stream) -> bool:

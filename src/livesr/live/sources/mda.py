@@ -333,4 +333,4 @@ def _number(text: object) -> float | None:
         number = float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    return number + 0.0 if math.isfinite(number) else None  # -0.0, as stages say it, is 0.0

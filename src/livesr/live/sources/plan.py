@@ -20,6 +20,7 @@ import yaml
 from pydantic import Field
 from useq import Channel, MDAEvent, MDASequence, WellPlatePlan
 
+from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.live.sources.mda import RAW_AXIS
 
@@ -129,6 +130,10 @@ class RawFramesPlan:
         self._n_raw, self._only = n_raw, only_channel
 
     def __iter__(self) -> Iterator[MDAEvent]:
+        return self.everything()
+
+    def everything(self) -> Iterator[MDAEvent]:
+        """Iterate over all that may be exposed; what the run itself leaves out as well."""
         for event in self.plan:
             n = self._n_raw(event.channel.config if event.channel else self._only)
             if n == 1 or event.action.type != "acquire_image":
@@ -200,7 +205,8 @@ class AuditPlan(RawFramesPlan):
     ------
     ConfigError
         If time points follow each other without an interval: pymmcore-plus would walk through all
-        of the plan before the first exposure, and no audit could depend on what was seen.
+        of the plan before the first exposure, and no audit could depend on what was seen. If one
+        channel is taken through all of time before the next.
     """
 
     def __init__(
@@ -210,8 +216,17 @@ class AuditPlan(RawFramesPlan):
         true_channels: Sequence[str],
         schedule: Due,
     ) -> None:
-        super().__init__(plan, n_raw)
+        # First, so that they are there when an engine that waits for no later frame has predicted.
+        channels = sorted(plan.channels, key=lambda channel: channel.config not in true_channels)
+        super().__init__(plan.replace(channels=channels), n_raw)
         self.true_channels, self.schedule = tuple(true_channels), schedule
+        axes = [axis for axis in plan.used_axes if axis in "tc"]
+        if axes == ["c", "t"]:
+            raise ConfigError(
+                "Audits take the true channels at the time point that they score, and the plan"
+                " takes one channel through all of time before the next: put t before c in its"
+                " axis_order."
+            )
         interval = getattr(plan.time_plan, "interval", None)
         if interval is not None and not interval.total_seconds():
             raise ConfigError(
@@ -222,7 +237,7 @@ class AuditPlan(RawFramesPlan):
 
     def __iter__(self) -> Iterator[MDAEvent]:
         self.schedule.begin()
-        for event in super().__iter__():
+        for event in self.everything():
             name = event.channel.config if event.channel else ""
             if name not in self.true_channels or self.schedule.due(event.index.get("t", 0)):
                 yield event
@@ -232,6 +247,22 @@ class AuditPlan(RawFramesPlan):
         return AuditPlan(
             self.plan.replace(**changes), self._n_raw, self.true_channels, self.schedule
         )
+
+
+def with_raw_frames(plan: MDASequence, rig: RigConfig, schedule: Due | None) -> RawFramesPlan:
+    """Return a plan with the raw frames of every channel of a rig innermost.
+
+    True channels are left out of it where `schedule`, if there is one, says that no audit is due.
+
+    Raises
+    ------
+    ConfigError
+        As of `AuditPlan`.
+    """
+    if schedule and rig.superpose:
+        return AuditPlan(plan, rig.raw_frames, rig.superpose.channels, schedule)
+    only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
+    return RawFramesPlan(plan, rig.raw_frames, only)
 
 
 class Due(Protocol):

@@ -251,7 +251,8 @@ class Reconstruct:
     def _offer(self, window: Window) -> None:
         """Give a window to the network.
 
-        Under "latest" it replaces one of its stream that still waits.
+        Under "latest" it replaces one of its stream that still waits, unless true channels were
+        exposed to score that one.
         """
         stream, t = window.centre.stream, window.centre.t
         if not self._recorded.wanted(stream, t):
@@ -261,7 +262,8 @@ class Reconstruct:
             self._run.skip_centre(stream, t, "a neighbour was dropped")
             return
         keep = not skips and self._network_has_room()
-        for displaced in self._run.queues.put_window(window, keep=keep):
+        rare = self._run.audits.taken(window.centre)
+        for displaced in self._run.queues.put_window(window, keep=keep, rare=rare):
             centre = displaced.centre
             self._run.skip_centre(centre.stream, centre.t, "the network cannot keep up")
 

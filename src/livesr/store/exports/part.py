@@ -178,7 +178,7 @@ class Chosen:
     def planes(self, frame: int, z: int) -> NDArray[Any]:
         """Read the channels of one frame and plane, (c, y, x); newly allocated.
 
-        A picture that is missing reads as zeros.
+        A picture that was never made reads as zeros.
 
         Raises
         ------
@@ -188,7 +188,10 @@ class Chosen:
         place = {"t": self.times.start * self.image.exposures + frame, "z": z}
         place |= {"y": self.rows, "x": self.columns}  # type: ignore[dict-item]
         index = tuple(place.get(axis, slice(None)) for axis in self.shape.length)
+        t = self.times.start + frame // self.image.exposures
         try:
+            if self.is_stored(t, z) and not self.shape.is_there(self.image.array, t, z):
+                raise FileNotFoundError("its file is gone")
             read = np.asarray(self.array[index])
         except Exception as e:  # a damaged chunk raises whatever its codecs raise
             raise StoreError(

@@ -76,7 +76,9 @@ def _frame_rows(image: Chosen) -> Iterator[list[Any]]:
 def _cell(value: Any) -> Any:
     """Return what a table holds; a formula of a stranger's name is text to a spreadsheet."""
     text = isinstance(value, str) and value[:1] in {"=", "+", "-", "@"}
-    return f"'{value}" if text else "" if value is None else value
+    if text or value is None:
+        return f"'{value}" if text else ""
+    return value + 0.0 if isinstance(value, float) else value  # -0.0 of older stores is 0.0
 
 
 def localisations_of(image: Chosen) -> NDArray[np.void] | None:
