@@ -83,6 +83,7 @@ def reproduce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return call
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_and_ends_with_table_and_figure(
     reproduce: Callable[..., int], tmp_path: Path
 ) -> None:

@@ -405,6 +405,7 @@ def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind:
     assert ("| real | down-sampled |" if kind == "upscale" else "| network |") in card
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="a shell script")
 def test_a_training_survives_the_loss_of_its_machine(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
