@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from livesr.base.errors import EngineError
+from livesr.base.errors import ConfigError, EngineError, LiveSRError
 from livesr.cli import app
 from livesr.evaluation.limits import (
     Seen,
@@ -175,16 +175,37 @@ def test_only_structures_that_can_be_simulated_are_measured(tmp_path: Path) -> N
         domain_of(manifest.model_copy(update={"task": "upscale"}))
 
 
-def test_limits_are_of_what_the_engine_was_trained_on(
-    tmp_path: Path,
-) -> None:
+def test_limits_are_of_what_the_engine_was_trained_on(tmp_path: Path) -> None:
     mito = load_recipe("imcsr-mt-mito").data.domain
-    assert domain_of_engine("imcsr-mt-mito") == mito != Domain(structures=mito.structures)
-    assert domain_of_engine("somebody-elses") is None
+    names = ["Microtubules", "Mitochondria"]
+    assert domain_of_engine("imcsr-mt-mito", names) == mito != Domain(structures=mito.structures)
+    assert domain_of_engine("somebody-elses", names) is None
+    assert domain_of_engine("imcsr-mt-mito", ["Actin", "Nuclei"]) is None, "a name that is taken"
     own = tmp_path / "own.yaml"
-    shutil.copy(RECIPES / "imcsr-ccp-mt-er.yaml", own)
-    given = load_recipe("imcsr-ccp-mt-er").data.domain
-    assert domain_of_engine("imcsr-mt-mito", str(own)) == given
+    shutil.copy(RECIPES / "imcsr-mt-mito.yaml", own)
+    assert domain_of_engine("somebody-elses", names, str(own)) == mito
+    with pytest.raises(ConfigError, match="makes Microtubules, Mitochondria"):
+        domain_of_engine("imcsr-ccp-mt-er", ["Microtubules", "ER", "CCPs"], str(own))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([LIGHT, "--recipe", "imcsr-ccp-mt-er"], "give the recipe that it was trained with"),
+        ([LIGHT, "--recipe", LIGHT, "--pairs", "."], "give one of them"),
+        (["edsr-x2"], "measured on simulated cells"),
+        (["deep-storm"], "measured on simulated cells"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_it_begins(
+    tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    name, *options = arguments
+    folder = tmp_path / "engine"
+    shutil.copytree(load_engine(name).folder, folder)
+    result = CliRunner().invoke(app, ["limits", str(folder), "--sequences", "1", *options])
+    assert isinstance(result.exception, LiveSRError)
+    assert sentence in str(result.exception)
 
 
 def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path: Path) -> None:

@@ -67,14 +67,19 @@ def limits(
 
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
+    from livesr.base.errors import ConfigError
     from livesr.evaluation.limits import measure_limits
     from livesr.export.engine import write_limits
     from livesr.live.inference.engine import load_engine
     from livesr.training.recipes import domain_of_engine
 
     out = console(quiet=as_json)
+    if pairs and recipe:
+        raise ConfigError(
+            "--pairs take the place of what --recipe has simulated: give one of them."
+        )
     loaded = load_engine(engine)
-    folder, domain = loaded.folder, domain_of_engine(loaded.manifest.id, recipe)
+    folder, manifest = loaded.folder, loaded.manifest
     with progress(out, "pairs" if pairs else "sequences", lines=lines) as show:
         if pairs:
             measured = _on_pairs(folder, pairs, sequences, threads, show)
@@ -84,7 +89,7 @@ def limits(
                 sequences=sequences,
                 threads=threads,
                 backend=backend,
-                domain=domain,
+                domain=domain_of_engine(manifest.id, manifest.channel_names, recipe),
                 progress=show,
             )
     manifest = write_limits(folder, measured)

@@ -231,7 +231,9 @@ def measure_limits(
         If it separates what cannot be simulated.
     """
     loaded = load_engine(engine)
-    domain = truth_as_drawn(domain or domain_of(loaded.manifest), loaded.manifest)
+    if domain is None or loaded.manifest.task != "separate":
+        domain = domain_of(loaded.manifest)
+    domain = truth_as_drawn(domain, loaded.manifest)
     _name, title, draw = sequences_of(loaded.manifest.modality)
     runtime = open_session(
         loaded, (SIZE, SIZE), ComputeConfig(backend=backend, threads=threads, tile="off")

@@ -6,7 +6,7 @@ Owns their model and how they are found. Trains nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,27 @@ def load_recipe(recipe: str | os.PathLike[str], **train: Any) -> Recipe:
     return parse(Recipe, said, str(path))
 
 
-def domain_of_engine(engine: str, recipe: str | None = None) -> Domain | None:
-    """Return what an engine was trained on: the domain of a recipe, or of the one of its name.
+def domain_of_engine(
+    engine: str, channels: Sequence[str], recipe: str | None = None
+) -> Domain | None:
+    """Return what an engine with these channels was trained on: the domain of a recipe, or of the
+    one of its name. None without either.
 
-    None without either.
+    Raises
+    ------
+    ConfigError
+        If the recipe that is given makes other channels.
     """
     known = recipe or (engine if engine in names() else None)
-    return load_recipe(known).data.domain if known else None
+    if known is None:
+        return None
+    found = load_recipe(known)
+    made = [channel["name"] for channel in found.engine.get("channels", ())]
+    if made == list(channels):
+        return found.data.domain
+    if recipe is None:
+        return None
+    raise ConfigError(
+        f"Recipe {recipe!r} makes {', '.join(made)}, and engine {engine!r} {', '.join(channels)}:"
+        " give the recipe that it was trained with."
+    )
