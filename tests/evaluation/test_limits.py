@@ -6,6 +6,8 @@ What follows from frames of which it is known, and the command that measures the
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,3 +251,16 @@ def test_structures_that_an_engine_confuses_are_said() -> None:
     )
     (told,) = confused.check_fits("separate")
     assert "ER and Microtubules are too alike" in told
+
+
+def test_what_measures_limits_asks_for_no_package_of_training() -> None:
+    without = "import sys; sys.modules.update(torch=None, onnx=None, matplotlib=None)\n"
+    call = "from livesr import cli; sys.exit(cli._run(['limits', 'edsr-x2']))"
+    done = subprocess.run(
+        [sys.executable, "-c", without + call],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "measured on simulated cells" in done.stderr, done.stderr

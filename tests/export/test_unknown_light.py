@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.documents import read_yaml
-from livesr.evaluation.limits import measure_on_pairs
-from livesr.export.engine import export_engine, write_limits
+from livesr.evaluation.limits import measure_on_pairs, write_limits
+from livesr.export.engine import export_engine
 from livesr.export.imported import import_model
 from livesr.export.onnx import reference
 from livesr.export.rdf import export_rdf

@@ -201,9 +201,9 @@ def _export_engine(
         raise BackendError("Exporting needs PyTorch and ONNX: pip install 'livesr[train]'.") from e
     from livesr.base.config import parse
     from livesr.base.documents import read_json
-    from livesr.evaluation.limits import measure_limits
+    from livesr.evaluation.limits import measure_limits, write_limits
     from livesr.export.card import card
-    from livesr.export.engine import export_engine, write_limits
+    from livesr.export.engine import export_engine
     from livesr.simulation.sequence import simulating_rig
     from livesr.training.recipes import Recipe
 

@@ -68,8 +68,7 @@ def limits(
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
     from livesr.base.errors import ConfigError
-    from livesr.evaluation.limits import measure_limits
-    from livesr.export.engine import write_limits
+    from livesr.evaluation.limits import measure_limits, write_limits
     from livesr.live.inference.engine import load_engine
     from livesr.training.recipes import domain_of_engine
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from livesr.live.inference.engine import (
     Uncertain,
     UsualUnknownLight,
     load_engine,
+    write_manifest,
 )
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
@@ -331,6 +333,13 @@ def measure_on_pairs(
         found = Range(min=round(float(least), 4), max=round(float(most), 4))
         metrics = metrics.model_copy(update={"residual": found})
     return {"limits": limits, "metrics": metrics}
+
+
+def write_limits(folder: Path, measured: Mapping[str, Any]) -> Manifest:
+    """Put what `measure_limits` or `measure_on_pairs` returned into the manifest."""
+    manifest = load_engine(folder).manifest.model_copy(update=dict(measured))
+    write_manifest(folder, manifest)
+    return manifest
 
 
 def mixing_of(frames: Sequence[Seen], names: Sequence[str]) -> dict[str, ChannelMixing]:

@@ -100,13 +100,6 @@ def _start(run: Path) -> dict[str, Any]:
     return {"start": read_json(path)} if path.is_file() else {}
 
 
-def write_limits(folder: Path, measured: Mapping[str, Any]) -> Manifest:
-    """Put what `livesr.evaluation.limits.measure_limits` returned into the manifest."""
-    manifest = load_engine(folder).manifest.model_copy(update=dict(measured))
-    write_manifest(folder, manifest)
-    return manifest
-
-
 def write_metrics(folder: Path, results: Mapping[str, Any]) -> Manifest:
     """Put metrics into the manifest.
 
