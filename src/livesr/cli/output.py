@@ -155,6 +155,17 @@ def _predictions(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _time_left(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what would draw better at the camera's pace."""
+    if not (left := report.get("time_left")):
+        return []
+    said = (
+        f"a frame every {left['interval_ms']:.0f} ms, of which the network took"
+        f" {left['network_ms']:.0f}: --ensemble {left['ensemble']} draws better and would keep up"
+    )
+    return [("time left", said)]
+
+
 def _superposition(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report.get("time_shift_ms"):
         return []
@@ -279,6 +290,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(_predictions(report) if report["engine"] else measured),
         *_updates(report),
         *_superposition(report),
+        *_time_left(report),
         *_dose(report),
         *_audits(report),
         *_compared(report),

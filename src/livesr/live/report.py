@@ -6,9 +6,10 @@ Owns where each number comes from. The types are those of `livesr.live.run_state
 from __future__ import annotations
 
 from collections import Counter
-from typing import cast
+from typing import Any, cast
 
 from livesr.live.dose import said
+from livesr.live.inference.test_time_augmentation import most_within
 from livesr.live.run import Run
 from livesr.live.run_state import Report, RunState, Status
 from livesr.live.sources.mda import MDAHook
@@ -89,7 +90,35 @@ def report_of(run: Run, hook: MDAHook) -> Report:
         sink_dropped=run.sinks.dropped,
         error=str(state.error) if state.error else None,
     )
+    if left := _time_left(run, told):
+        told["time_left"] = left
     return told | _counted(counts)
+
+
+_ENOUGH = 20
+
+
+def _time_left(run: Run, told: Report) -> dict[str, Any]:
+    """Say which views of every frame the networks would have had time for; {} for none.
+
+    Nine measurements of ten came at least the interval apart: the bursts of a time lapse count, its
+    pauses do not. On a GPU that keeps frames a step's time is not the network's: nothing is said.
+    """
+    state, networks = run.state, [c.path.networks for c in run.channels.values()]
+    seeing = [n for n in networks if n.engine and n.engine.manifest.trained]
+    lacking = told["sr_skipped"] or told["groups_dropped"] or told["sr_frames"] < _ENOUGH
+    if lacking or not seeing or any(n.views or n.resident for n in seeing):
+        return {}
+    interval_ms, network_ms = state.interval.percentile(10), state.steps["infer"].percentile(90)
+    square = all(y == x for y, x in (n.steps[-1].shape for n in seeing))
+    views = most_within(interval_ms, network_ms, square=square)
+    if views is None:
+        return {}
+    return {
+        "interval_ms": round(interval_ms, 3),
+        "network_ms": round(network_ms, 3),
+        "ensemble": views,
+    }
 
 
 def _counted(counts: Counter[str]) -> Report:

@@ -128,7 +128,8 @@ class Report(Status, RawAccount, Surroundings, total=False):
     """Everything that is known about a run, as in report.json and with `--json`.
 
     `device` and `channels` go by channel, `steps_ms` by step, `sink_dropped` by sink. `sinks` goes
-    by sink: what it says of itself.
+    by sink: what it says of itself. `time_left`, where the network saw every frame alone and had
+    time for several views of it: {interval_ms, network_ms, ensemble}.
     """
 
     groups: int
@@ -141,6 +142,7 @@ class Report(Status, RawAccount, Surroundings, total=False):
     tc_complete: float
     device: dict[str, str]
     steps_ms: dict[str, dict[str, float | None]]
+    time_left: dict[str, Any]
     acquisition_waits: int
     channels: dict[str, dict[str, Any]]
     sink_dropped: dict[str, int]
@@ -163,6 +165,7 @@ class RunState:
     steps : how long each step takes; locks itself
     latency, latency_provisional : age of what a frame shows when it is handed over, in ms; written
         by "livesr-separate" alone
+    interval : from one measurement to the next, of whatever stream, in ms
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
@@ -175,9 +178,10 @@ class RunState:
         self._with_example: dict[str, str] = {}
         self._score, self._time_shift_ms = MeanScore(), 0.0
         self._compared = MeanErrors()
-        self._first_ns = self._last_ns = 0
+        self._first_ns = self._last_ns = self._measured_ns = 0
         self.steps = StepTimes(STEPS)
         self.latency, self.latency_provisional = Histogram(), Histogram()
+        self.interval = Histogram()
 
     # -- counts ------------------------------------------------------------------------------------
 
@@ -278,6 +282,14 @@ class RunState:
         """Take note of how far apart in time the channels of a sum were."""
         with self._lock:
             self._time_shift_ms = max(self._time_shift_ms, time_shift_ms)
+
+    def measured(self) -> None:
+        """Take note of a measurement that is handed on now."""
+        with self._lock:
+            before, self._measured_ns = self._measured_ns, now_ns()
+            self._counts["recon_frames"] += 1
+            if before:
+                self.interval.add((self._measured_ns - before) / 1e6)
 
     def separated(self, frame: MulticolorFrame, window: Window) -> None:
         """Take note of a prediction that is handed over now."""

@@ -142,6 +142,7 @@ def computed(
         report = pipeline.join(about())
     if pipeline.error:
         raise pipeline.error
+    report.pop("time_left", None)  # beside the disk's pace, not a camera's
     return report
 
 

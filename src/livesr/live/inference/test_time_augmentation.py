@@ -46,6 +46,15 @@ def mean_of(augmentation: Augmentation) -> str:
     return f"mean of {count_of(augmentation)} views"
 
 
+def most_within(ms: float, alone_ms: float, *, square: bool) -> Augmentation | None:
+    """Return the most views that a network sees within `ms`, if a frame alone takes it `alone_ms`.
+
+    A quarter of the time is left to chance. None if not even two fit; d4 needs a square frame.
+    """
+    fit = [a for a in _VIEWS if (square or a != "d4") and count_of(a) * alone_ms <= 0.75 * ms]
+    return max(fit, key=count_of, default=None)
+
+
 def from_store(name: object) -> Augmentation:
     """Return the mode that a store names.
 

@@ -137,7 +137,7 @@ class Reconstruct:
             for monitor in monitors:
                 with self._state.survived(f"Looking at {monitor.watches}"):
                     monitor.after(stack, quality)
-        self._state.count("recon_frames")
+        self._state.measured()
         self._run.errors.exposed(stack)
         self._hand_on(frame)
         self._run.sinks.exposed(stack)
