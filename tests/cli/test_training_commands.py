@@ -129,6 +129,7 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     assert set(report["score"]) == {"Microtubules", "ER", "Lysosomes"}
 
 
+@pytest.mark.slow
 def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))

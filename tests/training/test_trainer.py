@@ -353,6 +353,7 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path) -> None:
     assert "teacher" in (tmp_path / "student" / "log.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_killed_student_of_several_views_equals_one_that_was_not(tmp_path: Path) -> None:
     trainer(tmp_path / "teacher", steps=1).run()
     settings = {

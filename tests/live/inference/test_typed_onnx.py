@@ -96,6 +96,7 @@ def check_types(graph: onnx.GraphProto, before: int) -> None:
     assert types[graph.input[0].name] == onnx.TensorProto.FLOAT
 
 
+@pytest.mark.slow
 def test_every_network_that_is_exported_keeps_to_the_list(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from livesr.export.onnx import ALLOWED_OPS, export_onnx
