@@ -46,11 +46,11 @@ RIGS = Path(__file__).parents[2] / "hardware_configs"
 REPOSITORY_ENGINES = Path(__file__).parents[2] / "engines"
 
 
-def mixing_engine(folder: Path) -> Engine:
+def mixing_engine(folder: Path, divided: float = 1.0) -> Engine:
     from onnx import TensorProto, helper
 
     plain = identity_engine(folder)
-    mixture = np.float32([[0.2, 0.3, 0.1], [0.0, 0.2, 0.3], [0.4, 0.1, 0.05]])
+    mixture = np.float32([[0.2, 0.3, 0.1], [0.0, 0.2, 0.3], [0.4, 0.1, 0.05]]) / divided
     graph = helper.make_graph(
         [helper.make_node("Conv", ["frames", "weight"], ["channels"], kernel_shape=[1, 1])],
         "mixing",

@@ -16,14 +16,17 @@ from livesr import LiveSR
 from livesr.base.errors import StoreError
 from livesr.base.frames import StagePosition, Stream
 from livesr.base.run_description import RunDescription
+from livesr.cli.output import run_table
 from livesr.formats.layout import REPORT
+from livesr.live.inference.engine import manifest_files
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sources.plan import sim_sequence
+from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
-from recorded_runs import Live, moving_groups, sim_rig
+from recorded_runs import Live, mixing_engine, moving_groups, sim_rig
 from rigs import virtual_sim
 
 
@@ -33,8 +36,27 @@ def test_a_store_without_a_report_says_what_computed_its_pictures(tmp_path: Path
     said = StoreSource(live.sink.path).status
     (live.sink.path / REPORT).unlink()  # of a run that goes on, or was killed
     left = StoreSource(live.sink.path).status
+    (network,) = left.pop("networks")["488"]
+    assert said["networks"] == {"488": [network]}
+    assert network.startswith("identity 1 (")
     assert left == {"engine": {"488": "identity"}, "backend": {"488": "openvino"}}
     assert {name: said[name] for name in left} == left
+
+
+def test_two_engines_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    engines = []
+    for folder, divided in (("first", 1.0), ("second", 2.0)):
+        engine = mixing_engine(tmp_path / folder / "mine", divided)
+        engines.append(engine)
+        live = Live(sim_rig(str(engine.folder)), tmp_path / f"{folder}.ome.zarr")
+        report = live.record(moving_groups(4))
+        assert report["engine"] == {"488": "mine"}
+        source = StoreSource(live.sink.path)
+        assert PictureMaker(source).status("488")["engine"] == str(engine)
+        assert str(engine) in list(run_table(report).columns[1].cells)
+    assert str(engines[0]) != str(engines[1])
+    files = manifest_files(engines)
+    assert set(files.values()) == {e.folder / "manifest.yaml" for e in engines}
 
 
 def test_a_picture_whose_file_is_gone_is_not_shown_as_darkness(tmp_path: Path) -> None:
@@ -83,10 +105,8 @@ def test_a_run_is_seen_while_it_lasts(tmp_path: Path) -> None:
     assert predicted[0]["stream"]["channel"] == "488"
     assert statuses[-1]["state"] == "ended"
     assert any(status["disk_free_bytes"] for status in statuses)
-    assert {status["engine"] for status in statuses if status["state"] == "live"} <= {
-        "identity",
-        "",
-    }
+    named = {status["engine"] for status in statuses if status["state"] == "live"} - {""}
+    assert all(name.startswith("identity 1 (") for name in named)
 
 
 def watch(server: PreviewServer) -> tuple[list[dict], list[dict]]:

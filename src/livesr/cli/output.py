@@ -276,6 +276,12 @@ def _servers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _engines(report: Mapping[str, Any]) -> str:
+    """Name every network once: two copies of an engine differ in their weights alone."""
+    networks = [name for names in report.get("networks", {}).values() for name in names]
+    return ", ".join(dict.fromkeys(networks or report["engine"].values())) or "none"
+
+
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [
@@ -295,10 +301,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_audits(report),
         *_compared(report),
         ("steps", f"{steps} ms" if steps else "none"),
-        (
-            "engine",
-            ", ".join(dict.fromkeys(report["engine"].values())) or "none",
-        ),
+        ("engine", escape(_engines(report))),
         *(
             ("computed by", escape(line))
             for line in dict.fromkeys(report.get("computes", {}).values())

@@ -30,6 +30,7 @@ from livesr.live.beside import check_companions
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.core_end import detach_at_exit
 from livesr.live.honoured import check_honoured
+from livesr.live.inference.engine import manifest_files
 from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import build_path, build_superposition
@@ -430,9 +431,7 @@ class LiveSR(Session):
                 self._paths[name].n_raw for name in names
             )  # raw frames are counted along time
         files = self.rig.files()
-        for path in self._paths.values():
-            for engine in path.networks.engines:
-                files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
+        files |= manifest_files(e for path in self._paths.values() for e in path.networks.engines)
         text = plan_text(plan)
         return RunDescription(
             stream_id=uuid.uuid4().hex,

@@ -42,6 +42,7 @@ def status_of(run: Run, hook: MDAHook) -> Status:
         disk_free_bytes=free,
         warnings=state.warnings,
         engine={p.name: engine.manifest.id for p in paths if (engine := p.networks.engine)},
+        networks={p.name: [str(e) for e in found] for p in paths if (found := p.networks.engines)},
         upscale={
             path.name: engine.manifest.id
             for path in paths

@@ -70,8 +70,10 @@ class Status(Trust, UnderWay, total=False):
     the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
     `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
     of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
-    channel. So does `remote`, where a server computes: of each engine on the way {backend,
-    endpoint, frames, frames_here, outages, latency_ms, server_ms, network_share}.
+    channel. So do `networks`: every engine that its pixels go through, in order, with version and
+    the beginning of its weights' hash, as copies of an engine share its name. So does `remote`,
+    where a server computes: of each engine on the way {backend, endpoint, frames, frames_here,
+    outages, latency_ms, server_ms, network_share}.
     """
 
     raw_frames: int
@@ -88,6 +90,7 @@ class Status(Trust, UnderWay, total=False):
     disk_free_bytes: int | None
     warnings: list[str]
     engine: dict[str, str]
+    networks: dict[str, list[str]]
     score: dict[str, dict[str, float]]
     time_shift_ms: float
     upscale: dict[str, str]

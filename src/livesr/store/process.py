@@ -26,6 +26,7 @@ from livesr.formats.localisations import read_localisations
 from livesr.formats.skips import lacks_raw, waits
 from livesr.live.beside import check_companions
 from livesr.live.honoured import check_honoured
+from livesr.live.inference.engine import manifest_files
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
@@ -280,10 +281,7 @@ def _build(
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by name."""
-    engines = [engine for path in paths.values() for engine in path.networks.engines]
-    return {
-        f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines
-    }
+    return manifest_files(engine for path in paths.values() for engine in path.networks.engines)
 
 
 class _Watch(Sink):

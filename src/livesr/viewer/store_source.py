@@ -23,6 +23,7 @@ from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.layout import REPORT
 from livesr.formats.store import Image, RecordedStore, array_shape, read_json
 from livesr.formats.wire import Message, WireChannel, WireHeader
+from livesr.live.inference.engine import named
 from livesr.viewer.frame_pairs import FramePair, Selection
 from livesr.viewer.subscriber import StreamName
 
@@ -341,11 +342,12 @@ def _report(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
 
 
 def _computed_by(store: RecordedStore) -> dict[str, Mapping[str, Any]]:
-    """Return engine and backend of each channel, as a report has them, of its pictures."""
-    models = {name: store.models(name).get("separate", {}).get("id") for name in store.channels}
+    """Return networks and backend of each channel, as a report has them, of its pictures."""
+    models = {name: list(store.models(name).values()) for name in store.channels}
     runtimes = {name: store.provenance(name).get("runtime", {}) for name in store.channels}
     return {
-        "engine": {name: model for name, model in models.items() if model},
+        "engine": {name: found[-1].get("id") for name, found in models.items() if found},
+        "networks": {name: list(map(named, found)) for name, found in models.items() if found},
         "backend": {name: at["backend"] for name, at in runtimes.items() if "backend" in at},
     }
 

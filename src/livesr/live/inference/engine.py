@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -425,6 +425,32 @@ class Manifest(Model):
         return tuple(c.name for c in self.channels)
 
 
+def named(model: Mapping[str, Any]) -> str:
+    """Name the network of a `model` as stores and streams have it: id, version, weights.
+
+    The weights by the beginning of their hash: copies of an engine share everything else.
+    """
+    said = (model.get("id"), model.get("version"))
+    weights = f"({sha256[:12]})" if (sha256 := str(model.get("sha256") or "")) else ""
+    return " ".join([*(str(word) for word in said if word), *filter(None, [weights])])
+
+
+def manifest_files(engines: Iterable[Engine]) -> dict[str, Path]:
+    """Return the manifests to keep beside a store, by the name that they get there.
+
+    Of two engines of one id the second is called by its weights as well.
+    """
+    files: dict[str, Path] = {}
+    by_name: dict[str, str] = {}
+    for engine in engines:
+        manifest = engine.manifest
+        name = f"manifest-{manifest.id}.yaml"
+        if by_name.setdefault(name, manifest.sha256) != manifest.sha256:
+            name = f"manifest-{manifest.id}-{manifest.sha256[:12]}.yaml"
+        files[name] = engine.folder / MANIFEST_NAME
+    return files
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A folder whose manifest parses and whose weights are the ones that it names."""
@@ -435,7 +461,8 @@ class Engine:
     int8_path: Path | None = None
 
     def __str__(self) -> str:
-        return f"{self.manifest.id} {self.manifest.version} ({self.manifest.sha256[:12]})"
+        manifest = self.manifest
+        return named({"id": manifest.id, "version": manifest.version, "sha256": manifest.sha256})
 
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.

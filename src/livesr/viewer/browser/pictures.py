@@ -142,7 +142,7 @@ class PictureMaker:
             "skipped": finite(said.get("sr_skipped")),
             "skipped_share": _share(said.get("sr_skipped"), said.get("sr_frames")),
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
-            "engine": _of_channel(said.get("engine"), channel),
+            "engine": _networks(said, channel) or _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
             "audits": [_mean_pcc(a) for a in said.get("audits") or () if isinstance(a, Mapping)],
             "dose": said.get("dose_line") if isinstance(said.get("dose_line"), str) else "",
@@ -578,6 +578,16 @@ def _backend(said: Mapping[str, Any], channel: str) -> str:
         return name
     way = "" if share is None else f", {share:.0%} of it network"
     return f"{name}, {p50:.0f} ms there and back (p99 {p99:.0f}){way}"
+
+
+def _networks(said: Mapping[str, Any], channel: str) -> str:
+    """Return the networks of the channel, with what tells two copies of an engine apart."""
+    networks = said.get("networks")
+    if not isinstance(networks, Mapping):
+        return ""  # of a run of before
+    lists = [networks[channel]] if channel in networks else networks.values()
+    names = [str(name) for names in lists if isinstance(names, list) for name in names]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _of_channel(value: object, channel: str) -> str:
