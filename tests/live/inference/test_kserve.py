@@ -284,6 +284,36 @@ def test_another_network_is_not_taken_back(
         assert session.name != "kserve"
 
 
+@pytest.mark.parametrize("lie", [{"sha256": "0" * 64}, {"version": "2"}])
+def test_another_network_without_an_outage_is_left(
+    engine: Engine, server: KServeServer, lie: dict[str, str]
+) -> None:
+    with RemoteSession(engine, SHAPE, on(server)) as session:
+        inferred(session, frames())
+        server.said |= lie  # it loaded another model between two frames, none of which failed
+        server.does = "other pixels"
+        until(lambda: session.name != "kserve")
+        assert "another network is not taken" in session.replacements[0]
+        assert "the last seconds may be of that one" in session.replacements[0]
+        found = inferred(session, frames(1))
+        np.testing.assert_allclose(found, np.repeat(frames(1)[1:2] / 3, 3, 0), atol=1e-2)
+
+
+def test_a_server_that_began_anew_between_two_frames_is_compared_again(
+    engine: Engine, server: KServeServer
+) -> None:
+    with RemoteSession(engine, SHAPE, on(server)) as session:
+        inferred(session, frames())
+        until(lambda: session.account["server_ms"] is not None)
+        server.answered = 0
+        until(lambda: len(session.replacements) == 2)
+        assert "anew" in session.replacements[0]
+        assert session.replacements[1].endswith("again.")
+        server.answered, server.does = 0, "other pixels"  # and says that it is the engine
+        until(lambda: len(session.replacements) > 2)
+        assert "is not taken back" in session.replacements[2]
+
+
 def test_frames_go_on_from_several_threads_while_it_comes_and_goes(
     engine: Engine, server: KServeServer
 ) -> None:

@@ -197,6 +197,12 @@ class KServeSession(PaddedSession):
             return None
         return sum(d.count for d in done), sum(d.ns for d in done) / 1e9
 
+    def verify(self) -> None:
+        """Compare what the server says of its model now with the engine; errors as of `start`."""
+        if self._served is not None:
+            name, _ = self._found(self._engine.manifest)
+            self._call(self._client.get_model_metadata, name, client_timeout=_TIMES_S)
+
     def close(self) -> None:
         """Close the connection, and release the buffers."""
         if self._shared is not None and self._client is not None:

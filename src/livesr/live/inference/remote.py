@@ -284,7 +284,8 @@ class RemoteSession(InferenceSession):
             for session in left:
                 session.close()
             if away:
-                self._log.look(away[0])
+                if changed := self._changed(away[0]):
+                    self._lose(away[0], changed)
                 wait_s = _LOOK_S
                 continue
             soon = time.monotonic() - back_s < _SOON_S
@@ -293,6 +294,24 @@ class RemoteSession(InferenceSession):
                 back_s = time.monotonic()
             else:
                 wait_s = min(1.5 * wait_s, _MAX_LOOK_S)
+
+    def _changed(self, session: InferenceSession) -> LiveSRError | None:
+        """Return why a server that answers must not be believed any more; None if it may be.
+
+        Between two frames it can be started anew, or load another model, and no frame fails.
+        """
+        self._log.look(session)
+        try:
+            session.verify()
+        except EngineError as e:
+            return EngineError(f"{e} What was predicted in the last seconds may be of that one")
+        except BackendError:
+            return None  # a frame will find out
+        if self._log.anew:
+            return BackendError(
+                "It was started anew, or loaded its model anew: its network is compared once more"
+            )
+        return None
 
     def _returned(self) -> bool:
         """Take the server back if it is in order."""
@@ -362,6 +381,7 @@ class _Log:
     Attributes
     ----------
     frames_here, outages : frames inferred on this computer, times that the server was left
+    anew : whether the server has counted less than before, so that it began anew
     """
 
     def __init__(self) -> None:
@@ -373,6 +393,7 @@ class _Log:
         self._session: InferenceSession | None = None
         self._shares_memory = False
         self._looked_s = 0.0
+        self.anew = False
 
     def answered(self, seconds: float) -> None:
         """Count a frame that the server returned."""
@@ -385,7 +406,7 @@ class _Log:
         self._shares_memory = session.shares_memory
         counted = session.served()
         with self._lock:
-            self._before = _Served(*counted) if counted else None
+            self._before, self.anew = _Served(*counted) if counted else None, False
 
     def look(self, session: InferenceSession) -> None:
         """Add what the server has counted since it was asked last; not more often than twice a
@@ -401,7 +422,11 @@ class _Log:
         now = _Served(*counted)
         with self._lock:
             before, self._before = self._before, now
-            if before and session is self._session and now.requests >= before.requests:
+            if not before or session is not self._session:
+                return
+            if now.requests < before.requests:
+                self.anew = True
+            else:
                 self._server = _Served(
                     self._server.requests + now.requests - before.requests,
                     self._server.seconds + now.seconds - before.seconds,

@@ -187,6 +187,17 @@ class InferenceSession(ABC):
         """
         return None
 
+    def verify(self) -> None:  # noqa: B027 what this computer opened stays what it is
+        """Ask a server once more whether it has the engine's network.
+
+        Raises
+        ------
+        EngineError
+            If it has another one by now.
+        BackendError
+            If it does not say.
+        """
+
     @property
     def account(self) -> dict[str, Any] | None:
         """What the report of a run says of the way to a server; None where there is none."""
@@ -250,6 +261,10 @@ class AroundSession(InferenceSession):
     def served(self) -> tuple[int, float] | None:
         """Return what the session that computes says."""
         return self._inner.served()
+
+    def verify(self) -> None:
+        """Ask the server of the session that computes."""
+        self._inner.verify()
 
     def like(self, inner: InferenceSession) -> None:
         """Say of itself what `inner` says, and what was replaced in it."""
