@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from useq import MDASequence, TIntervalLoops
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import AuditConfig, RigConfig, load_rig, parse
 from livesr.base.error_bars import FILE, ErrorBars
 from livesr.base.errors import ConfigError
@@ -29,6 +30,8 @@ from livesr.live.inference.identity import identity_engine
 from livesr.live.separation import Separation
 from livesr.live.sources.plan import AuditPlan
 from livesr.modalities.sim.simulation.rig import RawBank, VirtualSIMCamera
+from livesr.store.process import process
+from livesr.store.raw_input import raw_input
 from rig_copies import RIGS
 from rigs import core_of
 
@@ -332,3 +335,28 @@ def test_an_engine_that_waits_for_no_later_frame_is_scored_as_well(tmp_path: Pat
     rig = rig.with_engine(str(tmp_path / "single"))
     report = run_of(rig, planned(rig, 5), exposure_ms=20.0, policy="complete")
     assert [audit["t"] for audit in report["audits"]] == [0, 2, 4]
+
+
+def test_what_is_computed_again_is_scored_again(tmp_path: Path) -> None:
+    """By the true channels that the store holds: with another engine, the scores are its own."""
+    rig = audited_rig(tmp_path, every_s=4, when_doubtful=False)
+    live = run_of(rig, planned(rig, 6), policy="complete", store=tmp_path / "run.ome.zarr")
+    scores = [(audit["t"], audit["pcc"]) for audit in live["audits"]]
+    assert [t for t, _ in scores] == [0, 4]
+    recorded = Path(live["store"])
+    again = process(
+        raw_input(recorded), tmp_path / "again.ome.zarr", compute=ComputeConfig(threads=1)
+    )
+    assert [t for t, _ in scores] == [audit["t"] for audit in again["audits"]]
+    for (_, before), audit in zip(scores, again["audits"], strict=True):
+        assert audit["pcc"] == pytest.approx(before, abs=1e-3)
+    for spent in ("spent", "one_after_the_other"):
+        assert again["dose"][spent] == live["dose"][spent]
+    # The levels that a run repeats lag behind the specimen: by them nothing is said of its signal.
+    assert all("signal_left" in channel for channel in live["dose"]["channels"].values())
+    assert not any("signal_left" in channel for channel in again["dose"]["channels"].values())
+    nothing = identity_engine(tmp_path / "nothing")
+    raw = raw_input(recorded, engine=str(nothing.folder))
+    other = process(raw, tmp_path / "other.ome.zarr", compute=ComputeConfig(threads=1))
+    assert [audit["t"] for audit in other["audits"]] == [0, 4]
+    assert other["audits"][0]["pcc"].keys() == {"Structure 1", "Structure 2", "Structure 3"}

@@ -184,6 +184,11 @@ def _dose(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("dose", escape(line))] if (line := report.get("dose_line")) else []
 
 
+def audits_line(report: Mapping[str, Any]) -> str:
+    """Return what audits found, with markup; "" where nothing was scored."""
+    return next((line for _, line in _audits(report)), "")
+
+
 def _audits(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say how trust went along the run: the first, the worst and the last audit."""
     audits, missed = report.get("audits") or [], report.get("audits_missed", 0)

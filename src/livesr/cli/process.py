@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, ProgressLines, console, dimly, print_json, progress
+from livesr.cli.output import JSON, ProgressLines, audits_line, console, dimly, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,6 +219,8 @@ def _tell(out: Console, report: Report) -> None:
         f"{report['recon_frames']} reconstructed, {report['sr_frames']} separated,"
         f" {report['sr_fps']:.1f} SR frames/s"
     )
+    if audits := audits_line(report):
+        out.print(f"audits: {audits}")
     out.print(
         f"{report['raw_frames']} raw frames, {counts}: [bold]{escape(str(report['store']))}[/]"
     )

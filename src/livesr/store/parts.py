@@ -43,6 +43,7 @@ from livesr.formats.object_store import address_of
 from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import group_json
 from livesr.formats.skips import is_refused, lacks_raw
+from livesr.live.audit import Audits
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
 from livesr.live.recorded import Recorded
@@ -75,6 +76,12 @@ _INNER, _TRUE = "sr_inner", "sr_true_neighbours"
 _OF_A_PART = ("error_map", "score", "audits", "dose", "dose_line", _INNER, _TRUE)
 """In the report of a part, and not in that of the whole: each frame's line says it."""
 _OWN = (layout.FRAMES_LOG, layout.REPORT, layout.IMAGES, DONE, f"{layout.SIDECARS}/{LOCK}")
+
+
+_NO_AUDITS = (
+    "What is computed in parts is not scored beside the true channels of audits, which lie in other"
+    " parts: 'livesr process' without --cluster scores it."
+)
 
 
 class Part(NamedTuple):
@@ -318,6 +325,8 @@ def _computed(
             f" {'; '.join(sink.failures)}."
         )
     notes = [*raw.notes, *raw.remarks(), *opened.notes, *report["warnings"]]
+    if Audits(raw.rig, None, raw.cameras).channels:
+        notes.append(_NO_AUDITS)
     return cast("Report", {**report, **sink.own, "warnings": notes})
 
 

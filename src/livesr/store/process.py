@@ -24,6 +24,7 @@ from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.localisations import read_localisations
 from livesr.formats.skips import lacks_raw, waits
+from livesr.live.audit import Audits
 from livesr.live.beside import check_companions
 from livesr.live.honoured import check_honoured
 from livesr.live.inference.engine import manifest_files
@@ -97,6 +98,7 @@ def process(
             ),
             raw.frames(),
             lambda: Report(store=str(sink.path), publish=None, offline=True),
+            Audits(raw.rig, None, raw.cameras),
         )
     finally:
         for path in paths.values():
@@ -123,8 +125,11 @@ def computed(
     recorded: Recorded,
     frames: Iterable[CameraFrame],
     about: Callable[[], Report],
+    audits: Audits | None = None,
 ) -> Report:
     """Let `frames` take the way of a live run, nothing skipped, into `sinks`; return the report.
+
+    `audits` scores predictions beside true channels that were recorded; None scores none.
 
     Raises
     ------
@@ -132,7 +137,15 @@ def computed(
         If it had to end early; what could be read is in the sinks.
     """
     stopped = threading.Event()
-    pipeline = Pipeline(paths, run, [*sinks], COMPLETE, recorded=recorded, on_stop=stopped.set)
+    pipeline = Pipeline(
+        paths,
+        run,
+        [*sinks],
+        COMPLETE,
+        recorded=recorded,
+        audits=audits,
+        on_stop=stopped.set,
+    )
     pipeline.open()
     try:
         feed(pipeline.hook, frames, stopped)

@@ -74,7 +74,10 @@ def recorded_rig(
         )
         for name, about in store.superposed.items()
     ]
-    # What was recorded is added up, or it is not; nothing is taken now and then.
+    scoring = rig.superpose if rig.audit and not sums else None
+    if scoring and set(scoring.channels) < set(channels):  # true channels of audits were recorded
+        return rig.model_copy(update={"channels": channels})
+    # What was recorded is added up, or it is not.
     return rig.model_copy(
         update={"channels": channels, "superpose": next(iter(sums), None), "audit": None}
     )

@@ -155,7 +155,7 @@ class Reconstruct:
         self._recorded.levels(stack.stream, stack.t, measured.levels)
         normalisation = stream.normalisation(measured.levels, recorded=recorded)
         self._look_at_quality(stack, measured)
-        if stream.running is None:
+        if stream.running is None and not recorded:  # those lag behind the specimen
             self._run.dose.measured(stack.stream, measured.levels.scale)
         return SRFrame(
             measured.image,
