@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ pytest.importorskip("moto.server", reason="these tests need moto's server")
 
 from livesr.base.errors import ConfigError, StoreError
 from livesr.cli import _run
-from livesr.formats import object_store
+from livesr.formats import object_store, series_spec
 from livesr.formats.object_store import address_of, local
 from livesr.formats.store import RecordedStore
 from livesr.formats.zarr_files import open_array
 from livesr.live.inference.engine import Engine
 from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.napari.store_layers import get_reader
 from livesr.store.exports.export import export
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
@@ -106,6 +108,35 @@ def test_pixels_are_fetched_when_they_are_asked_for(recorded: tuple[Path, str]) 
     np.testing.assert_array_equal(open_array(folder / "sr" / "0")[2], array(here, "sr")[2])
     assert not list(folder.rglob("c"))
     assert local(there) == folder
+
+
+def test_what_is_there_is_asked_once_for_all_frames(
+    bucket: Any, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not once for each: a request takes tens of milliseconds, and a store has thousands."""
+    monkeypatch.setattr(series_spec, "_SHARD_TIME_POINTS", 1)  # as of slow time points
+    live = Live(sim_rig("mixing"), tmp_path / "run.ome.zarr")
+    live.record(moving_groups(8))
+    files = [f for f in (live.sink.path / "sr" / "0" / "c").rglob("*") if f.is_file()]
+    assert len(files) == 8
+    there = f"s3://archive/{tmp_path.name}/run.ome.zarr"
+    bucket.put(str(live.sink.path), there, recursive=True)
+    local(there)
+    asked: Counter[str] = Counter()
+    call = type(bucket)._call_s3
+
+    async def counting(self: Any, method: str, *args: Any, **how: Any) -> Any:
+        asked[method] += 1
+        return await call(self, method, *args, **how)
+
+    monkeypatch.setattr(type(bucket), "_call_s3", counting)
+    source, read = StoreSource(there), get_reader(there)
+    assert source.length == 8
+    assert read is not None
+    assert {layer[0].shape[-3] for layer in read(there)} == {8}
+    export(there, "tiff", tmp_path / "out")
+    assert asked["head_object"] == 0
+    assert asked["list_objects_v2"] <= 3 * 3  # three images; an answer is believed for ten seconds
 
 
 def test_a_shard_that_is_gone_there_is_said(recorded: tuple[Path, str], bucket: Any) -> None:

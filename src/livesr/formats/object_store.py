@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):[/\\]+(.+)", re.DOTALL)
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _WHOLE = ("livesr", "OME")  # folders that are copied with all that is in them
 _DEEPEST, _MOST_FILES, _MOST_BYTES = 3, 10_000, 4 << 30
+_ASKED_ONE_BY_ONE = ("http:", "https:")  # lists folder by folder, and each shard has folders
+_LISTED_S = 10.0
 _LOCK = "lock.json"  # of whoever works on it elsewhere
 
 
@@ -39,9 +42,17 @@ class _Mirror(NamedTuple):
     address: str
 
 
+class _Listing(NamedTuple):
+    """Names of objects, and until when they are believed."""
+
+    names: frozenset[str]
+    until_s: float
+
+
 _lock = threading.Lock()
 _mirrors: dict[Path, _Mirror] = {}
 _folders: dict[str, Path] = {}
+_listings: dict[str, _Listing] = {}
 
 
 def address_of(path: str | os.PathLike[str]) -> str | None:
@@ -97,7 +108,10 @@ def exists(folder: Path, key: str) -> bool:
     """Whether `key` is beneath `folder`, here or at the address that it stands for."""
     if (mirror := _mirror_of(folder)) is None:
         return contained.is_file(folder, key)
-    return bool(mirror.fs.exists(_object(mirror, folder, key)))
+    name = _object(mirror, folder, key)
+    if mirror.address.startswith(_ASKED_ONE_BY_ONE):
+        return bool(mirror.fs.exists(name))
+    return name in _listed(mirror, _place(mirror, folder))
 
 
 def fetched(folder: Path, key: str, start: int | None, end: int | None) -> bytes | None:
@@ -124,10 +138,37 @@ def fetched(folder: Path, key: str, start: int | None, end: int | None) -> bytes
     return found
 
 
+def _listed(mirror: _Mirror, place: str) -> frozenset[str]:
+    """Return the names of all objects beneath a place, as they were a moment ago.
+
+    One answer holds a thousand: who asks for each shard by its name waits as often as there are.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be listed.
+    """
+    with _lock:
+        known = _listings.get(place)
+        if known and time.monotonic() < known.until_s:
+            return known.names
+        try:
+            mirror.fs.invalidate_cache(place)
+            names = frozenset(map(str, mirror.fs.find(place)))
+        except Exception as e:  # each protocol has its own
+            raise StoreError(f"{mirror.address}: what it holds is not told: {_said(e)}") from e
+        _listings[place] = _Listing(names, time.monotonic() + _LISTED_S)
+        return names
+
+
 def _object(mirror: _Mirror, folder: Path, key: str) -> str:
-    root, found = _root_of(folder), contained.beneath(folder, key)
+    return _place(mirror, contained.beneath(folder, key))
+
+
+def _place(mirror: _Mirror, path: Path) -> str:
+    root = _root_of(path)
     assert root is not None
-    return f"{mirror.prefix}/{found.absolute().relative_to(root).as_posix()}"
+    return f"{mirror.prefix}/{path.absolute().relative_to(root).as_posix()}".removesuffix("/.")
 
 
 def _root_of(folder: Path) -> Path | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.errors import StoreError
+from livesr.base.errors import LiveSRError, StoreError
 from livesr.formats import object_store
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.layout import localisations_name
@@ -48,9 +48,12 @@ _POINT_COLOR = "#56b4e9"
 
 def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
     """Return what reads `path`, None if it is no store of livesr; napari calls this."""
-    if not isinstance(path, str) or not is_store(Path(path)):
+    if not isinstance(path, str):
         return None
-    return _opened
+    try:
+        return _opened if is_store(object_store.local(path)) else None
+    except LiveSRError:  # nothing is there, or what others read
+        return None
 
 
 def _opened(path: str) -> list[LayerData]:
@@ -64,7 +67,7 @@ def _opened(path: str) -> list[LayerData]:
 
 def _first_s(path: str) -> float | None:
     """Return the time of the first picture of what is seen first, s; None where there is none."""
-    store = RecordedStore(Path(path))
+    store = RecordedStore(object_store.local(path))
     for kind in ("sr", "recon", "raw"):
         shown = [image for image in store.images.values() if image.kind == kind]
         if shown:
@@ -103,7 +106,7 @@ def store_layers(path: str | Path) -> list[LayerData]:
     StoreError
         If the store is damaged, or holds no frame.
     """
-    store = RecordedStore(Path(path))
+    store = RecordedStore(object_store.local(path))
     images = sorted(
         (i for i in store.images.values() if array_shape(i.array, i.exposures).length["t"]),
         key=lambda i: (_ORDER.index(i.kind), i.position, i.channel),
