@@ -83,7 +83,10 @@ def test_a_storm_rig(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
     code, seen, picture = looked(copied(tmp_path, "virtual_storm", cfg=small), capsys)
     assert code == 0
-    assert float(seen["localisations"]["value"].split()[0]) > 4
+    words = seen["localisations"]["value"].split()
+    assert float(words[0]) > 4
+    field_um2 = (96 * 0.107) ** 2
+    assert float(words[3]) == pytest.approx(float(words[0]) / field_um2, abs=0.01)
     assert picture.is_file()
 
 

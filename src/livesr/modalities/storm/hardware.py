@@ -11,7 +11,7 @@ from livesr.modalities.storm.reconstructor import STORMReconstructor
 
 
 def emitters(looked: Looked) -> Measured:
-    """Localise the last group, and return how many emitters a frame shows."""
+    """Localise the last group, and return how many emitters a frame shows, and in which density."""
     running = looked.path.running()
     assert running is not None
     running.add(looked.stacks[-1])
@@ -21,9 +21,8 @@ def emitters(looked: Looked) -> Measured:
         "" if found else "No emitter was found: focus, laser, EM gain, or threshold in rig.yaml."
     )
     n_raw = looked.rig.raw_frames(looked.channel)
-    return Measured(
-        "localisations", f"{found / n_raw:.1f} a frame", "ok" if found else "warning", advice
-    )
+    seen = f"{found / n_raw:.1f} a frame, {running.emitters_per_um2 or 0:.2f} per um2"
+    return Measured("localisations", seen, "ok" if found else "warning", advice)
 
 
 def settings(looked: Looked) -> Measured:
