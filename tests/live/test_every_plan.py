@@ -379,3 +379,19 @@ def test_regions_that_a_plan_sets(core: CMMCorePlus, tmp_path: Path) -> None:
         core.clearROI()
         found = images(acquired(core, plan, tmp_path / f"setup{i}.ome.zarr"))["raw"]
         assert (found["0"].shape[-2:], found.attrs["livesr"]["origin_px"]) == ((10, 20), [4, 2])
+
+
+def test_an_interval_that_cannot_be_kept_is_said(core: CMMCorePlus, tmp_path: Path) -> None:
+    """A store's time axis is what was measured, and no wish."""
+    plan = useq.MDASequence(
+        channels=[{"config": "488", "exposure": 30}],
+        time_plan=useq.TIntervalLoops(interval=0.005, loops=6),
+    )
+    report = acquired(core, plan, tmp_path / "run.ome.zarr")
+    assert report["raw_frames"] == 6
+    (said,) = (w for w in report["warnings"] if w.startswith("Time points come every"))
+    assert "asks for one every 0.005 s" in said
+    (image, *_) = RecordedStore(Path(report["store"])).images.values()
+    lines = RecordedStore(Path(report["store"])).pictures("raw").values()
+    times = [line["t_acq_ns"] / 1e9 for line in lines]
+    assert image.scale["t"] == pytest.approx(np.median(np.diff(times)), rel=0.01)

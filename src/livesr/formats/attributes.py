@@ -244,3 +244,13 @@ def refuse_places(
                 f" {position}, channel {channel!r}, of {folder.parent}."
             )
         taken[kind, position, channel] = folder
+
+
+def model_name(model: Mapping[str, Any]) -> str:
+    """Name the network of a `model` as stores and streams have it: id, version, weights.
+
+    The weights by the beginning of their hash: copies of an engine share everything else.
+    """
+    said = (model.get("id"), model.get("version"))
+    weights = f"({sha256[:12]})" if (sha256 := str(model.get("sha256") or "")) else ""
+    return " ".join([*(str(word) for word in said if word), *filter(None, [weights])])

@@ -19,7 +19,7 @@ from PIL import Image
 from livesr.base.errors import BackendError, ConfigError, RunError, StoreError
 from livesr.base.files import NewPlace
 from livesr.base.version import __version__
-from livesr.live.inference.engine import named
+from livesr.formats.attributes import model_name
 from livesr.viewer.browser.messages import TakeMovie, TakeSnapshot, View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.snapshot import arranged, with_caption
@@ -178,7 +178,7 @@ def _caption(pair: FramePair, seconds: float | None, status: Any) -> str:
     said = ""
     if pair.prediction is not None:
         engine = (pair.prediction.header.ai or {}).get("model") or {}
-        name = named(engine) if isinstance(engine, dict) else engine
+        name = model_name(engine) if isinstance(engine, dict) else engine
         said = f"predicted by {name or 'a neural network'}, not measured"
     time = "" if seconds is None else f"{seconds:.2f} s"
     words = [f"t {header.t}", time, place, header.channel, said]

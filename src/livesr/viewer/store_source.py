@@ -19,11 +19,11 @@ from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 from livesr.base.timing import now_ns
 from livesr.formats import object_store
+from livesr.formats.attributes import model_name
 from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.layout import REPORT
 from livesr.formats.store import Image, RecordedStore, array_shape, read_json
 from livesr.formats.wire import Message, WireChannel, WireHeader
-from livesr.live.inference.engine import named
 from livesr.viewer.frame_pairs import FramePair, Selection
 from livesr.viewer.subscriber import StreamName
 
@@ -347,7 +347,7 @@ def _computed_by(store: RecordedStore) -> dict[str, Mapping[str, Any]]:
     runtimes = {name: store.provenance(name).get("runtime", {}) for name in store.channels}
     return {
         "engine": {name: found[-1].get("id") for name, found in models.items() if found},
-        "networks": {name: list(map(named, found)) for name, found in models.items() if found},
+        "networks": {name: list(map(model_name, found)) for name, found in models.items() if found},
         "backend": {name: at["backend"] for name, at in runtimes.items() if "backend" in at},
     }
 

@@ -404,15 +404,22 @@ class TestMetadata:
             "sr",
         ]
 
-    def test_the_known_interval_is_written(self, sink: OMEZarrSink) -> None:
-        sink.open(describe(interval_s=30.0))
-        feed(sink, 0)
+    @pytest.mark.parametrize(
+        ("asked_s", "time_points", "written_s"),
+        [(30.0, 1, 30.0), (0.041, 5, 0.041), (0.01, 5, 0.04)],  # they come every 0.04 s
+    )
+    def test_the_interval_is_the_plans_if_it_was_kept(
+        self, sink: OMEZarrSink, asked_s: float, time_points: int, written_s: float
+    ) -> None:
+        sink.open(describe(interval_s=asked_s))
+        for t in range(time_points):
+            feed(sink, t)
         sink.close({})
         images(sink.path)
         scale = attributes(sink.path, "raw")["ome"]["multiscales"][0]["datasets"][0][
             "coordinateTransformations"
         ][0]["scale"]
-        assert scale[0] == 30.0
+        assert scale[0] == pytest.approx(written_s)
 
     def test_the_store_can_be_viewed_while_it_grows(self, sink: OMEZarrSink) -> None:
         sink.open(describe())

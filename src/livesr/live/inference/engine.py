@@ -24,6 +24,7 @@ from livesr.base.compute import augmentation_named
 from livesr.base.config import Model, Number, Positive, Step, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.base.registry import announced_folders
+from livesr.formats.attributes import model_name
 from livesr.live.inference.onnx_file import why_refused
 from livesr.live.out_of_distribution import FEATURES
 
@@ -425,16 +426,6 @@ class Manifest(Model):
         return tuple(c.name for c in self.channels)
 
 
-def named(model: Mapping[str, Any]) -> str:
-    """Name the network of a `model` as stores and streams have it: id, version, weights.
-
-    The weights by the beginning of their hash: copies of an engine share everything else.
-    """
-    said = (model.get("id"), model.get("version"))
-    weights = f"({sha256[:12]})" if (sha256 := str(model.get("sha256") or "")) else ""
-    return " ".join([*(str(word) for word in said if word), *filter(None, [weights])])
-
-
 def manifest_files(engines: Iterable[Engine]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by the name that they get there.
 
@@ -462,7 +453,9 @@ class Engine:
 
     def __str__(self) -> str:
         manifest = self.manifest
-        return named({"id": manifest.id, "version": manifest.version, "sha256": manifest.sha256})
+        return model_name(
+            {"id": manifest.id, "version": manifest.version, "sha256": manifest.sha256}
+        )
 
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.

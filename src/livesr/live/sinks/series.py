@@ -30,7 +30,13 @@ from livesr.base.documents import to_json
 from livesr.base.errors import FrameShapeError
 from livesr.base.files import remove
 from livesr.base.frames import Pixels, StagePosition
-from livesr.formats.series_spec import PENDING_BYTES, SeriesSpec, array_json, group_json
+from livesr.formats.series_spec import (
+    KEPT_WITHIN,
+    PENDING_BYTES,
+    SeriesSpec,
+    array_json,
+    group_json,
+)
 from livesr.formats.shard_file import ShardError, present
 from livesr.live.sinks import shard as sharding
 from livesr.live.sinks.shard import Budget, Chunk, Shard
@@ -565,7 +571,7 @@ class Series:
     def _ome(self, interval_s: float | None) -> dict[str, Any]:
         """Return the image as OME-Zarr 0.5 describes one."""
         spec = self.spec
-        group_s = spec.interval_s or interval_s or float(spec.exposures)
+        group_s = _time_step_s(spec.interval_s, interval_s) or float(spec.exposures)
         t = ({"name": "t", "type": "time", "unit": "second"}, group_s / spec.exposures)
         c = ({"name": "c", "type": "channel"}, 1.0)
         z, y, x = ({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx")
@@ -687,3 +693,10 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _time_step_s(asked: float | None, measured: float | None) -> float | None:
+    """Return the interval that a plan asked for, unless another was measured."""
+    if asked and measured and abs(measured / asked - 1) > KEPT_WITHIN:
+        return measured
+    return asked or measured

@@ -13,6 +13,7 @@ from livesr.base.frames import CameraFrame, RawStack, StagePosition, Stream
 from livesr.formats.skips import RAW_MISSING
 from livesr.live.channel import Channel
 from livesr.live.left_out import left_out
+from livesr.live.pace import Pace
 from livesr.live.report import raw_missing
 from livesr.live.run import Run
 from livesr.live.sources.mda import MDAHook, Placing, Received
@@ -29,6 +30,7 @@ class Ingest:
 
     def __init__(self, run: Run, hook: MDAHook) -> None:
         self._run, self._hook, self._state = run, hook, run.state
+        self._pace = Pace(run.description.interval_s)
         only = next(iter(run.channels)) if len(run.channels) == 1 else ""
         self._placing = Placing(
             lambda channel: self._channel(channel).path.n_raw, only, run.description.fields
@@ -87,6 +89,8 @@ class Ingest:
             return
         self._run.sinks.raw(stack)
         self._run.dose.exposed(stack)
+        if late := self._pace.late(stack):
+            self._state.warn(late)
         if stack.unplaced:
             return
         if not stack.complete and not self._run.channels[stack.stream.channel].path.accumulates:
