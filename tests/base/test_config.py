@@ -48,6 +48,10 @@ def rig(**changes: Any) -> dict[str, Any]:
         ),
         ({"sim": None}, "a SIM rig needs a 'sim' section"),
         ({"optics": None}, "optics"),
+        (
+            {"camera": {"bit_depth": 12, "offset_adu": 5000}},
+            "offset_adu 5000 is the level of a pixel without light, and must be below 4095",
+        ),
     ],
 )
 def test_a_mistake_is_named(changes: dict[str, Any], sentence: str) -> None:

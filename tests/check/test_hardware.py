@@ -101,7 +101,7 @@ def test_the_demo_camera(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_too_much_light_and_a_wrong_offset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    yaml = "bit_depth: 16 => bit_depth: 12;offset_adu: 100 => offset_adu: 5000"
+    yaml = "bit_depth: 16 => bit_depth: 12;offset_adu: 100 => offset_adu: 4000"
     code, seen, _ = looked(copied(tmp_path, "demo", yaml=yaml), capsys)
     assert code == 1
     assert seen["saturation"]["verdict"] == "error"

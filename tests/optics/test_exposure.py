@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from livesr.optics.exposure import examine, floor_clipped, saturation, without_picture
+from livesr.optics.raw_quality import BELOW_OFFSET, exposure_doubt
 
 SHAPE = (96, 80)
 
@@ -69,6 +70,14 @@ def test_a_frame_without_a_picture_is_named(fault: str) -> None:
     change, expected = FAULTS[fault]
     change(frames)
     assert expected in said(frames)
+
+
+@pytest.mark.parametrize(("offset", "named"), [(103.0, False), (1500.0, True), (40_000.0, True)])
+def test_an_offset_above_all_light_is_named(offset: float, named: bool) -> None:
+    """A key of rig.yaml, and no shutter; a camera's dark level wanders by a few ADU."""
+    doubt = exposure_doubt(examine(group(photons=0.2), offset))
+    assert doubt.cause == (BELOW_OFFSET if named else "")
+    assert ("raw frames 0 to 8 are darker than a frame without light" in doubt.sentence) == named
 
 
 def test_values_that_are_no_numbers_are_named() -> None:

@@ -149,6 +149,16 @@ class CameraConfig(Model):
     em_gain: Annotated[float, Field(ge=1, le=_MAX, allow_inf_nan=False)] | None = None
     """Gain of an EMCCD's multiplication register; None for other cameras."""
 
+    @model_validator(mode="after")
+    def _darkness_below_the_ceiling(self) -> CameraConfig:
+        ceiling = 2**self.bit_depth - 1
+        if self.offset_adu >= ceiling:
+            raise ValueError(
+                f"offset_adu {self.offset_adu:g} is the level of a pixel without light, and must be"
+                f" below {ceiling}, the most that a pixel of {self.bit_depth} bit can have"
+            )
+        return self
+
 
 def _map_name(value: str) -> str:
     if any(c in value for c in "/\\:") or not value.lower().endswith((".tif", ".tiff")):

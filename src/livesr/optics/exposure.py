@@ -29,6 +29,7 @@ Kind = Literal[
     "repeated",
     "torn",
     "dark",
+    "below the offset",
     "another picture",
     "saturated",
 ]
@@ -42,6 +43,7 @@ _MIN_BLANK = 0.01  # share of a frame that must be missing
 _BLANK_OVER_OTHERS = 4.0  # pixels at the least value, over those of the frame that has fewest
 _DARK = 0.2  # of the light of the group's brighter frames
 _MIN_DARK_ADU = 2.0  # below, the offset's own wandering decides
+_BELOW_ADU, _BELOW_SHARE = 5.0, 0.05  # of the offset: no camera wanders so far
 _PILED_UP = 4.0  # pixels at the largest value, over those at each value just below it
 _CREST = 1.3  # pixels in the upper half of the values just below, over those in the lower half
 _PILE_OVER_CREST = 1.5  # pixels at the largest value, over all just below it, of a wave's crest
@@ -60,7 +62,8 @@ class Fault(NamedTuple):
 
     `number` is the value of all pixels (blank), the share of pixels (partly blank, saturated), the
     index of the frame that it repeats, the share of rows that are those of another (torn), its
-    light over the group's (dark), or its correlation with the others (another picture).
+    light over the group's (dark), ADU below the level of a dark frame, or its correlation with the
+    others (another picture).
     """
 
     raw: int
@@ -117,6 +120,7 @@ class Exposures:
         """
         light = self.levels - self.offset_adu
         usual, fewest = float(np.quantile(light, 0.75)), float(self.at_least.min())
+        too_dark = usual < -max(_BELOW_ADU, _BELOW_SHARE * self.offset_adu)
         are_alike = float(np.median(self.likeness)) > _ALIKE
         found: list[Fault] = []
         for raw in range(len(self.levels)):
@@ -132,8 +136,10 @@ class Exposures:
                 found.append(Fault(raw, "torn", float(self.torn[raw])))
             elif share > _MIN_BLANK + _BLANK_OVER_OTHERS * fewest:
                 found.append(Fault(raw, "partly blank", share))
+            elif too_dark:
+                found.append(Fault(raw, "below the offset", -lit))
             elif lit < _DARK * usual and usual - lit > _MIN_DARK_ADU:
-                found.append(Fault(raw, "dark", max(lit, 0.0) / usual))
+                found.append(Fault(raw, "dark", max(lit, 0.0) / max(usual, 1.0)))
             elif are_alike and self.likeness[raw] < _UNLIKE:
                 found.append(Fault(raw, "another picture", float(self.likeness[raw])))
             elif saturated > max_saturated:
@@ -361,6 +367,11 @@ _WITHOUT_PICTURE = (
     ("repeated", "repeat{s} raw frame {number:g} pixel by pixel"),
     ("torn", "{is} torn ({number:.0%} of its rows are those of another raw frame)"),
     ("dark", "{is} dark ({number:.0%} of the group's light)"),
+    (
+        "below the offset",
+        "{is} darker than a frame without light (by {number:.0f} ADU, and camera.offset_adu says"
+        " what that has)",
+    ),
     ("another picture", "show{s} another picture than the others (correlation {number:.2f})"),
 )
 

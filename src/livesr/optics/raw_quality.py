@@ -14,6 +14,10 @@ from livesr.optics.exposure import MAX_SATURATED, Exposures, Fault, saturation, 
 NO_PICTURE = (
     "raw frames are blank, dark, cut off, torn or repeated; check camera, shutter and triggers"
 )
+BELOW_OFFSET = (
+    "raw frames are darker than camera.offset_adu in rig.yaml, as if light were negative: correct"
+    " it; livesr characterise measures it"
+)
 SATURATED = "raw frames are saturated; expose less"
 
 
@@ -82,7 +86,8 @@ def repeated_quality(quality: FrameQuality | None, frames: Sequence[Pixels | Non
 
 def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:
     if missing := without_picture(faults):
-        return Doubt(missing, NO_PICTURE)
+        below = any(fault.kind == "below the offset" for fault in faults)
+        return Doubt(missing, BELOW_OFFSET if below else NO_PICTURE)
     if clipped := saturation(faults, ceiling):
         return Doubt(clipped, SATURATED)
     return Doubt()
