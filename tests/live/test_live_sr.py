@@ -481,6 +481,19 @@ def test_a_run_ends_with_its_acquisition_not_with_the_block(
         assert (tmp_path / "e.ome.zarr" / "livesr" / "report.json").is_file()
 
 
+def test_a_block_in_which_nothing_was_acquired_says_so(
+    sim_core: CMMCorePlus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a script that starts `core.run_mda` and leaves before its thread begins."""
+    with LiveSR(sim_core, rig="virtual_sim", engine="none", store=tmp_path / "run.ome.zarr"):
+        pass
+    assert "Nothing was acquired" in caplog.text
+    assert not (tmp_path / "run.ome.zarr").exists()
+    caplog.clear()
+    run(sim_core, sim_sequence(1, ["488"]), engine="none")
+    assert "Nothing was acquired" not in caplog.text
+
+
 def test_leaving_the_block_ends_an_acquisition_in_another_thread(
     sim_core: CMMCorePlus, tmp_path: Path
 ) -> None:

@@ -49,6 +49,10 @@ from livesr.modalities.registry import modalities_of
 log = logging.getLogger(__name__)
 _CORE_LOG = logging.getLogger("pymmcore-plus")
 
+_NOTHING = (
+    "Nothing was acquired before the block was left, and nothing is recorded. core.run_mda returns"
+    " at once: join the thread that it returns inside of the block, or use core.mda.run."
+)
 _LEFT = (
     "LiveSR was left while a plan was being acquired: the acquisition was cancelled, what came is"
     " kept."
@@ -237,7 +241,9 @@ class LiveSR(Session):
             unlisten(signal, listener)
         self._live.disconnect()
         self._release_pipeline()
-        self.wait()
+        report = self.wait()
+        if kind is None and not report and self._mode == "off" and self.error is None:
+            log.warning("%s", _NOTHING)
         self._close_paths()
         _CORE_LOG.setLevel(self._core_log_level)
         self._entered = False
