@@ -21,6 +21,7 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, check_stages, extent, plan_of, positions_of, z_plan_of
+from livesr.cli.plan_file import read_plan
 from livesr.cli.session import Request, acquire
 from livesr.live.sources.plan import plan_text, sim_sequence
 from rigs import SIZE, core_of, virtual_sim
@@ -180,6 +181,18 @@ def test_what_cannot_be_is_refused_in_a_sentence(said: dict[str, Any], words: st
             "time_plna: {interval: 1, loops: 3}",
             "unknown key 'time_plna'. Did you mean 'time_plan'?",
         ),
+        (
+            "channels: [{config: '488', expossure: 40}]",
+            "unknown key 'channels.0.expossure'. Did you mean 'exposure'?",
+        ),
+        (
+            "stage_positions: [{x: 0}, {x: 1, sequence: {z_plan: {range: 1, stepp: 1, step: 1}}}]",
+            "unknown key 'stage_positions.1.sequence.z_plan.stepp'. Did you mean 'step'?",
+        ),
+        (
+            "time_plan: [{interval: 1, loops: 2}, {interval: 1, loops: 2, loop: 3}]",
+            "unknown key 'time_plan.1.loop'. Did you mean 'loops'?",
+        ),
         ("channels: ['640']", "describes no channel '640'"),
         ("time_plan: {interval: 1, loops: 0}", "is no useq plan: time_plan"),
         ("channels: ['488'\n", "is no plan"),
@@ -196,6 +209,27 @@ def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, words: str) -
     other.write_text(text)
     with pytest.raises(ConfigError, match="is no plan"):
         plan_of(Experiment(plan=other), RIG, 10)
+
+
+def test_what_useq_writes_itself_is_read(tmp_path: Path) -> None:
+    plan = useq.MDASequence(
+        channels=["488", {"config": "488", "exposure": 5, "do_stack": False}],
+        stage_positions=[
+            (0, 0),
+            useq.Position(x=1, y=2, sequence={"z_plan": {"range": 2, "step": 1}}),
+        ],
+        time_plan=[{"interval": 1, "loops": 2}, {"interval": 2, "duration": 4}],
+        grid_plan={"rows": 1, "columns": 2},
+        autofocus_plan={"autofocus_device_name": "Z", "autofocus_motor_offset": 2, "axes": ("p",)},
+        metadata={"mine": {"of any": "kind"}},
+    )
+    for name, text in (
+        ("a.yaml", plan.yaml()),
+        ("b.json", plan.model_dump_json()),
+        ("c.json", plan.model_dump_json(exclude_unset=True)),
+    ):
+        (tmp_path / name).write_text(text)
+        assert list(read_plan(tmp_path / name)) == list(plan)
 
 
 def test_a_stage_that_is_not_there_is_missed_before_the_run() -> None:

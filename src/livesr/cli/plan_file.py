@@ -8,11 +8,11 @@ Owns the reading and the limits of its numbers. Which plans livesr runs is said 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from livesr.base.documents import read_json, read_yaml
 from livesr.base.errors import ConfigError, DocumentError, suggestion
@@ -64,7 +64,7 @@ def read_plan(path: Path) -> MDASequence:
         raise ConfigError(
             f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it."
         ) from e
-    _check_keys(data, MDASequence, path)
+    _check_keys(data, plan, path)
     for sequence in (plan, *_inner(plan)):
         _check_times(sequence.time_plan, path)
         _check_stack(sequence.z_plan, path)
@@ -111,13 +111,25 @@ def _finite(value: float) -> float:
         return math.inf
 
 
-def _check_keys(data: Any, model: Any, path: Path) -> None:
-    """Refuse names that useq does not know: it leaves them out without a word."""
-    for key in data if isinstance(data, Mapping) else ():
-        if key not in model.model_fields:
-            raise ConfigError(
-                f"{path}: unknown key {key!r}.{suggestion(str(key), list(model.model_fields))}"
-            )
+def _check_keys(data: Any, understood: Any, path: Path, place: str = "") -> None:
+    """Refuse names that useq does not know, at any depth: it leaves them out without a word.
+
+    `understood` is what it made of `data`; metadata are the user's own.
+    """
+    if isinstance(data, list):
+        parts = getattr(understood, "phases", understood)
+        if isinstance(parts, Sequence) and len(parts) == len(data):
+            for i, (inner, made) in enumerate(zip(data, parts, strict=True)):
+                _check_keys(inner, made, path, f"{place}.{i}")
+    if not (isinstance(data, Mapping) and isinstance(understood, BaseModel)):
+        return
+    known = type(understood).model_fields
+    for key, inner in data.items():
+        name = f"{place}.{key}".lstrip(".")
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {name!r}.{suggestion(str(key), list(known))}")
+        if key != "metadata":
+            _check_keys(inner, getattr(understood, key), path, name)
 
 
 def _inner(plan: MDASequence) -> Iterator[MDASequence]:
