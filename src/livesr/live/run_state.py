@@ -63,17 +63,30 @@ class UnderWay(TypedDict, total=False):
     updates_refused: int
 
 
-class Status(Trust, UnderWay, total=False):
+class ComputedBy(TypedDict, total=False):
+    """What makes the pictures of each channel.
+
+    `networks` are all engines that its pixels go through, in order, each with version and the
+    beginning of its weights' hash: copies of an engine share its id. `engine` is the id of the
+    last, `computes` a line about it. `remote`, where a server computes, has of each engine on the
+    way {backend, endpoint, frames, frames_here, outages, latency_ms, server_ms, network_share}.
+    """
+
+    engine: dict[str, str]
+    networks: dict[str, list[str]]
+    upscale: dict[str, str]
+    backend: dict[str, str]
+    computes: dict[str, str]
+    remote: dict[str, list[dict[str, Any]]]
+
+
+class Status(Trust, UnderWay, ComputedBy, total=False):
     """State of a run in progress, about once a second.
 
     `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
     the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
     `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
-    of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
-    channel. So do `networks`: every engine that its pixels go through, in order, with version and
-    the beginning of its weights' hash, as copies of an engine share its name. So does `remote`,
-    where a server computes: of each engine on the way {backend, endpoint, frames, frames_here,
-    outages, latency_ms, server_ms, network_share}.
+    of a superposition.
     """
 
     raw_frames: int
@@ -89,14 +102,8 @@ class Status(Trust, UnderWay, total=False):
     raw_queue: float
     disk_free_bytes: int | None
     warnings: list[str]
-    engine: dict[str, str]
-    networks: dict[str, list[str]]
     score: dict[str, dict[str, float]]
     time_shift_ms: float
-    upscale: dict[str, str]
-    backend: dict[str, str]
-    remote: dict[str, list[dict[str, Any]]]
-    computes: dict[str, str]
 
 
 class RawAccount(TypedDict, total=False):
