@@ -11,9 +11,9 @@ from dataclasses import replace
 from livesr.base.errors import FrameShapeError, LiveSRError, RunError
 from livesr.base.frames import CameraFrame, RawStack, StagePosition, Stream
 from livesr.formats.skips import RAW_MISSING
+from livesr.live.asked_interval import AskedInterval
 from livesr.live.channel import Channel
 from livesr.live.left_out import left_out
-from livesr.live.pace import Pace
 from livesr.live.report import raw_missing
 from livesr.live.run import Run
 from livesr.live.sources.mda import MDAHook, Placing, Received
@@ -30,7 +30,7 @@ class Ingest:
 
     def __init__(self, run: Run, hook: MDAHook) -> None:
         self._run, self._hook, self._state = run, hook, run.state
-        self._pace = Pace(run.description.interval_s)
+        self._asked_interval = AskedInterval(run.description.interval_s)
         only = next(iter(run.channels)) if len(run.channels) == 1 else ""
         self._placing = Placing(
             lambda channel: self._channel(channel).path.n_raw, only, run.description.fields
@@ -89,7 +89,7 @@ class Ingest:
             return
         self._run.sinks.raw(stack)
         self._run.dose.exposed(stack)
-        if late := self._pace.late(stack):
+        if late := self._asked_interval.late(stack):
             self._state.warn(late)
         if stack.unplaced:
             return

@@ -15,7 +15,7 @@ from livesr.formats.series_spec import KEPT_WITHIN
 _ENOUGH, _REMEMBERED = 3, 31  # intervals
 
 
-class Pace:
+class AskedInterval:
     """Looks at raw groups, complete or not; one thread.
 
     Parameters
