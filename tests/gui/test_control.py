@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pymmcore_plus import CMMCorePlus
 from typer.testing import CliRunner
+from useq import MDASequence, TIntervalLoops
 
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError
@@ -107,6 +108,49 @@ def test_what_cannot_be_opened_is_a_sentence(core: CMMCorePlus) -> None:
         control.wait()
         assert said in control.problem
         assert control.state == "idle"
+
+
+def test_every_live_view_that_cannot_be_recorded_is_told_and_the_next_run_forgets_it(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    control = Control(core)
+    (tmp_path / "folder").write_text("in the way")
+    control.start(Choice("demo", engine="none", store=tmp_path / "folder" / "run.ome.zarr"))
+    until(lambda: control.state == "ready", control)
+    for _ in range(2):
+        control.problem = ""  # as the buttons of the widget do
+        control.toggle_live()
+        control.look()
+        assert "folder" in control.problem
+        assert (control.state, control.overlooks) == ("ready", "live view")
+        control.toggle_live()
+        assert control.overlooks == ""
+    (tmp_path / "folder").unlink()
+    control.toggle_live()
+    until(lambda: control.status.get("raw_frames", 0) > 1, control)
+    control.look()
+    assert (control.problem, control.overlooks) == ("", "")
+    control.toggle_live()
+    until(lambda: bool(control.reports), control)
+    control.close()
+    assert control.problem == ""  # what was told of the first run is not told again
+
+
+def test_an_acquisition_that_began_before_is_not_called_recorded(core: CMMCorePlus) -> None:
+    control = Control(core)
+    thread = core.run_mda(MDASequence(time_plan=TIntervalLoops(interval=0.02, loops=2000)))
+    until(core.mda.is_running, control)
+    control.start(Choice("demo", engine="none"))
+    until(lambda: control.state == "ready", control)
+    assert control.overlooks == "acquisition"
+    core.mda.cancel()
+    thread.join(timeout=60)
+    control.look()
+    assert control.overlooks == ""
+    control.acquire(load_rig("demo"), 100_000)
+    until(lambda: control.status.get("raw_frames", 0) > 1, control)
+    assert control.overlooks == ""
+    control.close()
 
 
 def test_without_qt_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

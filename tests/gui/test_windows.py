@@ -105,6 +105,8 @@ def test_nothing_is_lost_beside_the_preview_of_pymmcore_gui(tmp_path: Path) -> N
     seen = worked("pymmcore-gui", tmp_path, screen=True)
     check_runs(seen)
     assert seen["drawn by its preview"] >= 1  # it goes on, with what livesr took
+    assert seen["drawn of three sizes and types"] == 1  # what it was made for
+    assert seen["narrowest of the docks"] > 0.15  # pictures and plan can be seen
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,16 @@ def test_closing_the_window_ends_the_acquisition_and_the_store_is_whole(
 def test_what_cannot_be_done_is_a_sentence(tmp_path: Path) -> None:
     seen = worked("refused", tmp_path)
     assert seen["rig"].startswith("No rig 'no such rig'")
+    state, said = seen["nameless"]
+    assert state == "idle"
+    assert said.startswith("Store is ticked and names no folder")
+    lost, whole = (
+        [int(color[n : n + 2], 16) for n in (1, 3, 5)]
+        for color in seen["colours of 2 and 0 missing"]
+    )
+    assert max(lost) - min(lost) > 100  # red
+    assert max(whole) - min(whole) < 10  # grey: nothing is missing
+    assert "NOT recorded" in seen["live view"]
     assert seen["fine"] == ""
     assert "Traceback" not in seen["store"]
     assert "file" in seen["store"]

@@ -651,6 +651,39 @@ def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMM
         demo_core.setConfig("Channel", "488")
 
 
+@pytest.mark.parametrize("described", [("488", "561"), ("488",)])
+def test_light_of_another_channel_than_the_run_is_called_is_said(
+    described: tuple[str, ...], demo_core: CMMCorePlus
+) -> None:
+    rig = load_rig("demo")
+    rig = rig.model_copy(update={"channels": {name: rig.channels[name] for name in described}})
+    demo_core.setConfig("Channel", "488")
+    with LiveSR(demo_core, rig=rig, live="own", engine="none") as session:
+        with live(demo_core):
+            frames(session, 5)
+            demo_core.setConfig("Channel", "488")  # is set already
+            assert not preset_warnings(session.status())
+            demo_core.setConfig("Channel", "561")
+            demo_core.setConfig("Channel", "488")
+        first, again = preset_warnings(session.wait())
+        assert first.startswith("Preset 561 is set from time point ")
+        assert "called 488" in first
+        assert " on, again." in again
+        demo_core.setConfig("Channel", "561")
+        with live(demo_core):
+            frames(session, 5)
+        said = preset_warnings(session.wait())
+        if described == ("488",):  # the only channel, whatever is set
+            assert [s for s in said if s.startswith("Preset 561 is set from time point 0 on.")]
+        else:
+            assert not said  # the run is called 561
+    demo_core.setConfig("Channel", "488")
+
+
+def preset_warnings(told: Any) -> list[str]:
+    return [w for w in told["warnings"] if w.startswith("Preset")]
+
+
 def test_without_live_mode_a_running_camera_is_left_alone_and_that_is_said(
     demo_core: CMMCorePlus, caplog: pytest.LogCaptureFixture
 ) -> None:

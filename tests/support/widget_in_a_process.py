@@ -162,8 +162,15 @@ def in_pymmcore_gui(window: Any, widget: LiveSRWidget) -> Steps:
     mda = window.get_widget(WidgetAction.MDA_WIDGET)
     live = window.get_action(CoreAction.TOGGLE_LIVE).trigger
     window.get_action(CoreAction.SNAP).trigger()  # its preview is there from now on
+    yield lambda: bool(drawn)
     yield after(0.5)
+    before = len(drawn)
+    for frame in (drawn[-1], drawn[-1][:32, :32].copy(), drawn[-1].astype("uint8")):
+        widget.camera_frame.emit(frame)
+    seen["drawn of three sizes and types"] = len(drawn) - before
     snapped = len(drawn)
+    sizes = window.dock_manager.splitterSizes(widget.parentWidget().dockAreaWidget())
+    seen["narrowest of the docks"] = min(sizes) / sum(sizes)
     yield from beside_others(widget, mda, live)
     seen["drawn by its preview"] = len(drawn) - snapped
 
@@ -175,7 +182,24 @@ def closing(widget: LiveSRWidget) -> Steps:
     yield lambda: frames(widget) > 5 * RAW
 
 
+def color_of(widget: LiveSRWidget, missing: int) -> str:
+    """The most colourful pixel of the number."""
+    widget.numbers.show_status({"raw_missing": missing})
+    widget.numbers.show()
+    picture = widget.numbers.grab(widget.numbers._values["missing"].geometry()).toImage()
+    places = [(x, y) for x in range(picture.width()) for y in range(picture.height())]
+    colors = [picture.pixelColor(*place) for place in places]
+    return str(max(colors, key=lambda c: max(c.getRgb()[:3]) - min(c.getRgb()[:3])).name())
+
+
 def refused(widget: LiveSRWidget) -> Steps:
+    widget.setStyleSheet("QToolTip { border: none; }")  # as pymmcore-gui has one, with Qt 6.9
+    seen["colours of 2 and 0 missing"] = [color_of(widget, missing) for missing in (2, 0)]
+    widget.form.choose(rig="virtual_sim")
+    widget.form.store.setText(" ")
+    widget.start_button.click()
+    yield after(0.3)
+    seen["nameless"] = widget.control.state, widget.error.text()
     widget.form.choose(rig="no such rig")
     yield after(0.3)
     seen["rig"] = widget.error.text()
@@ -190,6 +214,11 @@ def refused(widget: LiveSRWidget) -> Steps:
     widget.acquire_button.click()
     yield lambda: bool(widget.error.text())
     seen["store"] = widget.error.text()
+    yield lambda: widget.live_button.isEnabled()
+    widget.live_button.click()
+    yield after(0.5)
+    seen["live view"] = widget.state_label.text()
+    widget.live_button.click()
     widget.stop_button.click()
     yield lambda: widget.control.state == "idle"
     picture("refused")

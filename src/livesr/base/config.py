@@ -827,6 +827,11 @@ class RigConfig(Model):
             return self._with_default(self.channels[name])
         if len(self.channels) == 1 and not name:
             return self._with_default(next(iter(self.channels.values())))
+        if self.channels and not name:
+            raise ConfigError(
+                f"The plan names no channel, and rig {self.name!r} describes"
+                f" {', '.join(self.channels)}: say in the plan which of them are acquired."
+            )
         if self.channels:
             raise ConfigError(
                 f"The run acquires channel {name!r}, which rig {self.name!r} does not describe."

@@ -31,6 +31,7 @@ from livesr.base.frames import Pixels
 from livesr.gui.newest import Newest
 from livesr.live.plugin import LiveSR
 from livesr.live.run_state import Report, Status
+from livesr.live.sources.continuous import camera_runs
 from livesr.live.sources.plan import with_raw_frames
 from livesr.live.sources.triggered import follow_trigger, trigger_of
 
@@ -71,18 +72,20 @@ class Control:
     ----------
     newest : the frames to show
     reports : of the runs so far, the newest last
-    problem : the last thing that went wrong, as a sentence; "" if nothing has since `start`
+    problem : the last thing that went wrong, as a sentence; "" if nothing has since `start`, or
+        since a run began
     """
 
     def __init__(self, core: CMMCorePlus) -> None:
         self.core = core
-        self.newest = Newest()
+        self.newest = Newest(self._run_began)
         self.reports: deque[Report] = deque(maxlen=_KEPT_REPORTS)
         self.problem = ""
         self._lock = threading.Lock()
         self._session: LiveSR | None = None
         self._opening = self._leaving = False
         self._live: Literal["off", "own", "peek"] = "off"
+        self._came_late = False
         self._thread: threading.Thread | None = None
         self._seen: LiveSRError | None = None
 
@@ -122,12 +125,31 @@ class Control:
         """Whether other readers of the core's buffer must leave it alone now."""
         return self.state != "idle" and (self._live != "off" or self.core.mda.is_running())
 
+    @property
+    def records_live(self) -> bool:
+        """Whether live views are recorded in this session."""
+        return self._live != "off"
+
+    @property
+    def overlooks(self) -> Literal["", "acquisition", "live view"]:
+        """What is acquired now and not recorded, although a session is open for it.
+
+        An MDA that ran before the session began; a live view whose run could not begin.
+        """
+        if self.state != "ready":
+            return ""
+        if self.core.mda.is_running():
+            return "acquisition" if self._came_late else ""
+        return "live view" if self.records_live and camera_runs(self.core) else ""
+
     def look(self) -> None:
         """Take over an error that the session met by itself, such as a run that cannot start."""
+        self._came_late = self._came_late and self.core.mda.is_running()
         session = self._session
-        if session and session.error is not None and session.error is not self._seen:
-            self._seen = session.error
-            self.problem = str(session.error)
+        error = session.newest_error if session else None
+        if error is not None and error is not self._seen:
+            self._seen = error
+            self.problem = str(error)
 
     # -- what a window does ------------------------------------------------------------------------
 
@@ -177,7 +199,7 @@ class Control:
         ConfigError
             If something is acquired already, or a rig with audits says no interval.
         """
-        if self.core.mda.is_running() or self.core.isSequenceRunning():
+        if self.core.mda.is_running() or camera_runs(self.core):
             raise ConfigError("The camera is in use: stop the live view or the acquisition first.")
         channels = [{"config": name, "group": rig.channel_group} for name in rig.channels]
         loops = TIntervalLoops(interval=rig.interval_ms / 1e3, loops=frames)
@@ -189,7 +211,7 @@ class Control:
         """Start the camera, or stop it."""
         if self.core.mda.is_running():
             raise ConfigError("An acquisition is running: stop it before the live view.")
-        if self.core.isSequenceRunning():
+        if camera_runs(self.core):
             self.core.stopSequenceAcquisition()
         else:
             self.core.startContinuousSequenceAcquisition()
@@ -215,6 +237,7 @@ class Control:
             )
             session.finished.connect(self._finished)
             session.__enter__()
+            self._came_late = self.core.mda.is_running()
         except Exception as e:  # a driver or a runtime may raise anything
             self._say(e)
             session = None
@@ -226,15 +249,23 @@ class Control:
 
     def _leave(self) -> None:
         session = self._session
+        self.look()
+        told = session.error if session else None  # the first error of a session is raised again
         try:
             if session is not None:
                 session.__exit__(None, None, None)
-        except Exception as e:  # the first error of a run is raised here again
-            if e is not self._seen:
+        except Exception as e:  # a driver may raise anything
+            if e is not told:
                 self._say(e)
         finally:
             with self._lock:
                 self._session, self._leaving = None, False
+
+    def _run_began(self) -> None:
+        """Forget what kept an earlier one from it: it is not true of this one."""
+        session = self._session
+        self._seen = session.newest_error if session else None
+        self.problem = ""
 
     def _finished(self, report: Mapping[str, Any]) -> None:
         self.reports.append(cast("Report", dict(report)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from livesr.base.config import RigConfig, data_folders, load_rig
-from livesr.base.errors import LiveSRError
+from livesr.base.errors import ConfigError, LiveSRError
 from livesr.gui.control import Choice
 from livesr.gui.qt import QtCore, QtWidgets
 from livesr.live.inference.engine import engine_folders, load_engine
@@ -97,12 +97,23 @@ class Form(QtWidgets.QWidget):
         return " · ".join((*words, self.policy.currentText(), *averaged))
 
     def choice(self) -> Choice:
-        """Return what is chosen."""
+        """Return what is chosen.
+
+        Raises
+        ------
+        ConfigError
+            If a store is wanted and not named: nothing would be kept.
+        """
         store = self.store.text().strip()
+        if self.store_wanted.isChecked() and not store:
+            raise ConfigError(
+                "Store is ticked and names no folder, so that nothing would be kept: name one, such"
+                f" as {Path.home() / 'livesr' / _STORE}, or take the tick away."
+            )
         return Choice(
             rig=self.rig_name.currentText().strip(),
             engine=self.engine.currentData(),
-            store=Path(store).expanduser() if self.store_wanted.isChecked() and store else None,
+            store=Path(store).expanduser() if self.store_wanted.isChecked() else None,
             policy=self.policy.currentData(),
             live=self.live.currentData(),
             ensemble=self.views.currentData(),

@@ -68,7 +68,7 @@ class PreviewFeed(QtCore.QObject):
     def show_frame(self, pixels: Any) -> None:
         """Let the previews draw what livesr took."""
         for preview in self._previews():
-            if preview.isVisible():
+            if preview.isVisible() and _holds(preview, pixels):
                 preview.append(pixels)
 
     def _previews(self) -> list[Any]:
@@ -76,6 +76,16 @@ class PreviewFeed(QtCore.QObject):
 
     def _opened(self, dock: Any) -> None:
         dock.widget().installEventFilter(self)
+
+
+def _holds(preview: Any, pixels: Any) -> bool:
+    """Return whether a preview can draw the frame.
+
+    One is made for a size and a type of pixel, and stays there when the camera is set otherwise;
+    it raises an error at another size, and wraps the numbers of another type.
+    """
+    made_for = getattr(preview, "dtype_shape", None)
+    return made_for is None or made_for == (pixels.dtype.name, pixels.shape)
 
 
 def add_action() -> None:
@@ -155,10 +165,12 @@ def _make_room(window: MicroManagerGUI, dock: Any) -> None:
     sizes = list(window.dock_manager.splitterSizes(area))
     total = sum(sizes)
     ours = next((n for n, size in enumerate(sizes) if size == area.width()), None)
-    if ours is None or len(sizes) < 3 or sizes[ours] > _OUR_SHARE * total:
+    if ours is None or len(sizes) < 3:
         return
     others = [n for n in range(len(sizes)) if n != ours]
     viewers = min(others, key=sizes.__getitem__)  # what the docks leave to them
+    if sizes[ours] > _OUR_SHARE * total and sizes[viewers] > _VIEWERS_SHARE * total:
+        return
     rest = (1 - _OUR_SHARE - _VIEWERS_SHARE) * total / (len(sizes) - 2)
     shares = {ours: _OUR_SHARE * total, viewers: _VIEWERS_SHARE * total}
     window.dock_manager.setSplitterSizes(

@@ -6,7 +6,7 @@ is a sink that may lose frames, and only puts references down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
@@ -17,6 +17,10 @@ from livesr.live.sinks.sink import Sink
 class Newest(Sink):
     """Keeps what came last; what is there is read from any thread.
 
+    Parameters
+    ----------
+    opened : called when a run begins, in the thread that opens it
+
     Attributes
     ----------
     run : what is known of the run, None before the first
@@ -26,7 +30,8 @@ class Newest(Sink):
 
     name = "window"
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Callable[[], None] = lambda: None) -> None:
+        self._opened = opened
         self.run: RunDescription | None = None
         self.measurements: dict[str, SRFrame] = {}
         self.predictions: dict[str, MulticolorFrame] = {}
@@ -37,6 +42,7 @@ class Newest(Sink):
         self.measurements, self.predictions = {}, {}
         self.run = run
         self.version += 1
+        self._opened()
 
     def recon(self, frame: SRFrame) -> None:
         """Keep a measurement."""

@@ -18,6 +18,8 @@ _REASONS = 2  # of a prediction's judgement; the warnings below have all of them
 _LITTLE_BYTES = 5e9  # of a disk that is nearly full
 _WARNING = "background: #f0a830; color: #1b1200; padding: 5px 9px; border-radius: 4px;"
 _ERROR = "background: #7d1f1a; color: #ffffff; padding: 5px 9px; border-radius: 4px;"
+# Qt 6.9 keeps the colour before, in a window with a style sheet, where this one is emptied
+_PLAIN = "color: palette(window-text); font-weight: normal;"
 _NUMBERS = (
     ("raw", "Raw frames", "Exposures that came in this run."),
     ("missing", "Missing", "Exposures that the camera took and that never came."),
@@ -72,7 +74,7 @@ class Numbers(QtWidgets.QWidget):
             value = self._values[key]
             if value.text() != text:
                 value.setText(text)
-                value.setStyleSheet(f"color: {color}; font-weight: 600;" if color else "")
+                value.setStyleSheet(f"color: {color}; font-weight: 600;" if color else _PLAIN)
 
     def text(self, key: str) -> str:
         """Return what stands beside "raw", "missing", "measured", "separated", "skipped" ..."""

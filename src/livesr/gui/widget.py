@@ -19,6 +19,7 @@ from livesr.gui.form import Form
 from livesr.gui.pictures import BADGES, Picture, Tiles
 from livesr.gui.qt import QtCore, QtGui, QtWidgets
 from livesr.gui.readout import Numbers, Sentences, quality_words, report_words
+from livesr.live.sources.continuous import camera_runs
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,10 @@ _STATES: dict[State, tuple[str, str]] = {
     "ready": ("Ready: what you acquire now is recorded", "#3fb950"),
     "acquiring": ("Recording", "#e5534b"),
     "finishing": ("Finishing: what came is being processed and stored", "#d29922"),
+}
+_OVERLOOKS = {
+    "acquisition": "NOT recorded: this acquisition began before livesr was ready; the next one is",
+    "live view": "NOT recorded: the live view runs without livesr; stop it, and start it again",
 }
 _WIDE = 1.15  # width over height from which the pictures stand beside the form
 _PANEL_PX = 330
@@ -198,7 +203,7 @@ class LiveSRWidget(QtWidgets.QWidget):
             return
         if self.control.state == "idle":
             self.control.core = self.program_core()
-        self.control.start(self.form.choice())
+        self._tried(lambda: self.control.start(self.form.choice()))
 
     def _acquire(self) -> None:
         if self.form.rig is not None:
@@ -263,6 +268,10 @@ class LiveSRWidget(QtWidgets.QWidget):
         if state == "acquiring":
             text = f"Recording {'an acquisition' if mda else 'the live view'}"
             text += f" into {control.store.name}" if control.store else ", without a store"
+        elif state == "ready" and (overlooked := control.overlooks):
+            text, color = _OVERLOOKS[overlooked], _STATES["acquiring"][1]
+        elif state == "ready" and not control.records_live:
+            text = "Ready: acquisitions (MDA) are recorded, the live view is not"
         _say(self.state_label, f'<b style="color:{color}">●</b>&nbsp; <b>{text}</b>')
         idle = state == "idle"
         shown = (
@@ -288,7 +297,7 @@ class LiveSRWidget(QtWidgets.QWidget):
         # An MDA that snaps holds the camera's lock as long as it exposes: it is not asked then.
         core = self.control.core
         there = not mda and bool(core.getCameraDevice())
-        live = there and core.isSequenceRunning()
+        live = there and camera_runs(core)
         usable = there and state in {"ready", "acquiring"}
         self.live_button.setEnabled(usable)
         self.live_button.setChecked(live)

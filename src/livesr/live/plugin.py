@@ -117,6 +117,7 @@ class LiveSR(Session):
     finished : signal with the report of every run
     report : report of the last run, {} before
     error : the first error that ended a run early, None without one; raised on leaving
+    newest_error : the last one, or what let none begin
     interrupted : whether Ctrl-C cut short what was left to compute
     audit_schedule : for an `AuditPlan` of a rig with audits, where none is given as `plan`; else
         None
@@ -307,10 +308,10 @@ class LiveSR(Session):
                 way.prepare_run(self._core, section)
         except Exception as e:
             if isinstance(e, LiveSRError):
-                self.error = e
+                self._went_wrong(e)
                 log.error("The run cannot start: %s", e)
             else:
-                self.error = RunError(f"The run cannot start: {type(e).__name__}: {e}.")
+                self._went_wrong(RunError(f"The run cannot start: {type(e).__name__}: {e}."))
                 log.exception("the run cannot start")
             self._core.mda.cancel()
 

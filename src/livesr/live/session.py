@@ -66,6 +66,7 @@ class Session:
     finished : signal with the report of every run
     report : report of the last run, {} before
     error : the first error that ended a run early, None without one
+    newest_error : the last one, or what let none begin
     interrupted : whether Ctrl-C cut short what was left to compute
     store : what the last run writes or wrote, None without a store
     """
@@ -98,6 +99,7 @@ class Session:
         self.store: Path | None = None
         self.report = Report()
         self.error: LiveSRError | None = None
+        self.newest_error: LiveSRError | None = None
 
     def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
@@ -165,7 +167,10 @@ class Session:
         if self._pipeline:
             self._pipeline.stop(error)
         else:
-            self.error = self.error or error
+            self._went_wrong(error)
+
+    def _went_wrong(self, error: LiveSRError) -> None:
+        self.error, self.newest_error = self.error or error, error
 
     def promises(self, frames_per_s: float | None = None) -> list[str]:
         """Return what the armed run will take, in sentences.
@@ -334,7 +339,8 @@ class Session:
             pipeline.fail(RunError(f"The run did not end as it should: {type(e).__name__}: {e}."))
             report = pipeline.report() | about
         self.report = report | Report(listener_errors=signals.listener_errors)
-        self.error = self.error or pipeline.error
+        if pipeline.error is not None:
+            self._went_wrong(pipeline.error)
         # it is still inside: to close it may crash the process, to use it again would wait for it
         if pipeline.network_left:
             self._paths = {}

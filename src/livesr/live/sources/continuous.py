@@ -117,6 +117,11 @@ class Numbering:
         """The last number, -1 before the first."""
         return self._last
 
+    @property
+    def time_point(self) -> int:
+        """Where the next frame belongs."""
+        return max(self._last + 1 + self._shift, 0) // self._n_raw
+
     def place(self, number: int) -> int:
         """Return the place of the frame with `number`, and count what is missing before it."""
         if self._joined:
@@ -215,6 +220,7 @@ class LiveMode:
             (events.sequenceAcquisitionStarting, self._starting),
             (events.sequenceAcquisitionStarted, self._started),
             (events.sequenceAcquisitionStopped, self._stopped),
+            (events.configSet, self._config_set),
         )
 
     def finish(self) -> None:
@@ -254,6 +260,10 @@ class LiveMode:
         if not camera_runs(self._core):
             self.finish()
 
+    def _config_set(self, group: str, preset: str) -> None:
+        if self._poller is not None and group == self._rig.channel_group:
+            self._poller.preset_set(preset)
+
     # -- runs --------------------------------------------------------------------------------------
 
     def _open(self, *, joined: bool) -> None:
@@ -262,6 +272,7 @@ class LiveMode:
             if not joined:
                 prepare_buffer(self._core, self._mode)
             plan = live_plan(self._core, self._rig)
+            preset = set_preset(self._core, self._rig.channel_group)
             run = self._open_run(plan, self._abort)
         except (LiveSRError, RuntimeError) as e:
             log.error("Live mode does not start: %s", e)
@@ -269,10 +280,11 @@ class LiveMode:
                 e if isinstance(e, LiveSRError) else RunError(f"Live mode did not start: {e}.")
             )
             return
-        n_raw = self._rig.raw_frames(plan.channels[0].config if plan.channels else "")
-        self._poller = Poller(
-            self._core, run, self._mode, Numbering(n_raw, joined=joined), self._end_run
-        )
+        channel = plan.channels[0].config if plan.channels else ""
+        numbering = Numbering(self._rig.raw_frames(channel), joined=joined)
+        poller = Poller(self._core, run, self._mode, numbering, self._end_run, channel)
+        poller.preset_set(preset)
+        self._poller = poller
 
     def _abort(self) -> None:
         if self._poller is not None:
@@ -296,6 +308,7 @@ class Poller:
     run : gets the frames
     numbering : places them
     end_run : called once, when no more frames come
+    channel : what the frames are called, "" where the rig names none
     """
 
     def __init__(
@@ -305,8 +318,10 @@ class Poller:
         mode: Mode,
         numbering: Numbering,
         end_run: Callable[[], None],
+        channel: str = "",
     ) -> None:
         self._core, self._run, self._numbering, self._end_run = core, run, numbering, end_run
+        self._channel = self._preset = channel
         self._own = mode == "own"
         self._fetch = self._pop if self._own else self._peek
         self._thread = threading.Thread(target=self._work, name="livesr-live", daemon=True)
@@ -322,6 +337,18 @@ class Poller:
     def started(self) -> bool:
         """Whether polling has begun."""
         return self._thread.ident is not None
+
+    def preset_set(self, preset: str) -> None:
+        """Say it where the light is no longer that of the channel; "" is no preset."""
+        if self._ended or not self._channel or preset in {"", self._preset}:
+            return
+        self._preset = preset
+        again = ", again" if preset == self._channel else ""
+        self._run.warn(
+            f"Preset {preset} is set from time point {self._numbering.time_point} on{again}. Frames"
+            f" of this run are called {self._channel} whatever is set: stop the camera, set the"
+            " channel, and start it again."
+        )
 
     def start(self) -> None:
         """Begin to poll; the camera runs."""
@@ -521,7 +548,7 @@ def live_plan(core: CMMCorePlus, rig: RigConfig) -> MDASequence:
     name = next(iter(rig.channels))
     if len(rig.channels) > 1:
         group = rig.channel_group
-        name = core.getCurrentConfig(group) if group in core.getAvailableConfigGroups() else ""
+        name = set_preset(core, group)
         if name not in rig.channels:
             raise ConfigError(
                 f"Rig {rig.name!r} describes channels {', '.join(rig.channels)} and group {group!r}"
@@ -529,6 +556,11 @@ def live_plan(core: CMMCorePlus, rig: RigConfig) -> MDASequence:
                 " starts."
             )
     return MDASequence(channels=[name])
+
+
+def set_preset(core: CMMCorePlus, group: str) -> str:
+    """Return which preset of a group is set; "" where none is, or there is no such group."""
+    return core.getCurrentConfig(group) if group in core.getAvailableConfigGroups() else ""
 
 
 def prepare_buffer(core: CMMCorePlus, mode: Mode) -> None:
