@@ -97,6 +97,8 @@ def test_an_engine_may_name_its_channel() -> None:
         ConfigError, match=r"channel '562', which rig .* does not describe\. Did you mean '561'"
     ):
         two.with_engine("562=other")
+    with pytest.raises(ConfigError, match=r"The plan names no channel, and rig .* 488, 561"):
+        two.raw_frames("")
     summed = two.superposing(["488", "561"])
     assert summed.with_engine("488+561=other").superposed.separate == "other"
     with pytest.raises(ConfigError, match=r"engines are for the sum: give 488\+561=other"):
@@ -116,6 +118,9 @@ def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
     assert load_rig(by_name.folder) == load_rig(by_name.folder / "rig.yaml") == by_name
     with pytest.raises(ConfigError, match="Did you mean 'virtual_sim'"):
         load_rig("virtual_sin")
+    for nothing in ("", "  "):  # not the folder that the program was started in
+        with pytest.raises(ConfigError, match="No rig is named"):
+            load_rig(nothing)
     (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig()))
     assert (
         load_rig(tmp_path).cfg_path == tmp_path.resolve() / "rig.cfg"

@@ -127,6 +127,10 @@ def test_closing_the_window_ends_the_acquisition_and_the_store_is_whole(
 def test_what_cannot_be_done_is_a_sentence(tmp_path: Path) -> None:
     seen = worked("refused", tmp_path)
     assert seen["rig"].startswith("No rig 'no such rig'")
+    # the pattern display of the one has no live view; the other's is recorded as before
+    assert (seen["live view of tirf_sim"], seen["live view of virtual_sim"]) == ("off", "own")
+    for width in (400, 150):
+        assert seen[f"facts in {width} px"] == ["7067 to 58467 ADU", True]
     state, said = seen["nameless"]
     assert state == "idle"
     assert said.startswith("Store is ticked and names no folder")

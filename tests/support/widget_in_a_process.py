@@ -23,8 +23,9 @@ def no_network(*arguments: object, **_: object) -> None:
 
 socket.getaddrinfo = no_network
 
+import numpy as np  # noqa: E402
 from qtpy.QtCore import QTimer  # noqa: E402
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QWidget  # noqa: E402
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QWidget  # noqa: E402
 from useq import MDASequence, TIntervalLoops  # noqa: E402
 
 from livesr.base.config import load_rig  # noqa: E402
@@ -195,7 +196,16 @@ def color_of(widget: LiveSRWidget, missing: int) -> str:
 def refused(widget: LiveSRWidget) -> Steps:
     widget.setStyleSheet("QToolTip { border: none; }")  # as pymmcore-gui has one, with Qt 6.9
     seen["colours of 2 and 0 missing"] = [color_of(widget, missing) for missing in (2, 0)]
-    widget.form.choose(rig="virtual_sim")
+    for rig in ("tirf_sim", "virtual_sim"):
+        widget.form.choose(rig=rig)
+        seen[f"live view of {rig}"] = widget.form.choice().live
+    tile = widget.pictures["camera"]
+    tile.show_camera(np.array([[7067, 58467]], np.uint16), 0.0)
+    for width in (400, 150):
+        tile.resize(width, 200)
+        yield after(0.2)
+        facts = tile.findChildren(QLabel)[1]
+        seen[f"facts in {width} px"] = facts.text(), facts.sizeHint().width() <= facts.width()
     widget.form.store.setText(" ")
     widget.start_button.click()
     yield after(0.3)

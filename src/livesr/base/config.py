@@ -1274,6 +1274,11 @@ def rig_file(rig: str | os.PathLike[str]) -> Path:
     ConfigError
         If there is none, or a file of another kind.
     """
+    if not str(rig).strip():
+        raise ConfigError(
+            "No rig is named; expected a rig.yaml, the folder that holds one, or a name that"
+            " 'livesr info' lists."
+        )
     path = Path(rig)
     if path.is_dir():
         path /= "rig.yaml"

@@ -59,6 +59,7 @@ class Form(QtWidgets.QWidget):
         self.policy = _combo(_POLICIES)
         self.views = _combo(_VIEWS)
         self.live = _combo(_LIVE)
+        self._live_wanted = 0
         for combo in (self.rig_name, self.engine, self.policy, self.views, self.live):
             combo.setSizePolicy(
                 QtWidgets.QSizePolicy.Policy.Expanding, combo.sizePolicy().verticalPolicy()
@@ -132,12 +133,21 @@ class Form(QtWidgets.QWidget):
         except LiveSRError as e:
             self.rig, self.problem = None, str(e)
         self._offer_engines()
-        triggered = self.rig is not None and trigger_of(self.rig) is not None
-        self.live.setEnabled(not triggered)
-        if triggered:
-            self.live.setCurrentIndex(self.live.findData("off"))
-            self.live.setToolTip("The rig's pattern display runs in acquisitions (MDA) only.")
+        self._offer_live()
         self.rig_chosen.emit()
+
+    def _offer_live(self) -> None:
+        triggered = self.rig is not None and trigger_of(self.rig) is not None
+        if self.live.isEnabled():
+            self._live_wanted = self.live.currentIndex()
+        self.live.setEnabled(not triggered)
+        off = self.live.findData("off")
+        self.live.setCurrentIndex(off if triggered else self._live_wanted)
+        self.live.setToolTip(
+            "The rig's pattern display runs in acquisitions (MDA) only."
+            if triggered
+            else _tips(_LIVE)
+        )
 
     def _offer_engines(self) -> None:
         before = self.engine.currentData()
@@ -191,8 +201,12 @@ def _combo(entries: tuple[tuple[str | None, str, str], ...]) -> QtWidgets.QCombo
     for n, (data, text, tip) in enumerate(entries):
         combo.addItem(text, data)
         combo.setItemData(n, tip, cast("Any", QtCore.Qt.ItemDataRole.ToolTipRole))
-    combo.setToolTip("\n".join(f"{text}: {tip}" for _, text, tip in entries))
+    combo.setToolTip(_tips(entries))
     return combo
+
+
+def _tips(entries: tuple[tuple[str | None, str, str], ...]) -> str:
+    return "\n".join(f"{text}: {tip}" for _, text, tip in entries)
 
 
 def _button(text: str, clicked: Any, tip: str) -> QtWidgets.QToolButton:

@@ -65,9 +65,10 @@ class Picture(QtWidgets.QFrame):
         self._facts.setStyleSheet(f"color: {_FAINT}; border: none; background: transparent;")
         self._facts.setAlignment(QtCore.Qt.AlignmentFlag.AlignRight)
         policies = QtWidgets.QSizePolicy.Policy
-        self._facts.setSizePolicy(policies.Ignored, policies.Preferred)  # cut before the badge is
+        self._facts.setSizePolicy(policies.Ignored, policies.Preferred)  # no reason to be wider
+        self._widest = 0
         self._canvas = _Canvas(_WAITING[kind])
-        head = QtWidgets.QHBoxLayout()
+        head = self._head = QtWidgets.QBoxLayout(QtWidgets.QBoxLayout.Direction.LeftToRight)
         head.addWidget(self._badge)
         head.addWidget(self._facts, stretch=1)
         layout = QtWidgets.QVBoxLayout(self)
@@ -84,12 +85,12 @@ class Picture(QtWidgets.QFrame):
     def show_camera(self, pixels: Pixels, pixel_um: float) -> None:
         """Show an exposure, (y, x) in ADU."""
         self._show(_grey(pixels, self._window.of(pixels)), pixel_um)
-        self._facts.setText(f"{int(pixels.min())} to {int(pixels.max())} ADU")
+        self._tell(f"{int(pixels.min())} to {int(pixels.max())} ADU")
 
     def show_measurement(self, frame: SRFrame, pixel_um: float) -> None:
         """Show a reconstruction."""
         self._show(_grey(frame.image, self._window.of(frame.image)), pixel_um)
-        self._facts.setText(f"t {frame.t}")
+        self._tell(f"t {frame.t}")
 
     def show_prediction(
         self, frame: MulticolorFrame, colors: Sequence[str], pixel_um: float
@@ -107,13 +108,32 @@ class Picture(QtWidgets.QFrame):
         ]
         legend = tuple(zip(frame.labels, colors, strict=True))
         self._show(self._compositor.render(frame.channels, views), pixel_um, legend)
-        self._facts.setText(f"{'provisional, ' if frame.provisional else ''}t {frame.t}")
+        self._tell(f"{'provisional, ' if frame.provisional else ''}t {frame.t}")
 
     def clear(self) -> None:
         """Show nothing, as before the first frame."""
         self._canvas.show_picture(None, 0.0)
-        self._facts.setText("")
+        self._tell("")
         self._window = _HeldWindow()
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Put the facts beside the badge, or below it."""
+        self._widest = 0
+        self._tell(self._facts.text())
+        super().resizeEvent(event)
+
+    def _tell(self, facts: str) -> None:
+        """Show the facts whole: half a number is another number.
+
+        Once below the badge they stay there, for a picture that moves up and down cannot be seen.
+        """
+        self._facts.setText(facts)
+        self._widest = max(self._widest, self._facts.sizeHint().width())
+        margins = self.layout().contentsMargins()
+        room = self.width() - margins.left() - margins.right() - self._head.spacing()
+        fits = self._widest + self._badge.sizeHint().width() <= room
+        directions = QtWidgets.QBoxLayout.Direction
+        self._head.setDirection(directions.LeftToRight if fits else directions.TopToBottom)
 
     def _show(self, picture: NDArray[np.uint8], pixel_um: float, legend: Legend = ()) -> None:
         self._canvas.show_picture(picture, pixel_um, legend)
