@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from contracts import (
 from livesr.base.errors import StoreError
 from livesr.base.frames import LOCALISATION, StagePosition, Stream
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.napari.store_layers import get_reader, store_layers
+from livesr.napari.store_layers import _first_s, get_reader, store_layers
 from rig_copies import RIGS
 
 pytest.importorskip("dask", reason="dask is not installed: pip install 'livesr[napari]'")
@@ -86,6 +87,40 @@ def test_a_picture_whose_file_is_gone_is_no_darkness(store: Path) -> None:
     shutil.rmtree(store / "recon" / "0" / "c")
     data, _, _ = named(store)["wiener · measurement"]
     assert np.isnan(np.asarray(data)).all()
+
+
+def test_what_is_not_there_hides_nothing_that_is(tmp_path: Path) -> None:
+    for groups, name in ((1, "wiener · measurement"), (0, "raw exposures · measurement")):
+        sink = OMEZarrSink(tmp_path / f"{groups}.ome.zarr")
+        sink.open(describe(interval_s=0.5))
+        sink.raw(raw_stack(1, missing=() if groups else (2,)))
+        if groups:
+            sink.recon(sr_frame(1))
+        sink.close({})
+        layers = named(sink.path)
+        seen = [n for n, (_, about, _) in layers.items() if about["visible"]]
+        assert [n for n in seen if "prediction" not in n] == [name]
+        assert _first_s(str(sink.path)) == 0.5
+
+
+@pytest.mark.parametrize("kind", ["raw", "recon", "sr"])
+def test_a_damaged_plane_is_said_and_the_others_are_shown(kind: str, store: Path) -> None:
+    shard = next(p for p in (store / kind / "0" / "c").rglob("*") if p.is_file())
+    shard.write_bytes(shard.read_bytes()[:50])
+    told: list[str] = []
+    for name, (data, _, _) in named(store).items():
+        broken = {"raw": "raw exposures", "recon": "wiener", "sr": "prediction"}[kind] in name
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            shown = np.asarray(data[(0,) * (data.ndim - 2)])
+        told += [str(warning.message) for warning in said]
+        if not broken:
+            assert np.nan_to_num(shown).any()
+        else:
+            assert (shown == 0).all() if kind == "raw" else np.isnan(shown).all()
+    (sentence,) = told  # once, whatever else of it is looked at
+    assert f"{Path(kind) / '0'} cannot be read" in sentence
+    assert f"livesr check {store}" in sentence
 
 
 def test_a_store_without_a_frame_is_refused_in_a_sentence(tmp_path: Path) -> None:

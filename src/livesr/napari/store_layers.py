@@ -7,6 +7,7 @@ shows them; nothing is written.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
@@ -70,7 +71,7 @@ def _first_s(path: str) -> float | None:
     store = RecordedStore(object_store.local(path))
     for kind in ("sr", "recon", "raw"):
         shown = [image for image in store.images.values() if image.kind == kind]
-        if shown:
+        if any(_holds(store, image) for image in shown):
             first = min((t for _, t in store.pictures(kind)), default=0)
             return first * shown[0].exposures * shown[0].scale["t"]
     return None
@@ -99,7 +100,8 @@ def store_layers(path: str | Path) -> list[LayerData]:
 
     Measurements, predictions and estimates are in ADU, float32 without the store's offset, NaN
     where there is no picture; raw exposures are as the camera gave them. The last axes are (t, [z],
-    y, x) in s and um; raw exposures have one more in front, which counts them.
+    y, x) in s and um; raw exposures have one more in front, which counts them. A plane that cannot
+    be read is black, and a warning says so when it is shown.
 
     Raises
     ------
@@ -146,15 +148,45 @@ def _pixels(store: RecordedStore, image: Image) -> Array:
     """
     import dask.array as da
 
-    stored = open_array(image.array)
-    plane = (*(1,) * (stored.ndim - 2), *stored.shape[-2:])
-    data = da.from_array(stored, chunks=plane, name=False, inline_array=True)
+    planes = _Planes(store, image)
+    plane = (*(1,) * (planes.ndim - 2), *planes.shape[-2:])
+    data = da.from_array(planes, chunks=plane, name=False, inline_array=True)
     if image.kind == "raw":
         return da.moveaxis(data, 1, 0) if "c" in image.scale else data
-    values = data.astype(np.float32) - np.float32(_offset(image))
-    if image.kind == "depth":
-        values = da.where(data > 0, values, np.nan)
-    return da.where(_held(store, image).reshape(_beside(image, stored.shape)), values, np.nan)
+    return da.where(_held(store, image).reshape(_beside(image, planes.shape)), data, np.nan)
+
+
+class _Planes:
+    """The pixels of an image as they are shown; what cannot be read is no picture."""
+
+    def __init__(self, store: RecordedStore, image: Image) -> None:
+        self._image, self._path = image, store.path
+        self._stored = open_array(image.array)
+        self._told = False
+        self.shape, self.ndim = self._stored.shape, self._stored.ndim
+        self.dtype = self._stored.dtype if image.kind == "raw" else np.dtype(np.float32)
+
+    def __getitem__(self, place: Any) -> NDArray[Any]:
+        try:
+            stored = np.asarray(self._stored[place])
+        except Exception as e:  # a damaged chunk raises whatever its codecs raise
+            self._tell(e)
+            nothing = self.dtype.type(0 if self._image.kind == "raw" else np.nan)
+            return np.broadcast_to(nothing, self.shape)[place].copy()
+        if self._image.kind == "raw":
+            return stored
+        values = stored.astype(np.float32) - np.float32(_offset(self._image))
+        return np.where(stored > 0, values, np.nan) if self._image.kind == "depth" else values
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"A part of {self._image.array} cannot be read"
+                f" ({type(error).__name__}: {error}) and is shown black, which is no measurement of"
+                f" darkness: 'livesr check {self._path}' says what is damaged.",
+                stacklevel=2,
+            )
 
 
 def _beside(image: Image, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,13 +210,18 @@ def _held(store: RecordedStore, image: Image) -> NDArray[np.bool_]:
         return object_store.exists(image.array, shape.shard_key(*shard))
 
     held = np.zeros((length["t"], image.exposures, z_planes), bool)
+    whole = image.kind == "raw" and image.exposures == 1  # its exposures have an axis of their own
     for (stream, t), line in told.items():
         if stream[:2] != (image.position, image.channel) or t >= len(held):
             continue
         if there(shape.shard_of(t, stream.z)):
             held[t, :, stream.z] = True
-            held[t, line.get("missing", []), stream.z] = False
+            held[t, [] if whole else line.get("missing", []), stream.z] = False
     return held.reshape(-1, z_planes)
+
+
+def _holds(store: RecordedStore, image: Image | None) -> bool:
+    return image is not None and bool(_held(store, image).any())
 
 
 def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +233,7 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
     if image.kind in measured:
         what = f"{measured[image.kind]}{method}"
     window, offset = channel["window"], _offset(image)
-    predicted = ("sr", image.position, image.channel) in store.images
+    predicted = _holds(store, store.images.get(("sr", image.position, image.channel)))
     if image.kind == "depth":  # multiplied with the running image below it: its z in colour
         return {
             "name": layer_name("depth, nm", kind, *_places(store, image)),
@@ -210,7 +247,9 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
         "colormap": f"#{channel['color']}",
         "contrast_limits": (window["start"] - offset, window["end"] - offset),
         "blending": "translucent" if image.kind in measured else "additive",
-        "visible": image.kind == "sr" or (image.kind == "recon" and not predicted),
+        # one that holds nothing would be a black picture over what there is
+        "visible": image.kind == "sr"
+        or (image.kind == "recon" and not predicted and _holds(store, image)),
     }
 
 
@@ -226,7 +265,8 @@ def _depth_colors(image: Image) -> Sequence[str]:
 
 def _raw_look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:
     window = channel["window"]
-    alone = len(store.images) == 1
+    others = (i for i in store.images.values() if i.kind in ("recon", "sr"))
+    alone = not any(_holds(store, other) for other in others)
     return {
         "name": layer_name("raw exposures", MEASUREMENT, *_places(store, image)),
         "contrast_limits": (window["start"], window["end"]),
