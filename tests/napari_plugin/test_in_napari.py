@@ -128,6 +128,8 @@ def test_a_stream_is_followed_until_it_ends(tmp_path: Path) -> None:
     assert measured["scale"] == pytest.approx([0.0325, 0.0325])
     assert measured["corner"] == sr_frame(1).image[0, 0] != sr_frame(1).image[0, 0] + OFFSET_ADU
     assert "Look here." in said["words"]
+    assert "What is shown of this structure" in said["words"]
+    assert said["at the edge"] == 0  # no letter is cut off
     assert said["second"]["live Microtubules · prediction"]["limits"] == [0, 123]  # set by hand
     assert all(count > 10_000 for count in said["colors"]), said["colors"]
     assert said["deleted"] is False

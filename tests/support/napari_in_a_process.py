@@ -75,6 +75,18 @@ def colors(*full):
     return [int((np.abs(picture[..., :3].astype(int) - c).max(2) < 12).sum()) for c in full]
 
 
+LONG = " ".join(["What is shown of this structure may be of another one."] * 3)
+
+
+def bright_at_the_edge():
+    """How many of the pixels at the right edge of the canvas, a letter wide, are white."""
+    for _ in range(3):
+        QApplication.processEvents()
+    picture = viewer.screenshot(canvas_only=True, flash=False)
+    top = picture[: len(picture) // 2, -12:, :3]  # the scale bar is at the bottom
+    return int((top.min(2) > 128).sum())
+
+
 def store():
     """Open a store, given as the last argument."""
     viewer.open(sys.argv[3], plugin="livesr")
@@ -88,7 +100,7 @@ def stream():
 
     sink = ZeroMQSink("tcp://127.0.0.1:*")
     sink.open(describe())
-    sink.status({"warnings": ["Look here."]})
+    sink.status({"warnings": ["Look here.", LONG]})
     _, widget = viewer.window.add_plugin_dock_widget("livesr", "Follow a stream")
     widget.address.setText("nonsense")
     widget.button.click()
@@ -101,6 +113,7 @@ def stream():
     wait(lambda: len(viewer.layers) == 4)
     said["first"] = layers()
     said["words"] = overlay().text
+    said["at the edge"] = bright_at_the_edge()
     viewer.layers[0].visible = False
     by_hand = viewer.layers[1]
     by_hand.contrast_limits = (0, 123)

@@ -194,7 +194,7 @@ def color_of(widget: LiveSRWidget, missing: int) -> str:
 
 
 def refused(widget: LiveSRWidget) -> Steps:
-    widget.setStyleSheet("QToolTip { border: none; }")  # as pymmcore-gui has one, with Qt 6.9
+    widget.setStyleSheet("QWidget { color: #0000ff; }")  # napari's is of this kind
     seen["colours of 2 and 0 missing"] = [color_of(widget, missing) for missing in (2, 0)]
     for rig in ("tirf_sim", "virtual_sim"):
         widget.form.choose(rig=rig)
@@ -231,7 +231,15 @@ def refused(widget: LiveSRWidget) -> Steps:
     widget.live_button.click()
     widget.stop_button.click()
     yield lambda: widget.control.state == "idle"
+    widget.setStyleSheet("QWidget { font-size: 22pt; }")
+    widget.resize(300, 500)  # the form is scrolled
+    yield after(0.5)
     picture("refused")
+    seen["wanted and there"] = (
+        widget._column.minimumSizeHint().width(),
+        widget._area.viewport().width(),
+    )
+    seen["scrolled"] = widget._area.verticalScrollBar().isVisible()
 
 
 if "pymmcore-gui" in where:

@@ -18,8 +18,6 @@ _REASONS = 2  # of a prediction's judgement; the warnings below have all of them
 _LITTLE_BYTES = 5e9  # of a disk that is nearly full
 _WARNING = "background: #f0a830; color: #1b1200; padding: 5px 9px; border-radius: 4px;"
 _ERROR = "background: #7d1f1a; color: #ffffff; padding: 5px 9px; border-radius: 4px;"
-# Qt 6.9 keeps the colour before, in a window with a style sheet, where this one is emptied
-_PLAIN = "color: palette(window-text); font-weight: normal;"
 _NUMBERS = (
     ("raw", "Raw frames", "Exposures that came in this run."),
     ("missing", "Missing", "Exposures that the camera took and that never came."),
@@ -38,6 +36,7 @@ class Numbers(QtWidgets.QWidget):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._values: dict[str, QtWidgets.QLabel] = {}
+        self._told: dict[str, tuple[str, str]] = {}
         grid = QtWidgets.QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(10)
@@ -71,14 +70,16 @@ class Numbers(QtWidgets.QWidget):
             "disk": ("–", "") if free is None else _free(free),
         }
         for key, (text, color) in values.items():
-            value = self._values[key]
-            if value.text() != text:
-                value.setText(text)
-                value.setStyleSheet(f"color: {color}; font-weight: 600;" if color else _PLAIN)
+            if self._told.get(key) != (text, color):
+                self._told[key] = (text, color)
+                # in the text, for what has no colour of its own has that of the window around: Qt
+                # 6.9 forgets it where the sheet of a label is emptied
+                marked = f'<b style="color:{color}">{text}</b>' if color else text
+                self._values[key].setText(marked)
 
     def text(self, key: str) -> str:
         """Return what stands beside "raw", "missing", "measured", "separated", "skipped" ..."""
-        return str(self._values[key].text())
+        return self._told[key][0] if key in self._told else str(self._values[key].text())
 
 
 class Sentences(QtWidgets.QLabel):

@@ -7,6 +7,8 @@ looked at lies in `livesr.gui.control` and `livesr.gui.newest`; no thread but Qt
 from __future__ import annotations
 
 import logging
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ _OVERLOOKS = {
 _WIDE = 1.15  # width over height from which the pictures stand beside the form
 _PANEL_PX = 330
 _UNLIMITED = 16_777_215  # Qt's own largest
-_LOOKS_PER_STATE = 5
+_STATE_S = 0.2  # the state is looked at so often, also where drawing leaves no time for more
 _SHOWN_RUNS = 3
 _ACCENT = (
     "QPushButton:enabled {{ background: {color}; color: white; font-weight: 600;"
@@ -87,7 +89,7 @@ class LiveSRWidget(QtWidgets.QWidget):
         self._core = core
         self.control = Control(self.program_core())
         self.setWindowTitle("livesr")
-        self._seen, self._looks, self._looking = -1, 0, False
+        self._seen, self._state_s, self._looking = -1, -math.inf, False
         self._state: State | None = None
         self._last_camera: Pixels | None = None
         self.form = Form()
@@ -154,7 +156,9 @@ class LiveSRWidget(QtWidgets.QWidget):
         for widget in (self.state_label, self.summary, self.form, self.load_button):
             layout.addWidget(widget)
         layout.addLayout(_row(self.start_button, self.stop_button))
-        layout.addLayout(_row(self.live_button, self.acquire_button, self.frames))
+        camera = _row(self.live_button, self.acquire_button)
+        camera.addWidget(self.frames)  # a number has the room that it needs
+        layout.addLayout(camera)
         for widget in (self.error, self.warnings, self.numbers, self.quality_label, self.runs):
             layout.addWidget(widget)
         layout.addStretch()
@@ -163,7 +167,6 @@ class LiveSRWidget(QtWidgets.QWidget):
         area.setWidgetResizable(True)
         area.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setMinimumWidth(_PANEL_PX)
         for part in (area.viewport(), panel):  # the ground is that of the window around
             part.setAutoFillBackground(False)
         return area
@@ -177,7 +180,12 @@ class LiveSRWidget(QtWidgets.QWidget):
         wide = self.width() > _WIDE * self.height()
         directions = QtWidgets.QBoxLayout.Direction
         self._box.setDirection(directions.LeftToRight if wide else directions.TopToBottom)
-        self._area.setMaximumWidth(_PANEL_PX if wide else _UNLIMITED)
+        # its bar takes of its width, and what lies behind it cannot be scrolled to
+        bar = self._area.verticalScrollBar()
+        bar_px = bar.width() if bar.isVisible() else bar.sizeHint().width()
+        panel = max(_PANEL_PX, self._column.minimumSizeHint().width() + bar_px)
+        self._area.setMinimumWidth(panel)
+        self._area.setMaximumWidth(panel if wide else _UNLIMITED)
         needed = self._column.layout().totalHeightForWidth(max(self.width() - 24, _PANEL_PX))
         height = min(needed, self.height() * 3 // 5)  # what does not fit is scrolled
         self._area.setMinimumHeight(0 if wide else height)
@@ -250,11 +258,10 @@ class LiveSRWidget(QtWidgets.QWidget):
             self._show_frames()
             self._show_camera()
             state = self.control.state
-            if state != self._state or self._looks % _LOOKS_PER_STATE == 0:
-                self._state = state
+            if state != self._state or time.monotonic() - self._state_s > _STATE_S:
+                self._state, self._state_s = state, time.monotonic()
                 self.control.look()
                 self._show_state()
-            self._looks += 1
         finally:
             self._looking = False
 

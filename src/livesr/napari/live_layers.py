@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PERIOD_MS = 40
+_LETTER = 0.95  # px for a letter of a sentence and point of its size; 0.9 as measured
+_CANVAS_PX, _MARGIN_PX, _FEWEST = 600, 20, 30  # the first where napari, before 0.9, does not say
 _BLENDING = {MEASUREMENT: "translucent", ESTIMATE: "additive", PREDICTION: "additive"}
 _STATES = {
     "waiting": "Waiting for a stream",
@@ -190,7 +193,8 @@ class LiveLayers:
         lines += [str(w) for w in self._pairs.status.get("warnings") or ()]
         lines += [w for pair in pairs for m in pair.messages for w in m.header.warnings]
         lines += [self._pairs.problem] if self._pairs.problem else []
-        text = "\n".join(dict.fromkeys(lines))
+        columns = _columns(self._viewer, self._words.font_size)
+        text = "\n".join(fill(line, columns) for line in dict.fromkeys(lines))
         if self._words.text != text:
             self._words.text = text
         self._words.visible = True
@@ -228,6 +232,13 @@ def _planes(message: Message, place: str) -> Iterator[_Plane]:
             kind=kind,
             blending="multiplicative" if deep else _BLENDING[kind],
         )
+
+
+def _columns(viewer: Any, font_size: float) -> int:
+    """Return how many letters the text over the picture has room for; napari cuts it there."""
+    size = getattr(viewer.canvas, "size", None) if hasattr(viewer, "canvas") else None
+    width_px = size[1] if size else _CANVAS_PX
+    return max(int((width_px - _MARGIN_PX) / (_LETTER * font_size)), _FEWEST)
 
 
 def _overlay(viewer: Any, name: str) -> Any:

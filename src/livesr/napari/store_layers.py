@@ -182,9 +182,9 @@ class _Planes:
         if not self._told:
             self._told = True
             warnings.warn(
-                f"A part of {self._image.array} cannot be read"
-                f" ({type(error).__name__}: {error}) and is shown black, which is no measurement of"
-                f" darkness: 'livesr check {self._path}' says what is damaged.",
+                "Black here is no measurement of darkness: a part of"
+                f" {self._image.array} cannot be read ({type(error).__name__}: {error})."
+                f" 'livesr check {self._path}' says what is damaged.",
                 stacklevel=2,
             )
 
