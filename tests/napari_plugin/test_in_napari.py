@@ -149,3 +149,11 @@ def test_a_run_is_made_by_the_buttons_of_its_widget(tmp_path: Path) -> None:
     assert [name.partition(" · ")[0] for name in said["layers"]] == ["488", "561"]
     store = RecordedStore(Path(said["store"]))
     assert said["raw_frames"] == len(store.pictures("raw")) == 6
+
+
+def test_closing_the_window_during_a_live_view_ends_it_without_an_error(tmp_path: Path) -> None:
+    done = worked("closing", tmp_path)
+    assert understood(done, tmp_path) == {"state": "idle", "problem": "", "reports": 1}
+    assert "Error" not in done.stderr, done.stderr[-3000:]
+    store = RecordedStore(tmp_path / "run.ome.zarr")
+    assert len(store.pictures("raw")) > 1

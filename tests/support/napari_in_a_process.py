@@ -153,6 +153,29 @@ def depth():
     return said
 
 
+def closing():
+    """The window is closed during a live view of Micro-Manager's demo camera."""
+    from pymmcore_plus import CMMCorePlus
+
+    _, widget = viewer.window.add_plugin_dock_widget("livesr", "Run livesr")
+    control = widget.control
+    widget.form.choose(rig="demo", store=folder / "run.ome.zarr")
+    widget.form.engine.setCurrentIndex(widget.form.engine.findData("none"))
+    widget.load_button.click()
+    wait(lambda: CMMCorePlus.instance().getCameraDevice() != "")
+    widget.start_button.click()
+    wait(lambda: control.state == "ready")
+    wait(widget.live_button.isEnabled)
+    widget.live_button.click()
+    wait(lambda: len(viewer.layers))
+    viewer.close()
+    end = time.monotonic() + 60
+    while control.state != "idle" and time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    return {"state": control.state, "problem": control.problem, "reports": len(control.reports)}
+
+
 def run():
     """An MDA on Micro-Manager's demo camera, by the buttons of the widget."""
     from pymmcore_plus import CMMCorePlus
@@ -242,8 +265,10 @@ said = {
     "stream": stream,
     "depth": depth,
     "run": run,
+    "closing": closing,
     "micromanager": micromanager,
     "micromanager_alone": micromanager_alone,
 }[what]()
-viewer.close()
+if what != "closing":
+    viewer.close()
 print(json.dumps(said))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from psygnal import EmitLoopError
 
 from livesr.base.errors import ConfigError
 from livesr.formats.layout import DEPTH_COLORS
@@ -128,7 +129,7 @@ class LiveLayers:
         if self._timer:
             self._timer.stop()
         self._open.close()
-        with suppress(RuntimeError):  # the window may be gone
+        with suppress(RuntimeError, EmitLoopError):  # the window may be gone
             self._words.visible = False
 
     def refresh(self) -> None:
