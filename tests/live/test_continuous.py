@@ -680,6 +680,17 @@ def test_light_of_another_channel_than_the_run_is_called_is_said(
     demo_core.setConfig("Channel", "488")
 
 
+def test_two_sessions_do_not_share_the_frames_of_a_live_view(demo_core: CMMCorePlus) -> None:
+    with LiveSR(demo_core, rig="demo", live="own", engine="none"):
+        other = LiveSR(demo_core, rig="demo", live="own", engine="none")
+        with pytest.raises(ConfigError, match="Another LiveSR takes every frame"):
+            other.__enter__()
+        with LiveSR(demo_core, rig="demo", engine="none"):  # MDAs are for both
+            pass
+    with other:
+        pass
+
+
 def preset_warnings(told: Any) -> list[str]:
     return [w for w in told["warnings"] if w.startswith("Preset")]
 

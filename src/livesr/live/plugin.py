@@ -200,6 +200,14 @@ class LiveSR(Session):
             raise ConfigError(
                 "This LiveSR is already in use: make another one for another 'with' block."
             )
+        if self._mode == "own" and any(
+            other.owns_live_view_of(self._core) for other in list(_ENTERED.values())
+        ):
+            raise ConfigError(
+                "Another LiveSR takes every frame of this core's live view, and each of the two"
+                " would get a part of them: leave that one first (Stop, in its window), or leave"
+                " the live view to it with live='off'."
+            )
         # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
         self._core_log_level = _CORE_LOG.level
         _CORE_LOG.setLevel(logging.WARNING)
@@ -227,6 +235,10 @@ class LiveSR(Session):
         for signal, listener in self._connected:
             listen(signal, listener)
         return self
+
+    def owns_live_view_of(self, core: CMMCorePlus) -> bool:
+        """Return whether it takes every frame out of the buffer of this core, in live mode."""
+        return self._entered and self._mode == "own" and self._core is core
 
     def __exit__(
         self,
