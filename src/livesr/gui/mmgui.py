@@ -159,7 +159,7 @@ def open_window(
 def _make_room(window: MicroManagerGUI, dock: Any) -> None:
     """Give the dock, and the viewers beside it, the width that pictures need.
 
-    Nothing where both have it, as in a window that was arranged before.
+    Nothing where both have half of it, as in a window that somebody arranged.
     """
     area = dock.dockAreaWidget()
     sizes = list(window.dock_manager.splitterSizes(area))
@@ -169,7 +169,7 @@ def _make_room(window: MicroManagerGUI, dock: Any) -> None:
         return
     others = [n for n in range(len(sizes)) if n != ours]
     viewers = min(others, key=sizes.__getitem__)  # what the docks leave to them
-    if sizes[ours] > _OUR_SHARE * total and sizes[viewers] > _VIEWERS_SHARE * total:
+    if sizes[ours] > _OUR_SHARE / 2 * total and sizes[viewers] > _VIEWERS_SHARE / 2 * total:
         return
     rest = (1 - _OUR_SHARE - _VIEWERS_SHARE) * total / (len(sizes) - 2)
     shares = {ours: _OUR_SHARE * total, viewers: _VIEWERS_SHARE * total}

@@ -171,8 +171,9 @@ class _Planes:
             stored = np.asarray(self._stored[place])
         except Exception as e:  # a damaged chunk raises whatever its codecs raise
             self._tell(e)
-            nothing = self.dtype.type(0 if self._image.kind == "raw" else np.nan)
-            return np.broadcast_to(nothing, self.shape)[place].copy()
+            nothing = np.array(0 if self._image.kind == "raw" else np.nan, self.dtype)
+            black: NDArray[Any] = np.broadcast_to(nothing, self.shape)[place].copy()
+            return black
         if self._image.kind == "raw":
             return stored
         values = stored.astype(np.float32) - np.float32(_offset(self._image))
