@@ -69,7 +69,7 @@ class Picture(QtWidgets.QFrame):
         self._widest = 0
         self._canvas = _Canvas(_WAITING[kind])
         head = self._head = QtWidgets.QBoxLayout(QtWidgets.QBoxLayout.Direction.LeftToRight)
-        head.addWidget(self._badge)
+        head.addWidget(self._badge, alignment=QtCore.Qt.AlignmentFlag.AlignLeft)
         head.addWidget(self._facts, stretch=1)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(8, 6, 8, 8)
