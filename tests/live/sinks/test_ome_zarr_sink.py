@@ -406,7 +406,7 @@ class TestMetadata:
 
     @pytest.mark.parametrize(
         ("asked_s", "time_points", "written_s"),
-        [(30.0, 1, 30.0), (0.041, 5, 0.041), (0.01, 5, 0.04)],  # they come every 0.04 s
+        [(30.0, 1, 30.0), (0.041, 5, 0.041), (0.01, 5, 0.04), (30.0, 5, 30.0)],  # every 0.04 s
     )
     def test_the_interval_is_the_plans_if_it_was_kept(
         self, sink: OMEZarrSink, asked_s: float, time_points: int, written_s: float

@@ -696,7 +696,10 @@ def reason(error: BaseException) -> str:
 
 
 def _time_step_s(asked: float | None, measured: float | None) -> float | None:
-    """Return the interval that a plan asked for, unless another was measured."""
-    if asked and measured and abs(measured / asked - 1) > KEPT_WITHIN:
+    """Return the interval that a plan asked for, unless exposures took longer.
+
+    A shorter one is that of a recording that is replayed faster than it was made.
+    """
+    if asked and measured and measured > (1 + KEPT_WITHIN) * asked:
         return measured
     return asked or measured
