@@ -55,6 +55,7 @@ class Resident(OpenVINOSession):
 
     enqueued = 0
     fails_after: int | None = None
+    has_begun: threading.Event | None = None
     may_go: threading.Event | None = None
 
     @property
@@ -69,6 +70,8 @@ class Resident(OpenVINOSession):
         type(self).enqueued += 1
         if self.fails_after is not None and self.enqueued > self.fails_after:
             raise OSError("an illegal memory access was encountered")
+        if self.has_begun is not None:
+            self.has_begun.set()
         assert self.may_go is None or self.may_go.wait(DEADLINE_S)
         return self.infer()
 
@@ -274,12 +277,15 @@ def replace_warnings(found: Kept, expected: Kept) -> Kept:
 def test_a_slow_network_skips_centres_and_never_their_neighbours(
     rig: RigConfig, groups: NDArray[np.uint16], resident: type[Resident]
 ) -> None:
-    resident.may_go = threading.Event()
+    resident.has_begun, resident.may_go = threading.Event(), threading.Event()
 
     def reconstructed(kept: Kept, t: int) -> None:
         kept.wait_for_recons(
             t + 1
         )  # the camera is slower than reconstruction, and faster than the network
+        if t == 1:  # which complete the first window
+            assert resident.has_begun is not None
+            assert resident.has_begun.wait(DEADLINE_S)
         if t == N_T - 1:
             resident.may_go.set()
 
