@@ -28,7 +28,7 @@ from livesr.bench.timing import Summary, in_turns, interleave
 from livesr.cli import app
 from livesr.modalities.fluctuation import peers
 
-OFTEN = {"correct", "engine", "gpu.parity", "sim", "store"}
+OFTEN = {"correct", "engine", "sim", "store"}
 """Suites that run in every run of the tests, the others once a night."""
 
 

@@ -332,7 +332,7 @@ def test_own_structures_leave_light_to_none_of_them(tmp_path: Path) -> None:
     assert "light that looks like none of them goes to no channel" in card
 
 
-@pytest.mark.parametrize("kind", ["separate", "upscale"])
+@pytest.mark.parametrize("kind", ["separate", pytest.param("upscale", marks=pytest.mark.slow)])
 def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind: str) -> None:
     data = {**RECIPE["data"], "images": own_images(tmp_path / "images")}
     names = ["spots", "blobs"]

@@ -135,7 +135,7 @@ def resumed_equals_whole(make: Callable[[str], Trainer], folder: Path, killed_at
 
 
 @pytest.mark.parametrize(
-    "optimiser", [pytest.param("adam", marks=pytest.mark.slow), "adamw", "muon"]
+    "optimiser", [*(pytest.param(o, marks=pytest.mark.slow) for o in ("adam", "adamw")), "muon"]
 )
 @pytest.mark.parametrize(
     "schedule",
@@ -156,7 +156,9 @@ def test_a_killed_run_resumed_equals_one_that_was_not(
     assert len(losses(tmp_path / "whole")) == 4
 
 
-@pytest.mark.parametrize("loss", ["adversarial", "combination"])
+@pytest.mark.parametrize(
+    "loss", ["adversarial", pytest.param("combination", marks=pytest.mark.slow)]
+)
 def test_what_else_learns_is_resumed_as_well(tmp_path: Path, loss: str) -> None:
     """A discriminator with its optimiser, and the statistics of batch normalisation."""
     settings: dict[str, object] = {"loss": {"kind": loss, "discriminator_width": 4}, "steps": 8}

@@ -153,6 +153,7 @@ def test_a_run_in_tiles_says_so(tmp_path: Path) -> None:
     path.close()
 
 
+@pytest.mark.slow
 def test_the_shipped_engine_in_tiles_is_nearly_the_whole() -> None:
     """Attention is global, so tiles differ.
 
