@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,9 +138,10 @@ def test_every_live_view_that_cannot_be_recorded_is_told_and_the_next_run_forget
 
 
 def test_an_acquisition_that_began_before_is_not_called_recorded(core: CMMCorePlus) -> None:
-    control = Control(core)
+    control, begun = Control(core), threading.Event()
+    core.mda.events.frameReady.connect(begun.set)  # it is running before it tells that it began
     thread = core.run_mda(MDASequence(time_plan=TIntervalLoops(interval=0.02, loops=2000)))
-    until(core.mda.is_running, control)
+    until(begun.is_set, control)
     control.start(Choice("demo", engine="none"))
     until(lambda: control.state == "ready", control)
     assert control.overlooks == "acquisition"

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from livesr.base.config import Step
 from livesr.cli.output import run_table
-from livesr.live.inference.engine import load_engine, write_manifest
+from livesr.live.inference.engine import write_manifest
 from livesr.live.inference.test_time_augmentation import most_within
 from recorded_runs import Live, mixing_engine, moving_groups, sim_rig
+from upscaling import edsr_engine
 
 Recorded = Callable[..., dict[str, Any]]
 SLOW_NS = 100_000_000_000
@@ -21,14 +23,19 @@ SLOW_NS = 100_000_000_000
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     def record(
-        every_ns: int, groups: int = 24, trained: bool = True, **options: Any
+        every_ns: int,
+        groups: int = 24,
+        trained: bool = True,
+        step: Step = "separate",
+        **options: Any,
     ) -> dict[str, Any]:
-        plain = mixing_engine(tmp_path / "engine")
+        make = mixing_engine if step == "separate" else edsr_engine
+        plain = make(tmp_path / "engine")
         write_manifest(plain.folder, plain.manifest.model_copy(update={"trained": trained}))
         ticks = count(every_ns, every_ns)
         monkeypatch.setattr("livesr.live.run_state.now_ns", lambda: next(ticks))
-        live = Live(sim_rig(str(load_engine(plain.folder).folder)), tmp_path / "run", **options)
-        return live.record(moving_groups(groups))
+        rig = sim_rig("none").with_engine(str(plain.folder), step)
+        return Live(rig, tmp_path / "run", **options).record(moving_groups(groups))
 
     return record
 
@@ -69,6 +76,7 @@ def test_a_slow_camera_leaves_time_for_views(recorded: Recorded) -> None:
         {"every_ns": 1},  # as fast as nothing could be
         {"groups": 8},  # too few to tell
         {"trained": False},
+        {"step": "upscale"},  # nobody measured what views are worth to it
         {"ensemble": "half-turn"},
         {"uncertainty": "flips"},
         {"policy": "latest", "slow": {"infer": 0.1}},  # frames were given up

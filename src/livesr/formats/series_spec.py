@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 KEPT_WITHIN = 0.1
-"""By which share an interval may differ from the one that was asked for, to be taken for it."""
+"""By which share an interval may exceed the one that was asked for, to be taken for it."""
 
 # A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that
 # takes longer than this to fill, and none that is unwieldy to copy.

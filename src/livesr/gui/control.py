@@ -127,7 +127,7 @@ class Control:
 
     @property
     def records_live(self) -> bool:
-        """Whether live views are recorded in this session."""
+        """Whether live views are recorded, and not acquisitions alone."""
         return self._live != "off"
 
     @property
@@ -262,10 +262,10 @@ class Control:
                 self._session, self._leaving = None, False
 
     def _run_began(self) -> None:
-        """Forget what kept an earlier one from it: it is not true of this one."""
+        """Forget what kept an earlier one from it, or was not recorded: this one is."""
         session = self._session
         self._seen = session.newest_error if session else None
-        self.problem = ""
+        self.problem, self._came_late = "", False
 
     def _finished(self, report: Mapping[str, Any]) -> None:
         self.reports.append(cast("Report", dict(report)))

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from livesr.live.dose import said
 from livesr.live.inference.test_time_augmentation import most_within
+from livesr.live.networks import Networks
 from livesr.live.run import Run
 from livesr.live.run_state import Report, RunState, Status
 from livesr.live.sources.mda import MDAHook
@@ -103,15 +104,16 @@ def _time_left(run: Run, told: Report) -> dict[str, Any]:
     """Say which views of every frame the networks would have had time for; {} for none.
 
     Nine measurements of ten came at least the interval apart: the bursts of a time lapse count, its
-    pauses do not. On a GPU that keeps frames a step's time is not the network's: nothing is said.
+    pauses do not. On a GPU that keeps frames a step's time is not the network's: nothing is said,
+    nor of other engines than those that separate, of which alone it is known what views are worth.
     """
-    state, networks = run.state, [c.path.networks for c in run.channels.values()]
-    seeing = [n for n in networks if n.engine and n.engine.manifest.trained]
+    state = run.state
+    used = [n for n in (c.path.networks for c in run.channels.values()) if n.steps]
     lacking = told["sr_skipped"] or told["groups_dropped"] or told["sr_frames"] < _ENOUGH
-    if lacking or not seeing or any(n.views or n.resident for n in seeing):
+    if lacking or not all(map(_gains_by_views, used)):
         return {}
     interval_ms, network_ms = state.interval.percentile(10), state.steps["infer"].percentile(90)
-    square = all(y == x for y, x in (n.steps[-1].shape for n in seeing))
+    square = all(y == x for y, x in (n.steps[-1].shape for n in used))
     views = most_within(interval_ms, network_ms, square=square)
     if views is None:
         return {}
@@ -120,6 +122,12 @@ def _time_left(run: Run, told: Report) -> dict[str, Any]:
         "network_ms": round(network_ms, 3),
         "ensemble": views,
     }
+
+
+def _gains_by_views(networks: Networks) -> bool:
+    manifest = networks.steps[-1].engine.manifest
+    alone = networks.views is None and networks.resident is None
+    return alone and manifest.trained and manifest.task == "separate"
 
 
 def _counted(counts: Counter[str]) -> Report:
