@@ -171,6 +171,43 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     assert "; outputs taken over: " in card
 
 
+def test_a_network_for_one_microscope_says_so_and_what_it_gained(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "of-any"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    common = ("--workers", 1, "--recipe", recipe)
+    invoke("train", *common, "--out", tmp_path / "first", "--steps", 2)
+    invoke("export", tmp_path / "first", "--out", out, "--sequences", 0)
+    own = ("--rig", "virtual_sim", "--start", out, "--pairs", 4, "--validation", 2)
+    done = invoke("train", *common, *own, "--out", tmp_path / "run", "--steps", 3)
+    before, *_, last = read_log(tmp_path / "run" / "log.csv")
+    assert (before["step"], last["step"]) == ("0", "3")
+    assert done["validation"]["pcc"] == pytest.approx(float(last["val_pcc"]), abs=1e-5)
+    short = ("--sequences", 1, "--time-points", 3)
+    found = invoke("export", tmp_path / "run", "--out", tmp_path / "mine", *short)
+    manifest = load_engine(tmp_path / "mine").manifest
+    assert manifest.id == "tiny-virtual-sim-488"
+    assert manifest.training["rig"] == {"name": "virtual SIM", "channel": "488"}
+    assert manifest.training["recipe"] == "tiny"
+    assert manifest.pixel_size_nm is not None
+    assert 32.5 in manifest.pixel_size_nm
+    start = found["metrics"]["calibrated"]["start"]
+    assert start["engine"]["id"] == "tiny"
+    assert found["metrics"]["calibrated"]["mean_pcc"]["network"]["mean"] == pytest.approx(
+        start["mean_pcc"]["mean"] + start["gain"]["mean"]
+    )
+    card = " ".join((tmp_path / "mine" / "README.md").read_text(encoding="utf-8").split())
+    assert "For one microscope: virtual SIM, channel 488: resolution " in card
+    assert "The engine that it began with, tiny, on the same sequences: " in card
+    again = f"livesr train --rig RIG --channel 488 --recipe tiny --start {out}"
+    assert again in card
+
+
+@pytest.mark.parametrize("option", [("--channel", "488"), ("--photons", "50", "300")])
+def test_what_is_of_a_rig_needs_one(tmp_path: Path, option: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=f"{option[0]} is of a rig: give --rig too"):
+        invoke("train", *option, "--out", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

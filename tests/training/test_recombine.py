@@ -79,9 +79,9 @@ def test_haze_is_the_structures_own_where_it_is_theirs_in_the_pairs(tmp_path: Pa
 def test_haze_of_a_composite_is_to_be_found_where_it_is_its_structures(
     haze: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for share, value in (("_HAZY", 1.0), ("_GLOWING", 0.0), ("_PLAIN", 0.0), ("_CUT", 0.0)):
+    for share, value in (("_HAZY", 1.0), ("_GLOWING", 0.0), ("_CUT", 0.0)):
         monkeypatch.setattr(f"livesr.training.recombine.{share}", value)
-    pairs = RecombinedPairs(CachedPairs(spotted(tmp_path / "pairs")), 1.0, haze=haze)
+    pairs = RecombinedPairs(CachedPairs(spotted(tmp_path / "pairs")), 1.0, plain=0, haze=haze)
     parts = pairs.batch(np.random.default_rng(2), 48, 32)[1]
     dark = [np.percentile(one, 2) / one.max() for one in parts.sum(1) if one.any()]
     assert (np.median(dark) > 0.02) == haze  # between the spots

@@ -403,7 +403,24 @@ def test_patches_are_counted_over_all_runs(tmp_path: Path) -> None:
     assert reports[-1].patches == 4 * 4 + 3 * 4
     assert json.loads((tmp_path / "second" / "start.json").read_text())["patches"] == 4 * 4
     with (tmp_path / "second" / "log.csv").open(newline="") as file:
-        assert [row["patches"] for row in csv.DictReader(file)] == ["20", "24", "28"]
+        assert [row["patches"] for row in csv.DictReader(file)] == ["16", "20", "24", "28"]
+
+
+def test_what_a_run_begins_with_stays_the_best_until_something_is_better(tmp_path: Path) -> None:
+    trainer(tmp_path / "first", steps=30).run()
+    reports: list[Progress] = []
+    spoiled = trainer(
+        tmp_path / "second", steps=2, lr=1.0, warmup_steps=0, start=str(tmp_path / "first")
+    )
+    spoiled.run(reports.append)
+    assert reports[0].step == 0
+    assert reports[0].validation["pcc"] > reports[-1].validation["pcc"]
+    before, best, last = (
+        networks.load(tmp_path / path).state_dict()
+        for path in ("first/best.pt", "second/best.pt", "second/final.pt")
+    )
+    assert all(torch.equal(best[name], before[name]) for name in before)
+    assert not all(torch.equal(last[name], before[name]) for name in before)
 
 
 def test_a_constant_rate_stays_when_the_budget_grows(tmp_path: Path) -> None:

@@ -248,7 +248,8 @@ def _export_engine(
         "sparse": f"livesr run RIG --upscale {out}, with a widefield channel beside the other",
         "reconstruct": f"livesr run {rig} --reconstruct {out} --engine none",
     }
-    attempt = attempts.get(recipe.data.kind, f"livesr demo --engine {out}")
+    own = f"livesr run RIG --engine {out}" if recipe.rig else f"livesr demo --engine {out}"
+    attempt = attempts.get(recipe.data.kind, own)
     terminal.print(f"Engine, manifest and card are in {out}. Try it: {attempt}")
     if as_json:
         print_json(result)
@@ -267,8 +268,13 @@ def _evaluate(
         "full_range": recipe.data.domain,
     }
     seeds = range(SEEDS.start, SEEDS.start + sequences)
-    results = {
-        name: run(
+    begun = _begun_with(recipe)
+    total = (len(conditions) + (begun is not None)) * sequences
+    results: dict[str, Any] = {}
+    before = 0
+    for name, domain in conditions.items():
+        first = not results
+        results[name] = run(
             engine,
             engine,
             seeds=seeds,
@@ -277,13 +283,28 @@ def _evaluate(
             conditions=domain,
             structures=structures,
             stem=f"evaluation-{name.replace('_', '-')}",
-            pictures=3 if name == "calibrated" else 0,
-            progress=_after(show, before * sequences, len(conditions) * sequences),
+            start=begun if first else None,
+            pictures=3 if first else 0,
+            progress=_after(show, before, total),
         )
-        for before, (name, domain) in enumerate(conditions.items())
-    }
+        before += sequences * (2 if first and begun else 1)
     write_metrics(engine, results)
     return results
+
+
+def _begun_with(recipe: Recipe) -> str | None:
+    """Return the engine that the training began with, if it draws the same structures."""
+    from livesr.base.errors import EngineError
+    from livesr.live.inference.engine import load_engine
+
+    if recipe.train.start is None:
+        return None
+    try:
+        drawn = load_engine(recipe.train.start).manifest.channel_names
+    except EngineError:  # a run's weights
+        return None
+    same = list(drawn) == [channel["name"] for channel in recipe.engine["channels"]]
+    return recipe.train.start if same else None
 
 
 def _after(show: Show, before: int, total: int) -> Show:

@@ -26,8 +26,12 @@ def register(app: typer.Typer) -> None:
 
 def train(
     recipe: Annotated[
-        str, typer.Option(help="YAML file, or the name of a recipe of livesr.")
-    ] = "imcsr-mt-er-lyso-light",
+        str | None,
+        typer.Option(
+            help="YAML file, or the name of a recipe of livesr; imcsr-mt-er-lyso-light without, or"
+            " that of the engine that separates the channel of --rig."
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder of the run; an interrupted run continues there.")
     ] = Path("runs/light"),
@@ -58,6 +62,28 @@ def train(
         Path | None,
         typer.Option(
             help="Folder of the pairs, for several runs on the same ones; without, in --out."
+        ),
+    ] = None,
+    rig: Annotated[
+        str | None,
+        typer.Option(
+            help="For one microscope: cells as this rig shows them, by what its rig.yaml says, and"
+            " its engine to begin with. Takes minutes."
+        ),
+    ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Channel of --rig, if several are separated."),
+    ] = None,
+    photons: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            min=0.1,
+            max=1e6,
+            callback=options.finite,
+            metavar="LEAST MOST",
+            help="Photo-electrons of the bright parts of a raw frame of --rig, where known: (level"
+            " - offset_adu) x gain_e_per_adu.",
         ),
     ] = None,
     start: Annotated[
@@ -101,9 +127,10 @@ def train(
     """Make training pairs, train a network, validate it; resumes where it was interrupted.
 
     [dim]Example:[/] livesr train --recipe imcsr-mt-er-lyso-light --out runs/light
+
+    [dim]Example:[/] livesr train --rig my_rig --channel 488 --out runs/mine
     """
     from livesr.base.errors import ConfigError
-    from livesr.training.recipes import load_recipe
 
     if teacher and not (teacher / "best.pt").is_file():
         raise ConfigError(
@@ -120,7 +147,7 @@ def train(
         "teacher": str(teacher / "best.pt") if teacher else None,
     }
     budget |= {name: value for name, value in given.items() if value}
-    chosen = load_recipe(recipe, **budget)
+    chosen = _recipe(recipe, rig, channel, photons, budget)
     amounts = {
         name: value for name, value in (("train", pairs), ("validation", validation)) if value
     }
@@ -132,6 +159,27 @@ def train(
     result = session.run(workers, cluster)
     if as_json:
         print_json(result)
+
+
+def _recipe(
+    recipe: str | None,
+    rig: str | None,
+    channel: str | None,
+    photons: tuple[float, float] | None,
+    train: dict[str, Any],
+) -> Recipe:
+    from livesr.base.config import load_rig
+    from livesr.base.errors import UsageError
+    from livesr.training.for_rig import DEFAULT_RECIPE, channel_for, recipe_for
+    from livesr.training.recipes import load_recipe
+
+    if rig is not None:
+        config = load_rig(rig)
+        return recipe_for(config, channel_for(config, channel), recipe, photons, **train)
+    for option, value in (("--channel", channel), ("--photons", photons)):
+        if value is not None:
+            raise UsageError(f"{option} is of a rig: give --rig too, or leave it out.")
+    return load_recipe(recipe or DEFAULT_RECIPE, **train)
 
 
 def _check_unknown(recipe: Recipe) -> None:
@@ -232,6 +280,7 @@ class _Session:
             finished = False
         except (ValueError, FileNotFoundError) as e:
             raise ConfigError(f"{e}.") from e
+        self._say_gain()
         command = f"livesr export {self._out} --out engines/{self._recipe.engine['id']}"
         self._terminal.print(
             f"Done. Next: {command}" if finished else "The slice is over; the same command goes on."
@@ -267,6 +316,20 @@ class _Session:
         if config.start and not (self._out / "checkpoint.pt").is_file():
             begun = begin_with(network, config.start, self._structures, config.begin_as)
             self._terminal.print(begun.words())
+
+    def _say_gain(self) -> None:
+        """Say how much better the network is than what it began with."""
+        from livesr.training.journal import read_log
+
+        validated = [row for row in read_log(self._out / "log.csv") if row.get("val_pcc")]
+        if len(validated) > 1 and validated[0]["step"] == "0":
+            before, best = (
+                float(validated[0]["val_pcc"]),
+                max(float(r["val_pcc"]) for r in validated),
+            )
+            self._terminal.print(
+                f"Mean PCC on validation pairs: {best:.3f} at best, {before:.3f} at the start."
+            )
 
     @property
     def _structures(self) -> list[str]:

@@ -12,6 +12,7 @@ taken as the prediction of each structure. A network is worth what it adds to th
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -100,6 +101,7 @@ def run(
     ensemble: Augmentation | None = None,
     conditions: Domain | None = None,
     structures: Sequence[str] | None = None,
+    start: str | None = None,
     stem: str = "evaluation",
     pictures: int = 3,
     progress: Callable[[int, int], None] | None = None,
@@ -108,25 +110,38 @@ def run(
 
     Parameters
     ----------
+    start : an engine to compare it with on the same sequences, see `beside`: the one that its
+        training began with
     stem : name of the files, without ending
     pictures : sequences shown in the picture, the first ones of `seeds`: none is chosen by its
         looks
     others : as in `evaluate_engine`, whose result is returned
     """
     rows: list[PictureRow] = []
-    result = evaluate_engine(
-        engine,
+    evaluate = functools.partial(
+        evaluate_engine,
         seeds=seeds,
         n_t=n_t,
         size=size,
         backend=backend,
         precision=precision,
         threads=threads,
+        ensemble=ensemble,
         conditions=conditions,
         structures=structures,
-        progress=progress,
+    )
+    engines = 1 if start is None else 2
+
+    def shown(before: int) -> Callable[[int, int], None]:
+        return lambda done, n: progress(before * n + done, engines * n) if progress else None
+
+    result = evaluate(
+        engine,
+        progress=shown(0),
         show=lambda row: rows.append(row) if len(rows) < pictures else None,
     )
+    if start is not None:
+        result["start"] = beside(result, evaluate(start, progress=shown(1)))
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     (folder / f"{stem}.json").write_text(text, encoding="utf-8", newline="\n")
@@ -195,6 +210,7 @@ def evaluate_engine(
         ComputeConfig(
             backend=backend, precision=precision, threads=threads, tile="off", ensemble=ensemble
         ),
+        conditions.pixel_size_um * 500,
     )
     if sequences is not None:
         seeds = range(SEEDS.start, SEEDS.start + sequences)
@@ -255,6 +271,7 @@ def diagnose_engine(
         ComputeConfig(
             backend=backend, precision=precision, threads=threads, tile="off", ensemble=ensemble
         ),
+        conditions.pixel_size_um * 500,
     )
     inside = _inside(size)
 
@@ -385,6 +402,30 @@ class _Evaluated:
 # -- summing up ------------------------------------------------------------------------------------
 
 
+def beside(result: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how another engine did on the sequences of a result: {engine, mean_pcc, gain}.
+
+    `gain` is the interval of what `result` has more of it, sequence by sequence. Both are what
+    `evaluate_engine` returned for the same seeds.
+    """
+    both = (_pcc_by_seed(result), _pcc_by_seed(other))
+    gains = [both[0][seed] - both[1][seed] for seed in both[0]]
+    return {
+        "engine": other["engine"],
+        "mean_pcc": other["mean_pcc"]["network"],
+        "gain": bootstrap_interval(gains).to_json(),
+    }
+
+
+def _pcc_by_seed(result: Mapping[str, Any]) -> dict[int, float]:
+    return {
+        seq["seed"]: _nanmean(
+            math.nan if score["pcc"] is None else score["pcc"] for score in seq["network"].values()
+        )
+        for seq in result["sequences"]
+    }
+
+
 def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str, Any]:
     """Sum up; `labels` are the engine's names of the simulated structures."""
     structures = {label: _structure_summary(sequences, name) for name, label in labels.items()}
@@ -478,6 +519,7 @@ def card_table(result: Mapping[str, Any]) -> str:
         (
             f"Mean PCC over structures: {reached}, input {given}. PCC intervals of network and"
             f" input are {'disjoint' if result['reached']['disjoint'] else 'not all disjoint'}."
+            f"{_start_text(result)}"
         ),
         "",
         "| one structure alone | light predicted elsewhere | into |",
@@ -507,6 +549,15 @@ def card_table(result: Mapping[str, Any]) -> str:
             + " |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _start_text(result: Mapping[str, Any]) -> str:
+    if (start := result.get("start")) is None:
+        return ""
+    return (
+        f" The engine that it began with, {start['engine']['id']}, on the same sequences:"
+        f" {interval_text(start['mean_pcc'])}; gained: {interval_text(start['gain'])}."
+    )
 
 
 def _structures_of(

@@ -283,7 +283,8 @@ def measure_limits(
         confusion=_confusion(alone, domain.structures, names),
         uncertainty=fit_uncertainty(usual, views),
     )
-    return {"limits": limits, "resolution_nm": resolution_range(domain)}
+    finest, coarsest = domain.resolution_nm
+    return {"limits": limits, "resolution_nm": Range(min=finest, max=coarsest)}
 
 
 def measure_on_pairs(
@@ -376,12 +377,6 @@ def scene_of(
 ) -> SimulatedSequence:
     """Return a sequence that nobody trained on."""
     return draw((EVALUATION, FIRST_SEED + number, _OWN_STREAM), N_T, size, domain)
-
-
-def resolution_range(domain: Domain) -> Range:
-    """Return wavelength / (2 NA) of the optics of a domain, nm."""
-    (na_low, na_high), (short_um, long_um) = domain.na, domain.emission_um
-    return Range(min=round(500 * short_um / na_high, 1), max=round(500 * long_um / na_low, 1))
 
 
 def fit_training_distribution(known: Sequence[NDArray[np.float64]]) -> TrainingDistribution:

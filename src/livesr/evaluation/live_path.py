@@ -24,6 +24,7 @@ from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.resampling import ResampledSession, own_pixel_nm, resampled_shape
 from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.live.inference.test_time_augmentation import EnsembleSession
@@ -54,9 +55,15 @@ class Collected(Sink):
         self.separated_frames.append(frame)
 
 
-def open_views(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:
+def open_views(
+    engine: Engine,
+    shape: tuple[int, int],
+    compute: ComputeConfig,
+    pixel_size_nm: float | None = None,
+) -> InferenceSession:
     """Open an engine for frames of `shape` (y, x), seen in the views of `compute.averaged`.
 
+    Where its network sees other pixels than `pixel_size_nm`, frames are brought to them, as live.
     Errors as of `open_session`.
 
     Raises
@@ -64,10 +71,17 @@ def open_views(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -
     ConfigError
         If frames that are no squares are to be turned.
     """
+    if compute.averaged is not None:
+        check_square(f"engine {engine.manifest.id!r}", shape, compute.averaged)
+    own_nm = own_pixel_nm(engine, pixel_size_nm) if pixel_size_nm else None
+    if pixel_size_nm and own_nm:
+        seen = resampled_shape(shape, pixel_size_nm / own_nm)
+        brought = open_session(engine, seen, compute)
+        session: InferenceSession = ResampledSession(brought, engine, shape, seen, own_nm)
+    else:
+        session = open_session(engine, shape, compute)
     if compute.averaged is None:
-        return open_session(engine, shape, compute)
-    check_square(f"engine {engine.manifest.id!r}", shape, compute.averaged)
-    session = open_session(engine, shape, compute)
+        return session
     inputs, made = engine.manifest.inputs, engine.output_shape(shape)
     return EnsembleSession(session, compute.averaged, inputs, shape, made)
 

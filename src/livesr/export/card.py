@@ -84,9 +84,9 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 
 - Architecture: {train.architecture} ({parameters}); {_ORIGINS.get(train.architecture, train.architecture)}.
 - {_interface(recipe)}
-- Training: {int(last["step"])} steps of {train.batch} patches of {train.patch} x {train.patch} in {minutes:.0f} minutes, on
+{_for_one(recipe)}- Training: {int(last["step"])} steps of {train.batch} patches of {train.patch} x {train.patch} in {minutes:.0f} minutes, on
   {recipe.data.describe()} (seed {recipe.data.seed}). {_began(folder)}{unreal}The log is `training-log.csv`.
-- Make it again: `livesr train --recipe {name} --out runs/{name} && livesr export runs/{name} --out engines/{name}`.
+- Make it again: `livesr train {_again(recipe)} --out runs/{name} && livesr export runs/{name} --out engines/{name}`.
   The training budget is {budget}: the weights will be alike, not equal.
 
 {_scores(recipe, results) if results else "It was not evaluated."}
@@ -98,6 +98,15 @@ prediction: compare it with the measurement, which is stored beside it. {_SIMULA
 
 {recipe.notes}"""
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _again(recipe: Recipe) -> str:
+    """Return what names the recipe on the command line."""
+    rig = recipe.rig
+    if rig is None:
+        return f"--recipe {recipe.engine['id']}"
+    channel = f" --channel {rig.channel}" if rig.channel else ""
+    return f"--rig RIG{channel} --recipe {rig.recipe} --start {recipe.train.start}"
 
 
 def _interface(recipe: Recipe) -> str:
@@ -134,6 +143,20 @@ def _interface(recipe: Recipe) -> str:
     return (
         f"Input: {frames} of one fluorophore, x = (X - background) / scale. Output: one image"
         f" per\n  structure{middle}{haze}{_sum_rule(recipe.train.parameters)}."
+    )
+
+
+def _for_one(recipe: Recipe) -> str:
+    """Say what the one microscope is that it was trained for, if it was."""
+    if recipe.rig is None:
+        return ""
+    domain, (finest, coarsest) = recipe.data.domain, recipe.data.domain.resolution_nm
+    channel = f", channel {recipe.rig.channel}" if recipe.rig.channel else ""
+    return (
+        f"- For one microscope: {recipe.rig.name}{channel}: resolution {finest:g} to"
+        f" {coarsest:g} nm (wavelength / 2 NA), camera pixels of"
+        f" {1e3 * domain.pixel_size_um:g} nm,\n  Wiener parameter {domain.wiener[0]:g}. On another"
+        f" take {recipe.rig.recipe}.\n"
     )
 
 

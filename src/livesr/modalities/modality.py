@@ -15,7 +15,7 @@ run accumulates lives in the objects that it makes.
     the desk ------ check, check_hardware,             livesr check, calibrate, simulated data and
                     calibrator, simulate,              livesr bench
                     draw_sequence, draw_image,
-                    benchmarks
+                    domain_of, benchmarks
 
 A third-party modality subclasses `Modality`, sets `name` and implements `build`; with a section of
 its own in rig.yaml it sets `Section` as well.
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from livesr.live.sinks.sink import Sink
     from livesr.modalities.calibrator import Calibrator
     from livesr.optics.exposure import Exposures
+    from livesr.simulation.domain import Domain
     from livesr.simulation.sequence import DrawImage, DrawSequence
 
 S = TypeVar("S", bound=config.Section)
@@ -331,6 +332,18 @@ class Modality(Generic[S]):
         None if it cannot be simulated.
         """
         return None
+
+    def domain_of(self, rig: RigConfig, channel: str, domain: Domain) -> Domain:
+        """Return `domain`, narrowed to what a channel of `rig` shows of a cell.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be simulated, or `rig` does not say enough.
+        """
+        raise ConfigError(
+            f"{self.title} cannot be simulated as one rig records it: leave out --rig."
+        )
 
     @property
     def draw_image(self) -> DrawImage | None:

@@ -47,6 +47,8 @@ class Domain(Model):
     damping: Range = (0.45, 1.0)
     damping_error: float = 0.2
     """Largest relative error of what the reconstruction assumes; likewise below."""
+    damping_assumed: float | None = None
+    """What the reconstruction assumes where that is known, as of one rig."""
     k_over_cutoff: Range = (0.8, 1.0)
     modulation: Range = (0.3, 0.95)
     modulation_error: float = 0.15
@@ -66,9 +68,17 @@ class Domain(Model):
     wiener: Range = (0.01, 0.3)
     """Log-uniform."""
     attenuation: Range = (0.6, 0.97)
+    attenuation_fwhm_um: float = 1.2
+    sectioning: bool = False
     apodisation: Range = (0.2, 1.2)
     scale_spread: float = 0.25
     """Largest relative deviation of the scale s: live, it follows the frames slowly."""
+
+    @property
+    def resolution_nm(self) -> Range:
+        """Wavelength / (2 NA) of its optics to a tenth: the finest and the coarsest."""
+        (na_low, na_high), (short_um, long_um) = self.na, self.emission_um
+        return round(500 * short_um / na_high, 1), round(500 * long_um / na_low, 1)
 
 
 CALIBRATED = Domain(
@@ -98,9 +108,35 @@ calibrations and 1:5.
 
 
 def calibrated_like(domain: Domain) -> Domain:
-    """Return the rig in good order with the structures of `domain`, and its truth."""
-    shared = {"structures": domain.structures, "haze_in_truth": domain.haze_in_truth}
-    return CALIBRATED.model_copy(update=shared)
+    """Return the rig in good order, as far as `domain` has it.
+
+    With its structures, its truth and all that is no range; where the two ranges do not meet, that
+    of `domain`: a rig of its own.
+    """
+    return domain.model_copy(
+        update={
+            name: _common(getattr(domain, name), value)
+            for name, value in CALIBRATED
+            if isinstance(value, tuple) and name != "structures"
+        }
+        | {name: getattr(CALIBRATED, name) for name in _IN_ORDER}
+    )
+
+
+_IN_ORDER = (
+    "brightness_ratio",
+    "absent",
+    "still",
+    "damping_error",
+    "modulation_error",
+    "phase_offset_error_deg",
+    "scale_spread",
+)
+
+
+def _common(own: Range, other: Range) -> Range:
+    low, high = max(own[0], other[0]), min(own[1], other[1])
+    return (low, high) if low <= high else own
 
 
 SNR = {

@@ -53,6 +53,9 @@ class DataConfig(Model):
     domain: Domain = Domain()
     recombined: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training crops of a separation that are composed anew, see `RecombinedPairs`."""
+    plain: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the composed crops as one microscope gives them; the others are sharper, softer,
+    magnified, denoised, each structure in its own way."""
     unknown: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the composed crops with a structure that the network is not to know, see
     `RecombinedPairs`. Networks with `unknown: true` in their parameters leave its light to none of

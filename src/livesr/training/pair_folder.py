@@ -27,6 +27,7 @@ from livesr.base.documents import read_json
 from livesr.base.files import replace_file
 from livesr.base.npy import open_npy
 from livesr.base.version import __version__
+from livesr.simulation.domain import Domain
 from livesr.store.cluster import computed_on, connected
 from livesr.store.parts import refuse_other_version
 
@@ -180,8 +181,8 @@ def _of_today(meta: dict[str, Any]) -> dict[str, Any]:
     """Return what older versions wrote, with the names of today and what has been added since."""
     if "headroom_spread" in (domain := meta.get("domain", {})):
         domain["scale_spread"] = domain.pop("headroom_spread")
-    if "domain" in meta:
-        meta["domain"].setdefault("haze_in_truth", False)
+    if "domain" in meta:  # what a domain has got since has the value that it had before
+        meta["domain"] = {**Domain().model_dump(mode="json"), **meta["domain"]}
     return meta
 
 

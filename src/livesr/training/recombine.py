@@ -23,11 +23,8 @@ Image = NDArray[np.float32]
 
 _ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
 _DARK_PERCENTILE, _BRIGHT_PERCENTILE = 1.0, 99.8
-_PLAIN, _PLAIN_SHARPER, _PLAIN_NOISE = (
-    0.5,
-    (0.0, 2.0),
-    1.5,
-)  # share of the composites as one good microscope gives them: how much sharper, and how noisy
+_PLAIN_SHARPER, _PLAIN_NOISE = (0.0, 2.0), 1.5  # of what one microscope gives: how much sharper,
+# and how noisy
 _BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
 _MAGNIFIED, _MAGNIFICATION = (
     0.5,
@@ -59,6 +56,7 @@ class RecombinedPairs:
     absent : probability that a structure is missing, each for itself: all may be
     unknown : share of the composites with a structure that the network is not to know, in the place
         of a known one, beside all of them or alone. Above 0, targets have one image more, its light
+    plain : share of the composites as one good microscope gives them
     haze : the pairs' targets hold the structures' haze; that of a composite is then its
         structures' too
 
@@ -87,6 +85,7 @@ class RecombinedPairs:
         absent: float = 0.0,
         unknown: float = 0.0,
         *,
+        plain: float = 0.5,
         haze: bool = False,
     ) -> None:
         if pairs.scale != 1:
@@ -95,7 +94,7 @@ class RecombinedPairs:
                 " finer"
             )
         self._pairs, self._share, self._absent, self._unknown = pairs, share, absent, unknown
-        self._side, self._haze = float(np.sqrt(brightness_ratio)), haze
+        self._side, self._plain, self._haze = float(np.sqrt(brightness_ratio)), plain, haze
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
         """Return crops as `CachedPairs.batch` does, some of them composed anew."""
@@ -136,7 +135,7 @@ class RecombinedPairs:
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
         channels = self._pairs.targets.shape[1]
-        plainly = rng.random() < _PLAIN
+        plainly = rng.random() < self._plain
         images = [self.structure(rng, patch, c, plainly=plainly) for c in range(channels)]
         foreign = bool(self._unknown) and rng.random() < self._unknown
         if self._unknown:
@@ -219,6 +218,7 @@ def as_told(pairs: CachedPairs, data: DataConfig) -> RecombinedPairs:
         domain.brightness_ratio,
         domain.absent,
         data.unknown,
+        plain=data.plain,
         haze=data.haze_in_truth,
     )
 

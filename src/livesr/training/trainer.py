@@ -238,6 +238,8 @@ class Trainer:
         meter = Meter(state.elapsed_s, self._meter_state)
         table = Table(self.out_dir / "log.csv", state.attempt, state.step)
         with Batches(self._train, self.config, state.attempt, state.step, pin=pin) as batches:
+            if self._begun and not state.step:
+                self._judge_start(table, report)
             while not self.finished and time.monotonic() < until:
                 lr = self._set_learning_rate()
                 meter.add(self._step(batches.next()))
@@ -246,6 +248,13 @@ class Trainer:
                 self._housekeeping(meter, batches.waited_s, table, report, lr)
         if not self.finished:
             self._write_checkpoint(meter)
+
+    def _judge_start(self, table: Table, report: Report) -> None:
+        """Validate what the run begins with: it stays the best until something is better."""
+        scores, minutes = self._validate(draw=False), self._state.elapsed_s / 60
+        progress = Progress(0, 0.0, {}, 0.0, 0.0, 0.0, minutes, scores, self._patches())
+        table.add(progress, self._state.attempt)
+        report(progress)
 
     def _housekeeping(
         self, meter: Meter, waited_s: float, table: Table, report: Report, lr: float

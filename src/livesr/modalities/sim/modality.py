@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from livesr.modalities.sim.quality import QualityLimits
     from livesr.modalities.sim.reconstructor import SIMReconstructor
     from livesr.optics.illumination import Pattern
+    from livesr.simulation.domain import Domain
     from livesr.simulation.sequence import DrawSequence
 
 
@@ -234,6 +235,12 @@ class SIM(Modality[SIMConfig]):
         from livesr.modalities.sim.simulation.sequence import SIMSequence
 
         return SIMSequence
+
+    def domain_of(self, rig: RigConfig, channel: str, domain: Domain) -> Domain:
+        """Return `domain` with the optics, patterns, camera and filter of that channel."""
+        from livesr.modalities.sim.domain import domain_of
+
+        return domain_of(rig, channel, domain)
 
     @property
     def benchmarks(self) -> Mapping[str, Benchmark]:

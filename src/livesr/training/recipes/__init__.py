@@ -21,6 +21,23 @@ from livesr.training.settings import TrainConfig
 FOLDER = Path(__file__).parent
 
 
+class OwnRig(BaseModel):
+    """The microscope that an engine is trained for.
+
+    Attributes
+    ----------
+    name : as its rig.yaml has it
+    channel : of the rig; "" where it has none
+    recipe : that was made one for this microscope
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    channel: str = ""
+    recipe: str
+
+
 class Recipe(BaseModel):
     """One YAML file: data, training, and what the engine's manifest says."""
 
@@ -32,6 +49,8 @@ class Recipe(BaseModel):
     engine: dict[str, Any]
     notes: str = ""
     """What the card says about this engine's limits, beyond the method's own."""
+    rig: OwnRig | None = None
+    """The one microscope that it is for; None: for all of its domain."""
 
 
 def names() -> list[str]:

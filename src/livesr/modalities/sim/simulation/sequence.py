@@ -173,8 +173,10 @@ class SIMSequence:
             offset_adu=self.noise.offset_adu,
             wiener=draw.log_uniform(domain.wiener),
             attenuation=draw.uniform(domain.attenuation),
+            attenuation_fwhm_um=domain.attenuation_fwhm_um,
+            sectioning=domain.sectioning,
             apodisation=draw.uniform(domain.apodisation),
-            damping=min(draw.near(damping, domain.damping_error), 1.0),
+            damping=domain.damping_assumed or min(draw.near(damping, domain.damping_error), 1.0),
         )
         self.reconstructor = SIMReconstructor(parameters, assumed)
 
