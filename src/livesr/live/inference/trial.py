@@ -42,6 +42,8 @@ SHIPPED = frozenset({
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
     "7b6008cf2b17d5737b379de39a592b36e0b664ca82e57aadfd42e0bcd6f07e35",
+    # imcsr-mt-er-lyso/model-int8.onnx
+    "651b246521e45eb4d0e6a6415f9fdb93c1ed145750d88563ddf86eac110bf7e0",
     # imcsr-mt-er-lyso/model.onnx
     "58c99432aae84425b160a43b097034f32d57589d7d05f421e58e99c0a0bcfeaf",
     # imcsr-mt-er-lyso-in-focus/model-int8.onnx
