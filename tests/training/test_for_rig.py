@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import yaml
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
-from livesr.live.inference.engine import Manifest, load_engine
+from livesr.live.inference.engine import Manifest, load_engine, write_manifest
 from livesr.modalities.registry import modality
 from livesr.optics.otf import cutoff_um
-from livesr.simulation.domain import CALIBRATED, Domain, calibrated_like
+from livesr.simulation.domain import CALIBRATED, Domain, calibrated_like, usual_like
 from livesr.training.for_rig import DEFAULT_RECIPE, channel_for, recipe_for
-from livesr.training.recipes import load_recipe
+from livesr.training.recipes import FOLDER, load_recipe, names
 
 PATTERNS = [
     {"k_um": [0.0, 4.0], "modulation": 0.5},
@@ -128,6 +129,10 @@ def test_the_rig_in_good_order_stays_this_rig(tmp_path: Path) -> None:
         ({"channels": {"a": {}, "b": {}}}, "for which: a, b"),
         ({"channels": {"a": {"separate": "mine"}}}, "say with --recipe which"),
         ({"channels": {"a": {"reconstruct": "widefield"}}}, "reconstructed as widefield"),
+        ({"optics": {"pixel_size_nm": 126}}, "126 nm sample up to 3.97: such raw frames alias"),
+        ({"sim": {"patterns": [{**p, "k_um": [0.0, 20.0]} for p in PATTERNS]}}, "k is 5.00"),
+        ({"channels": {"a": {"upscale": "edsr-x2"}}}, "an engine in upscale"),
+        ({"channels": {"a": {"reconstruct": {"frames": 3}}}}, "an engine in reconstruct"),
     ],
 )
 def test_rigs_that_cannot_be_simulated_are_refused(
@@ -145,6 +150,31 @@ def test_rigs_that_cannot_be_simulated_are_refused(
 def test_recipes_that_separate_nothing_are_refused(tmp_path: Path, recipe: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         recipe_for(rig(tmp_path), "", recipe)
+
+
+def test_nothing_aliases_that_a_rig_could_be(tmp_path: Path) -> None:
+    domain = narrowed(tmp_path, optics={"pixel_size_nm": 123.5})  # 125 would
+    most = cutoff_um(domain.na[1], domain.emission_um[0])
+    assert cutoff_um(1.2, 0.6) < most
+    assert most * domain.pixel_size_um * (1 + domain.pixel_size_spread) < 0.5
+    usual = narrowed(tmp_path)
+    assert (usual.na, usual.pixel_size_spread) == (pytest.approx((1.19, 1.21)), 0.01)
+
+
+@pytest.mark.parametrize("camera", [(12, 0.24), (16, 0.01)])
+def test_cells_are_no_brighter_than_the_camera_can_show(
+    tmp_path: Path, camera: tuple[int, float]
+) -> None:
+    bits, gain = camera
+    domain = narrowed(tmp_path, camera={"bit_depth": bits, "gain_e_per_adu": gain})
+    most = domain.photons[1]
+    assert domain.photons[0] < most < Domain().photons[1]
+    brightest = domain.model_copy(update={"photons": (most, most), "background": (0.01, 0.01)})
+    draw = modality("sim").draw_sequence
+    assert draw is not None
+    raw = draw((1, 2), 1, 64, brightest).raw()
+    assert (raw >= 2**bits - 1).mean() < 0.01
+    assert raw.max() > 0.2 * 2**bits
 
 
 def test_light_that_is_no_range_is_refused(tmp_path: Path) -> None:
@@ -176,6 +206,86 @@ def test_training_begins_with_the_engine_and_the_engine_is_the_rigs(tmp_path: Pa
         "488 nm",
         "imcsr-mt-mito",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "channel", "end"),
+    [
+        ("Zürich 2", "488", "-zurich-2-488"),
+        ("顕微鏡", "", "-own-rig"),
+        ("???", "a/b", "-own-rig-a-b"),
+        ("_" * 30 + "x" * 300, "y" * 300, "-" + "x" * 50),
+    ],
+)
+def test_engines_have_names_of_their_own(tmp_path: Path, name: str, channel: str, end: str) -> None:
+    (tmp_path / "rig.yaml").write_text(
+        yaml.safe_dump({**RIG, "name": name, "channels": {channel: {}} if channel else {}})
+    )
+    made = recipe_for(load_rig(tmp_path), channel).engine
+    assert made["id"] == DEFAULT_RECIPE + end
+    Manifest(**{**load_engine(DEFAULT_RECIPE).manifest.model_dump(), **made})
+
+
+def test_a_channel_without_a_name_is_the_only_one(tmp_path: Path) -> None:
+    assert channel_for(rig(tmp_path, channels={"488": {}}), "") == "488"
+
+
+def test_the_successor_of_a_rigs_engine_is_trained_alike(tmp_path: Path) -> None:
+    shutil.copytree(load_engine("imcsr-mt-mito").folder, tmp_path / "mine")
+    before = load_engine(tmp_path / "mine").manifest
+    said = {"channels": {"488": {"separate": str(tmp_path / "mine")}}}
+    for recipe in ("imcsr-mt-mito", "somebody-elses"):
+        training = {**before.training, "recipe": recipe}
+        of = before.model_copy(update={"id": "mine", "training": training})
+        write_manifest(tmp_path / "mine", of)
+        config = rig(tmp_path, **said)
+        if recipe in names():
+            made = recipe_for(config, "488")
+            assert (made.rig and made.rig.recipe, made.train.start) == (recipe, recipe)
+        else:
+            with pytest.raises(ConfigError, match="say with --recipe which"):
+                recipe_for(config, "488")
+
+
+def test_a_channel_of_a_sum_is_trained_for_by_the_sums_recipe(tmp_path: Path) -> None:
+    superposed = {"channels": ["a", "b"], "separate": "imcsr-mt-mito"}
+    config = rig(tmp_path, channels={"a": {}, "b": {}}, superpose=superposed)
+    made = recipe_for(config, channel_for(config, "b"))
+    assert made.rig is not None
+    assert made.rig.recipe == "imcsr-mt-mito"
+
+
+def test_a_recipe_for_one_microscope_is_for_no_other(tmp_path: Path) -> None:
+    config = rig(tmp_path)
+    own = tmp_path / "recipe.json"
+    own.write_text(recipe_for(config, "").model_dump_json())
+    with pytest.raises(ConfigError, match=f"My Scope: give the one .* made of, {DEFAULT_RECIPE}"):
+        recipe_for(config, "", str(own))
+
+
+def test_there_are_no_more_pairs_than_the_recipe_says(tmp_path: Path) -> None:
+    said = yaml.safe_load((FOLDER / f"{DEFAULT_RECIPE}.yaml").read_text())
+    said["data"] |= {"train": 8, "validation": 4}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(said))
+    data = recipe_for(rig(tmp_path), "", str(tmp_path / "own.yaml")).data
+    assert (data.train, data.validation) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    "recipe", [name for name in names() if load_recipe(name).data.kind == "separate"]
+)
+def test_shipped_engines_are_judged_as_ever(recipe: str) -> None:
+    domain = load_recipe(recipe).data.domain
+    same = {"structures": domain.structures, "haze_in_truth": domain.haze_in_truth}
+    assert calibrated_like(domain) == CALIBRATED.model_copy(update=same)
+    assert usual_like(domain) == Domain(**same)
+
+
+def test_the_usual_range_of_a_rig_stays_the_rigs(tmp_path: Path) -> None:
+    domain = narrowed(tmp_path).model_copy(update={"brightness_ratio": 10.0, "haze": (0.0, 9.0)})
+    usual = usual_like(domain)
+    assert (usual.pixel_size_um, usual.wiener, usual.na) == (0.08, (0.2, 0.2), domain.na)
+    assert (usual.brightness_ratio, usual.haze) == (5.0, (0.0, 2.0))
 
 
 def test_what_the_caller_says_of_the_training_holds(tmp_path: Path) -> None:

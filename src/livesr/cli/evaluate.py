@@ -251,14 +251,15 @@ def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:
 
 def _conditions(name: Conditions, engine: str) -> Domain:
     """Return what is drawn from, with the structures that the engine separates if all of them can
-    be simulated.
+    be simulated; for an engine of one microscope, under that one.
     """
     from livesr.base.errors import UsageError
+    from livesr.evaluation.limits import own_domain
     from livesr.live.inference.engine import load_engine
-    from livesr.simulation.domain import CALIBRATED, SNR, Domain
+    from livesr.simulation.domain import CALIBRATED, SNR, Domain, calibrated_like
     from livesr.simulation.specimens import simulated
 
-    domain = {"calibrated": CALIBRATED, "full": Domain(), **SNR}[name]
+    domains = {"calibrated": CALIBRATED, "full": Domain(), **SNR}
     manifest = load_engine(engine).manifest
     if manifest.task != "separate":
         raise UsageError(
@@ -266,6 +267,11 @@ def _conditions(name: Conditions, engine: str) -> Domain:
             " that separate. Give --data a folder of pairs, such as a training run's"
             " pairs-validation."
         )
+    domain = domains[name]
+    if own := own_domain(manifest):
+        in_order = calibrated_like(own)
+        light = {"photons": domain.photons} if name in SNR else {}
+        domain = own if name == "full" else in_order.model_copy(update=light)
     wanted = simulated(manifest.channel_names)
     if set(wanted) <= set(domain.structures):
         return domain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -251,7 +252,7 @@ class _Session:
         lines: bool,
     ) -> None:
         self._recipe, self._out, self._data, self._terminal = recipe, out, data, terminal
-        self._until = time.monotonic() + 60 * minutes if minutes else None
+        self._minutes, self._until, self._went_on = minutes, math.inf, False
         self._validation: dict[str, float] = {}
         self._lines, self._steps = lines, Lines("steps")
 
@@ -263,22 +264,30 @@ class _Session:
         ConfigError
             If recipe, pairs or run do not fit each other, or a file is where a folder must be.
         """
-        from livesr.base.errors import ConfigError
+        from livesr.base.errors import ConfigError, UsageError
         from livesr.base.other_files import no_folder
 
         for option, folder in (("--out", self._out), ("--data", self._data)):
             if other := no_folder(folder, f"the folder of {option}, which is made if need be"):
                 raise ConfigError(other)
         self._out.mkdir(parents=True, exist_ok=True)
-        (self._out / "recipe.json").write_text(
-            self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8"
-        )
+        told = self._out / "recipe.json"
+        before = told.read_bytes() if told.is_file() else None
+        told.write_text(self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
         try:
             self._begin()
+            if self._minutes:  # from here, or loading PyTorch might take a short slice
+                self._until = time.monotonic() + 60 * self._minutes
             finished = self._train(*self._pairs(workers, cluster))
         except _SliceOver:
             finished = False
-        except (ValueError, FileNotFoundError) as e:
+        except (ValueError, FileNotFoundError, UsageError) as e:
+            if before is not None:  # what lies in the folder is still of the recipe that was there
+                told.write_bytes(before)
+            else:
+                told.unlink()
+            if isinstance(e, UsageError):
+                raise
             raise ConfigError(f"{e}.") from e
         self._say_gain()
         command = f"livesr export {self._out} --out engines/{self._recipe.engine['id']}"
@@ -338,22 +347,23 @@ class _Session:
     def _train(self, train_pairs: TrainSource, validation_pairs: ValidationSource) -> bool:
         from livesr.training.trainer import Trainer
 
-        left = None if self._until is None else (self._until - time.monotonic()) / 60
-        if left is not None and left <= 0:
+        left = (self._until - time.monotonic()) / 60
+        if left <= 0:
             return False
         names = [*self._structures, *["unknown"] * bool(self._recipe.data.unknown)]
         trainer = Trainer(self._recipe.train, train_pairs, validation_pairs, self._out, names)
-        trainer.run(self._show, minutes=left)
+        trainer.run(self._show, minutes=left if self._minutes else None)
         return trainer.finished
 
     def _show(self, progress: Progress) -> None:
         if progress.validation:
             self._validation.update(progress.validation)
+        left = progress.minutes_left if progress.step else None  # nobody knows the pace at first
         if self._lines:
             self._steps.show(
                 progress.step,
                 None,
-                minutes_left=progress.minutes_left,
+                minutes_left=left,
                 **progress.losses,
                 **progress.validation,
             )
@@ -361,10 +371,13 @@ class _Session:
         numbers = "  ".join(
             f"{k} {v:.4f}" for k, v in {**progress.losses, **progress.validation}.items()
         )
+        if left is None:
+            self._terminal.print(f"step 0  {numbers}  what it begins with")
+            return
         waiting = f", {progress.waiting:.0%} waiting for them" if progress.waiting > 0.02 else ""
         self._terminal.print(
             f"step {progress.step}  {numbers}  lr {progress.lr:.1e}  {progress.patches_per_s:.0f}"
-            f" patches/s{waiting}  {progress.minutes_left:.0f} min left"
+            f" patches/s{waiting}  {left:.0f} min left"
         )
 
     def _pairs(self, workers: int, cluster: str | None) -> tuple[TrainSource, ValidationSource]:
@@ -389,8 +402,9 @@ class _Session:
                     bars.update(task, completed=done, total=total)
                     if self._lines:
                         said.show(done, total)
-                    if self._until is not None and time.monotonic() > self._until and done < total:
+                    if self._went_on and time.monotonic() > self._until and done < total:
                         raise _SliceOver
+                    self._went_on = True  # the first call says what was there
 
                 write_pairs(
                     folder,

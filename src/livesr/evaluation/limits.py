@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from livesr.base.compute import Augmentation, ComputeConfig
-from livesr.base.errors import EngineError
+from livesr.base.config import parse
+from livesr.base.errors import ConfigError, EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import UNJUDGED, Judgement
 from livesr.evaluation.live_path import separate
@@ -43,7 +44,7 @@ from livesr.live.inference.session import InferenceSession
 from livesr.live.mixing import brightness, ratios
 from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
-from livesr.simulation.domain import Domain, calibrated_like
+from livesr.simulation.domain import Domain, calibrated_like, usual_like
 from livesr.simulation.sequence import (
     EVALUATION,
     DrawSequence,
@@ -244,7 +245,7 @@ def measure_limits(
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
         # Training draws microscopes worse than anybody's: beside these no unknown light is unusual.
-        scored_domain = truth_as_drawn(Domain(structures=domain.structures), loaded.manifest)
+        scored_domain = usual_like(domain)
         usual, weak, scored = [], [], []
         few, lacking = min(sequences, _ALONE), max(sequences // _LACKING, 1)
         known = 2 * sequences + few + lacking
@@ -351,7 +352,8 @@ def mixing_of(frames: Sequence[Seen], names: Sequence[str]) -> dict[str, Channel
 
 
 def domain_of(manifest: Manifest) -> Domain:
-    """Return the range of training with the structures of an engine.
+    """Return the range of training with the structures of an engine, of one that was made for a
+    microscope that microscope's.
 
     Raises
     ------
@@ -364,7 +366,23 @@ def domain_of(manifest: Manifest) -> Domain:
             f"Engine {manifest.id!r} makes {', '.join(manifest.channel_names)}; limits are measured"
             f" on simulated cells, and of these there are {', '.join(STRUCTURES)}."
         )
-    return truth_as_drawn(Domain(structures=names), manifest)
+    return truth_as_drawn(own_domain(manifest) or Domain(structures=names), manifest)
+
+
+def own_domain(manifest: Manifest) -> Domain | None:
+    """Return what an engine that was made for one microscope was trained on; None of others.
+
+    Raises
+    ------
+    EngineError
+        If its manifest does not say it as a domain.
+    """
+    if (said := manifest.training.get("domain")) is None:
+        return None
+    try:
+        return parse(Domain, said, f"'training: domain' of engine {manifest.id!r}")
+    except ConfigError as e:
+        raise EngineError(str(e)) from e
 
 
 def truth_as_drawn(domain: Domain, manifest: Manifest) -> Domain:

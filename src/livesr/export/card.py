@@ -5,6 +5,7 @@ Owns the words. Every number in it comes from the training log or from an evalua
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from livesr.evaluation.engines import card_table
 from livesr.evaluation.pairs import pairs_table, upscale_table
 from livesr.live.inference.engine import load_engine
+from livesr.simulation.domain import calibrated_like
 from livesr.training.journal import read_log
 from livesr.training.recipes import Recipe
 from livesr.training.start import outputs_in_words
@@ -105,8 +107,13 @@ def _again(recipe: Recipe) -> str:
     rig = recipe.rig
     if rig is None:
         return f"--recipe {recipe.engine['id']}"
-    channel = f" --channel {rig.channel}" if rig.channel else ""
-    return f"--rig RIG{channel} --recipe {rig.recipe} --start {recipe.train.start}"
+    told = {
+        "--channel": [rig.channel] if rig.channel else [],
+        "--recipe": [rig.recipe],
+        "--photons": [f"{n:g}" for n in rig.photons or ()],
+        "--start": [recipe.train.start] if recipe.train.start else [],
+    }
+    return " ".join(["--rig RIG", *(f"{o} {shlex.join(said)}" for o, said in told.items() if said)])
 
 
 def _interface(recipe: Recipe) -> str:
@@ -213,9 +220,10 @@ def _scores(recipe: Recipe, results: Mapping[str, Any]) -> str:
     if "calibrated" not in results:
         return _pairs_scores(results, recipe.data.kind)
     domain = recipe.data.domain
+    good = calibrated_like(domain)
     return f"""## On simulated sequences that it never saw: a calibrated rig
 
-Patterns as calibrated, 100 to 1000 photo-electrons in bright parts of a raw frame, structures within 1:2.5 of each other.
+Patterns as calibrated, {good.photons[0]:g} to {good.photons[1]:g} photo-electrons in bright parts of a raw frame, structures within 1:{good.brightness_ratio:g} of each other.
 
 {card_table(results["calibrated"])}
 ![Input, channels, composite and truth of three sequences, not chosen](evaluation-calibrated.png)

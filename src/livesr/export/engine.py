@@ -75,7 +75,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
             "seed": recipe.train.seed,
             "loss": recipe.train.loss.model_dump(),
             "recipe": recipe.rig.recipe if recipe.rig else recipe.engine["id"],
-            **({"rig": recipe.rig.model_dump(exclude={"recipe"})} if recipe.rig else {}),
+            **_own_rig(recipe),
             "patches": networks.patches_seen(weights),
             **_start(weights.parent),
         },
@@ -93,6 +93,14 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
     )
     write_manifest(folder, manifest)
     return manifest, error
+
+
+def _own_rig(recipe: Recipe) -> dict[str, Any]:
+    """Return which microscope it is for, and what cells were simulated under, if for one."""
+    if recipe.rig is None:
+        return {}
+    rig = recipe.rig.model_dump(mode="json", exclude={"recipe"}, exclude_none=True)
+    return {"rig": rig, "domain": recipe.data.domain.model_dump(mode="json")}
 
 
 def _start(run: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from onnx import ModelProto
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.files import replace_file
+from livesr.evaluation.limits import domain_of
 from livesr.export.onnx import with_plain_weights
 from livesr.live.inference.engine import (
     INT8_NAME,
@@ -52,7 +53,6 @@ from livesr.live.inference.engine import (
 from livesr.live.inference.fixed_size import drawing_convolutions
 from livesr.live.inference.runner import open_session
 from livesr.optics.similarity import pcc
-from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import default_modality
 from livesr.simulation.specimens import STRUCTURES
 from livesr.training.data import DataConfig
@@ -187,7 +187,7 @@ def simulated_pairs(
         "validation_seed": seed + 1,
     }
     if manifest.task == "separate":
-        config["domain"] = Domain(structures=names, haze_in_truth=manifest.haze)
+        config["domain"] = domain_of(manifest)
     else:
         config |= {
             "kind": "upscale",

@@ -113,17 +113,28 @@ def calibrated_like(domain: Domain) -> Domain:
     With its structures, its truth and all that is no range; where the two ranges do not meet, that
     of `domain`: a rig of its own.
     """
+    return _like(domain, CALIBRATED)
+
+
+def usual_like(domain: Domain) -> Domain:
+    """Return the whole range that training usually draws from, likewise as far as `domain` has
+    it.
+    """
+    return _like(domain, Domain())
+
+
+def _like(domain: Domain, other: Domain) -> Domain:
     return domain.model_copy(
         update={
             name: _common(getattr(domain, name), value)
-            for name, value in CALIBRATED
+            for name, value in other
             if isinstance(value, tuple) and name != "structures"
         }
-        | {name: getattr(CALIBRATED, name) for name in _IN_ORDER}
+        | {name: getattr(other, name) for name in _NO_RIGS}
     )
 
 
-_IN_ORDER = (
+_NO_RIGS = (
     "brightness_ratio",
     "absent",
     "still",

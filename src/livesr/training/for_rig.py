@@ -7,17 +7,19 @@ modality's (`Modality.domain_of`). Simulates and trains nothing.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError
-from livesr.live.inference.engine import engine_folders
+from livesr.base.errors import ConfigError, EngineError
+from livesr.live.inference.engine import engine_folders, load_engine
 from livesr.modalities.registry import modality
 from livesr.simulation.domain import Range
 from livesr.training.recipes import OwnRig, Recipe, load_recipe, names
 
 DEFAULT_RECIPE = "imcsr-mt-er-lyso-light"
-_DATA = {"train": 600, "validation": 24, "recombined": 0.5, "plain": 1.0}
+_DATA = {"recombined": 0.5, "plain": 1.0}
+_PAIRS = {"train": 600, "validation": 24}  # at most
 _TUNING = {
     "minutes": 20.0,
     "optimiser": "adamw",
@@ -30,6 +32,7 @@ _TUNING = {
     "begin_as": {},
 }
 _CORRELATION = 0.01  # asked for in the loss; all this where the network knows cells already
+_NAME = 50  # characters of a name's half
 _PIXEL = 0.08  # relative, either way: of the pixels that the engine takes as they are
 
 
@@ -42,10 +45,10 @@ def channel_for(rig: RigConfig, channel: str | None = None) -> str:
     ConfigError
         If there is no such channel, or several could be meant.
     """
-    if channel is not None:
+    if channel:
         rig.channel(channel)  # a typo
         return channel
-    separated = [name for name, of in rig.channels.items() if of.separate]
+    separated = [name for name in rig.channels if rig.channel(name).separate]
     able = separated or list(rig.channels) or [""]
     if len(able) > 1:
         raise ConfigError(
@@ -78,8 +81,8 @@ def recipe_for(
     Raises
     ------
     ConfigError
-        If there is no such recipe, its pairs are no simulated ones of the channel's modality,
-        rig.yaml does not say enough, or `photons` are no range.
+        If there is no such recipe, its pairs are no simulated ones of the channel's modality, it is
+        for one microscope already, rig.yaml does not say enough, or `photons` are no range.
     """
     if photons and not 0 < photons[0] <= photons[1]:
         raise ConfigError(
@@ -91,18 +94,30 @@ def recipe_for(
     if start := train.get("start") or (engine if engine in engine_folders() else None):
         loss = {**found.train.loss.model_dump(), "correlation": _CORRELATION}
         found = load_recipe(named, **{**_TUNING, "loss": loss, **train, "start": start})
-        found = found.model_copy(update={"data": found.data.model_copy(update=_DATA)})
+        fewer = {name: min(n, getattr(found.data, name)) for name, n in _PAIRS.items()}
+        data = found.data.model_copy(update={**_DATA, **fewer})
+        found = found.model_copy(update={"data": data})
     return _narrowed(found, rig, channel, photons)
 
 
 def _recipe_of(rig: RigConfig, channel: str) -> str:
-    engine = rig.channel(channel).separate or DEFAULT_RECIPE
-    if engine not in names():
+    """Return the recipe of the engine that separates the channel, or the sum that it is part of;
+    of one that was made for a microscope, the recipe that it was made by.
+    """
+    of_sum = rig.superposed.separate if rig.superpose else None
+    engine = rig.channel(channel).separate or of_sum or DEFAULT_RECIPE
+    if engine in names():
+        return engine
+    try:
+        recipe = load_engine(engine).manifest.training.get("recipe")
+    except EngineError:
+        recipe = None
+    if recipe not in names():
         raise ConfigError(
             f"No recipe has the name of the engine that separates the channel, {engine}: say with"
             " --recipe which to train by."
         )
-    return engine
+    return str(recipe)
 
 
 def _narrowed(recipe: Recipe, rig: RigConfig, channel: str, photons: Range | None) -> Recipe:
@@ -112,6 +127,11 @@ def _narrowed(recipe: Recipe, rig: RigConfig, channel: str, photons: Range | Non
         raise ConfigError(
             f"Recipe {recipe.engine['id']} {what}; cells are simulated for one microscope where"
             " structures are separated: leave out --rig."
+        )
+    if recipe.rig is not None:
+        raise ConfigError(
+            f"Recipe {recipe.engine['id']} is for one microscope already, {recipe.rig.name}: give"
+            f" the one that it was made of, {recipe.rig.recipe}, or leave out --rig."
         )
     if way.name != data.modality:
         raise ConfigError(
@@ -137,11 +157,19 @@ def _narrowed(recipe: Recipe, rig: RigConfig, channel: str, photons: Range | Non
             "data": data.model_copy(update={"domain": domain}),
             "engine": engine,
             "notes": "",
-            "rig": OwnRig(name=rig.name, channel=channel, recipe=recipe.engine["id"]),
+            "rig": OwnRig(
+                name=rig.name, channel=channel, recipe=recipe.engine["id"], photons=photons
+            ),
         }
     )
 
 
-def _id(*parts: str) -> str:
-    """Return the name of an engine, as manifests allow it."""
-    return re.sub("[^a-z0-9._]+", "-", "-".join(filter(None, parts)).lower())[:100].strip("-")
+def _id(recipe: str, rig: str, channel: str) -> str:
+    """Return the name of an engine, as manifests allow it, that is none of its recipe's."""
+    own = "-".join(filter(None, [_plain(rig) or "own-rig", _plain(channel)]))[:_NAME].strip("-")
+    return f"{_plain(recipe)[: _NAME - 1]}-{own}"
+
+
+def _plain(name: str) -> str:
+    latin = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub("[^a-z0-9._]+", "-", latin.lower()).strip("-._")

@@ -110,7 +110,7 @@ class Table:
         ]
 
     def add(self, progress: Progress, attempt: int) -> None:
-        """Append a row and write the file."""
+        """Append a row and write the file; one of the same step, from before, gives way."""
         numbers = {
             "lr": progress.lr,
             "patches_per_s": progress.patches_per_s,
@@ -128,7 +128,10 @@ class Table:
             "patches": str(progress.patches),
             **{k: f"{v:.6g}" for k, v in floats.items()},
         }
-        self._rows.append(row)
+        if not progress.step:  # what a run begins with: nothing was learned yet
+            row |= dict.fromkeys(("lr", "patches_per_s", "waiting"), "")
+        here = (row["attempt"], row["step"])
+        self._rows = [old for old in self._rows if (old["attempt"], old["step"]) != here] + [row]
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
         partial = self._path.with_name(f"{self._path.name}.part")
         with partial.open("w", newline="", encoding="utf-8") as file:

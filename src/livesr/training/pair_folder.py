@@ -162,9 +162,7 @@ class _PairStore:
         found, wanted = _of_today(read_json(path)), self._meta()
         if found == wanted:
             return True
-        differ = sorted(
-            key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
-        )
+        differ = _differing(found, wanted)
         raise ValueError(
             f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or"
             " delete it"
@@ -175,6 +173,15 @@ class _PairStore:
             json.dumps({"n": self.n, "seed": self.seed, **self.maker.meta()})
         )
         return meta
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return the keys that differ, with those inside of the domain."""
+    keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    there, asked = found.get("domain"), wanted.get("domain")
+    if "domain" in keys and isinstance(there, dict) and isinstance(asked, dict):
+        keys[keys.index("domain")] += f" ({', '.join(_differing(there, asked))})"
+    return keys
 
 
 def _of_today(meta: dict[str, Any]) -> dict[str, Any]:

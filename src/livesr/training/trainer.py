@@ -238,7 +238,7 @@ class Trainer:
         meter = Meter(state.elapsed_s, self._meter_state)
         table = Table(self.out_dir / "log.csv", state.attempt, state.step)
         with Batches(self._train, self.config, state.attempt, state.step, pin=pin) as batches:
-            if self._begun and not state.step:
+            if self._begun and not state.step and state.best_pcc == -math.inf:
                 self._judge_start(table, report)
             while not self.finished and time.monotonic() < until:
                 lr = self._set_learning_rate()

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import ConfigError, suggestion
-from livesr.simulation.domain import Domain
+from livesr.live.inference.engine import Manifest, OnnxWeights, Weights
+from livesr.simulation.domain import Domain, Range
 from livesr.training.data import DataConfig
 from livesr.training.settings import TrainConfig
 
@@ -29,6 +30,7 @@ class OwnRig(BaseModel):
     name : as its rig.yaml has it
     channel : of the rig; "" where it has none
     recipe : that was made one for this microscope
+    photons : of the bright parts of a raw frame, least and most, where somebody said so
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,7 @@ class OwnRig(BaseModel):
     name: str
     channel: str = ""
     recipe: str
+    photons: Range | None = None
 
 
 class Recipe(BaseModel):
@@ -51,6 +54,29 @@ class Recipe(BaseModel):
     """What the card says about this engine's limits, beyond the method's own."""
     rig: OwnRig | None = None
     """The one microscope that it is for; None: for all of its domain."""
+
+    @model_validator(mode="after")
+    def _engine_can_be_written(self) -> Self:
+        """Refuse what the manifest will not take before a network is trained for it."""
+        if "window" not in self.engine:
+            raise ValueError("engine.window: how many frames the network sees, 1 or 3")
+        try:
+            Manifest.model_validate({**_LATER, **self.engine})
+        except ValidationError as e:
+            problem = e.errors(include_url=False)[0]
+            where = ".".join(map(str, ("engine", *problem["loc"])))
+            raise ValueError(f"{where}: {problem['msg']}") from None
+        return self
+
+
+_LATER: dict[str, Any] = {
+    "description": "",
+    "trained": True,
+    "architecture": "",
+    "license": "",
+    "weights": Weights(onnx=OnnxWeights(sha256="0" * 64)),
+}
+"""What the export says of an engine, and its recipe does not."""
 
 
 def names() -> list[str]:
