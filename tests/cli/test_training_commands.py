@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,17 @@ import yaml
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from livesr.base.errors import ConfigError, UsageError
+from livesr.base.config import data_folders
+from livesr.base.errors import ConfigError, EngineError, UsageError
 from livesr.cli import app
+from livesr.evaluation.limits import domain_of
+from livesr.export.quantise import simulated_pairs
 from livesr.live.inference.engine import load_engine
+from livesr.simulation.domain import CALIBRATED
 from livesr.training import networks
 from livesr.training.journal import read_log
 from livesr.training.recipes import load_recipe, names
+from livesr.training.simulated import SimulatedPairs
 
 pytestmark = pytest.mark.timeout(900)  # several trainings each
 
@@ -177,7 +184,10 @@ def test_a_network_for_one_microscope_says_so_and_what_it_gained(tmp_path: Path)
     common = ("--workers", 1, "--recipe", recipe)
     invoke("train", *common, "--out", tmp_path / "first", "--steps", 2)
     invoke("export", tmp_path / "first", "--out", out, "--sequences", 0)
-    own = ("--rig", "virtual_sim", "--start", out, "--pairs", 4, "--validation", 2)
+    rig = yaml.safe_load((data_folders("hardware_configs")[0] / "virtual_sim/rig.yaml").read_text())
+    rig |= {"channels": {"488 nm": {"separate": "imcsr-mt-er-lyso-light"}}}
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
+    own = ("--rig", tmp_path, "--photons", 20, 60, "--start", out, "--pairs", 4, "--validation", 2)
     done = invoke("train", *common, *own, "--out", tmp_path / "run", "--steps", 3)
     before, *_, last = read_log(tmp_path / "run" / "log.csv")
     assert (before["step"], last["step"]) == ("0", "3")
@@ -185,21 +195,94 @@ def test_a_network_for_one_microscope_says_so_and_what_it_gained(tmp_path: Path)
     short = ("--sequences", 1, "--time-points", 3)
     found = invoke("export", tmp_path / "run", "--out", tmp_path / "mine", *short)
     manifest = load_engine(tmp_path / "mine").manifest
-    assert manifest.id == "tiny-virtual-sim-488"
-    assert manifest.training["rig"] == {"name": "virtual SIM", "channel": "488"}
+    assert manifest.id == "tiny-virtual-sim-488-nm"
+    told = {"name": "virtual SIM", "channel": "488 nm", "photons": [20.0, 60.0]}
+    assert manifest.training["rig"] == told
     assert manifest.training["recipe"] == "tiny"
     assert manifest.pixel_size_nm is not None
     assert 32.5 in manifest.pixel_size_nm
     start = found["metrics"]["calibrated"]["start"]
     assert start["engine"]["id"] == "tiny"
     assert found["metrics"]["calibrated"]["mean_pcc"]["network"]["mean"] == pytest.approx(
-        start["mean_pcc"]["mean"] + start["gain"]["mean"]
+        start["mean_pcc"]["mean"] + start["gain"]["mean"], abs=1e-4
     )
     card = " ".join((tmp_path / "mine" / "README.md").read_text(encoding="utf-8").split())
-    assert "For one microscope: virtual SIM, channel 488: resolution " in card
+    assert "For one microscope: virtual SIM, channel 488 nm: resolution " in card
+    assert "Patterns as calibrated, 20 to 60 photo-electrons" in card
     assert "The engine that it began with, tiny, on the same sequences: " in card
-    again = f"livesr train --rig RIG --channel 488 --recipe tiny --start {out}"
-    assert again in card
+    again = "livesr train --rig RIG --channel '488 nm' --recipe tiny --photons 20 60 --start"
+    assert f"{again} {out}" in card
+
+
+def test_an_engine_of_one_microscope_is_judged_under_it(tmp_path: Path) -> None:
+    recipe, run, out = tmp_path / "tiny.yaml", tmp_path / "run", tmp_path / "mine"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    small = ("--workers", 1, "--pairs", 1, "--validation", 1, "--steps", 1)
+    invoke("train", "--rig", "tirf_sim", "--channel", 640, "--recipe", recipe, *small, "--out", run)
+    invoke("export", run, "--out", out, "--sequences", 0)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "livesr train --rig RIG --channel 640 --recipe tiny --out" in card
+    exported, domain = load_engine(out).manifest, load_recipe(run / "recipe.json").data.domain
+    assert (domain_of(exported), domain.na) == (domain, (1.48, 1.5))
+    pairs, _ = simulated_pairs(load_engine(out), 1, 3, size=64)
+    expected = SimulatedPairs(64, domain).make((3, 0))
+    np.testing.assert_array_equal(pairs[0][0], expected[0])
+    scored = invoke(
+        "evaluate", out, "--out", tmp_path / "scores", "--n", 1, "--size", 128, "--no-null-tests"
+    )
+    assert scored["settings"]["conditions"]["emission_um"] == list(domain.emission_um)
+    assert scored["settings"]["conditions"]["photons"] == list(CALIBRATED.photons)
+    invoke("limits", out, "--sequences", 1)
+    assert load_engine(out).manifest.resolution_nm == exported.resolution_nm
+    spoiled = exported.model_copy(update={"training": {"domain": {"na": "high"}}})
+    with pytest.raises(EngineError, match="'training: domain' of engine 'tiny-tirf-sim-640': na"):
+        domain_of(spoiled)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_refused_call_leaves_the_recipe_of_the_run(tmp_path: Path, there: bool) -> None:
+    recipe, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    small = ("--recipe", recipe, "--workers", 1, "--pairs", 1, "--validation", 1, "--steps", 1)
+    invoke("train", *small, "--out", run)
+    before = (run / "recipe.json").read_bytes()
+    other = run if there else tmp_path / "other"
+    with pytest.raises(ConfigError, match=r"differ in domain \(.*na, .*wiener"):
+        invoke("train", "--rig", "virtual_sim", *small, "--out", other, "--data", run)
+    assert (run / "recipe.json").read_bytes() == before
+    assert there or not (other / "recipe.json").exists()
+
+
+def test_the_shortest_slice_makes_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    hours = itertools.count(step=3600)
+    clock = types.SimpleNamespace(monotonic=lambda: float(next(hours)))
+    monkeypatch.setattr("livesr.cli.train.time", clock)
+    for made in (1, 2):
+        call = ("--recipe", recipe, "--workers", 1, "--slice", 1, "--out", tmp_path / "run")
+        assert not invoke("train", *call)["finished"]
+        assert np.load(tmp_path / "run" / "pairs-train" / "done.npy").sum() == made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"id": None}, "engine.id: "),
+        ({"id": "Mine"}, "engine.id: "),
+        ({"window": None}, "engine.window: "),
+        ({"channels": None}, "engine.channels: "),
+        ({"channels": [{"name": "ER", "color": "red"}]}, "engine.channels.0.color: "),
+        ({"chanels": 3}, "engine.chanels: "),
+    ],
+)
+def test_an_engine_that_could_not_be_written_is_refused_before_it_is_trained(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    engine = {k: v for k, v in {**RECIPE["engine"], **change}.items() if v is not None}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**RECIPE, "engine": engine}))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_recipe(tmp_path / "own.yaml")
 
 
 @pytest.mark.parametrize("option", [("--channel", "488"), ("--photons", "50", "300")])

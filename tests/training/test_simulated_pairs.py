@@ -1,6 +1,7 @@
 """Training pairs: the same whoever makes them, complete or not there, and what they claim to be."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -107,7 +108,21 @@ def test_folder_of_other_parameters_is_refused(pairs):
         write_pairs(pairs, 4, seed=9, size=SIZE)
     with pytest.raises(ValueError, match="differ in domain"):
         write_pairs(pairs, 3, seed=7, size=SIZE, domain=Domain(absent=0.5))
+    with pytest.raises(ValueError, match=r"differ in domain \(absent, na\), n;"):
+        write_pairs(pairs, 4, seed=7, size=SIZE, domain=Domain(absent=0.5, na=(1.2, 1.3)))
     assert json.loads((pairs / "meta.json").read_text())["seed"] == 7
+
+
+def test_pairs_of_before_are_of_the_values_of_before(pairs, tmp_path):
+    shutil.copytree(pairs, tmp_path / "old")
+    path = tmp_path / "old" / "meta.json"
+    meta = json.loads(path.read_text())
+    for name in ("sectioning", "attenuation_fwhm_um", "damping_assumed", "haze_in_truth"):
+        del meta["domain"][name]
+    path.write_text(json.dumps(meta))
+    write_pairs(tmp_path / "old", 3, seed=7, size=SIZE)
+    with pytest.raises(ValueError, match=r"differ in domain \(sectioning\);"):
+        write_pairs(tmp_path / "old", 3, seed=7, size=SIZE, domain=Domain(sectioning=True))
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])

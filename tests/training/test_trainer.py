@@ -423,6 +423,20 @@ def test_what_a_run_begins_with_stays_the_best_until_something_is_better(tmp_pat
     assert not all(torch.equal(last[name], before[name]) for name in before)
 
 
+def test_what_a_run_begins_with_is_judged_once(tmp_path: Path) -> None:
+    trainer(tmp_path / "first", steps=2).run()
+    out, reports = tmp_path / "second", []
+    for _ in range(2):  # slices that end before the first step
+        trainer(out, steps=2, start=str(tmp_path / "first")).run(reports.append, minutes=1e-9)
+    assert [report.step for report in reports] == [0]
+    (out / "checkpoint.pt").unlink()  # it was killed before there was one
+    trainer(out, steps=2, start=str(tmp_path / "first")).run()
+    with (out / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    assert [bool(rows[0][name]) for name in ("val_pcc", "lr", "patches_per_s")] == [1, 0, 0]
+
+
 def test_a_constant_rate_stays_when_the_budget_grows(tmp_path: Path) -> None:
     rates: list[float] = []
     trainer(tmp_path, schedule="constant", steps=8, warmup_steps=4).run(
