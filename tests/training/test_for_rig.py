@@ -157,6 +157,13 @@ def test_nothing_aliases_that_a_rig_could_be(tmp_path: Path) -> None:
     most = cutoff_um(domain.na[1], domain.emission_um[0])
     assert cutoff_um(1.2, 0.6) < most
     assert most * domain.pixel_size_um * (1 + domain.pixel_size_spread) < 0.5
+    # next to no margin is left
+    config = rig(tmp_path, optics={"emission_nm": 525.5, "pixel_size_nm": 109.47})
+    resolution = Manifest(
+        **{**load_engine(DEFAULT_RECIPE).manifest.model_dump(), **recipe_for(config, "").engine}
+    ).resolution_nm
+    assert resolution is not None
+    assert config.resolution_nm("") in resolution
     usual = narrowed(tmp_path)
     assert (usual.na, usual.pixel_size_spread) == (pytest.approx((1.19, 1.21)), 0.01)
 

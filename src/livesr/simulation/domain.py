@@ -5,6 +5,7 @@ Owns the ranges and the draws that both share, so that they cannot drift apart. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -76,9 +77,10 @@ class Domain(Model):
 
     @property
     def resolution_nm(self) -> Range:
-        """Wavelength / (2 NA) of its optics to a tenth: the finest and the coarsest."""
+        """Wavelength / (2 NA) of its optics: a tenth around the finest and the coarsest."""
         (na_low, na_high), (short_um, long_um) = self.na, self.emission_um
-        return round(500 * short_um / na_high, 1), round(500 * long_um / na_low, 1)
+        finest, coarsest = 5000 * short_um / na_high, 5000 * long_um / na_low
+        return math.floor(finest) / 10, math.ceil(coarsest) / 10
 
 
 CALIBRATED = Domain(
