@@ -158,7 +158,7 @@ def test_nothing_aliases_that_a_rig_could_be(tmp_path: Path) -> None:
     assert cutoff_um(1.2, 0.6) < most
     assert most * domain.pixel_size_um * (1 + domain.pixel_size_spread) < 0.5
     # next to no margin is left
-    config = rig(tmp_path, optics={"emission_nm": 525.5, "pixel_size_nm": 109.47})
+    config = rig(tmp_path, optics={"emission_nm": 525.53, "pixel_size_nm": 109.476})
     resolution = Manifest(
         **{**load_engine(DEFAULT_RECIPE).manifest.model_dump(), **recipe_for(config, "").engine}
     ).resolution_nm
