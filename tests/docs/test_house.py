@@ -18,7 +18,7 @@ BEYOND = {
     "live/inference/engine.py:Manifest": (27, 7),
     "live/sinks/ome_zarr.py:OMEZarrSink": (21, 41),
     "live/sinks/series.py:Series": (23, 37),
-    "modalities/modality.py:Modality": (8, 27),
+    "modalities/modality.py:Modality": (8, 28),
     "modalities/sim/config.py:SIMConfig": (21, 10),
 }
 """Classes beyond the limits, with the fields and methods that they may have; the decision argues
