@@ -197,7 +197,8 @@ def test_a_network_for_one_microscope_says_so_and_what_it_gained(tmp_path: Path)
     manifest = load_engine(tmp_path / "mine").manifest
     assert manifest.id == "tiny-virtual-sim-488-nm"
     told = {"name": "virtual SIM", "channel": "488 nm", "photons": [20.0, 60.0]}
-    assert manifest.training["rig"] == told
+    missing = ["damping", "gain_e_per_adu", "read_noise_e"]
+    assert manifest.training["rig"] == {**told, "unmeasured": missing}
     assert manifest.training["recipe"] == "tiny"
     assert manifest.pixel_size_nm is not None
     assert 32.5 in manifest.pixel_size_nm
@@ -208,6 +209,7 @@ def test_a_network_for_one_microscope_says_so_and_what_it_gained(tmp_path: Path)
     )
     card = " ".join((tmp_path / "mine" / "README.md").read_text(encoding="utf-8").split())
     assert "For one microscope: virtual SIM, channel 488 nm: resolution " in card
+    assert f"Its rig.yaml did not say {' and '.join(missing)}: any usual." in card
     assert "Patterns as calibrated, 20 to 60 photo-electrons" in card
     assert "The engine that it began with, tiny, on the same sequences: " in card
     again = "livesr train --rig RIG --channel '488 nm' --recipe tiny --photons 20 60 --start"
@@ -274,6 +276,7 @@ def test_the_shortest_slice_makes_a_pair(tmp_path: Path, monkeypatch: pytest.Mon
         ({"channels": None}, "engine.channels: "),
         ({"channels": [{"name": "ER", "color": "red"}]}, "engine.channels.0.color: "),
         ({"chanels": 3}, "engine.chanels: "),
+        ({"license": "MIT", "haze": True}, "engine: haze, license is said by 'livesr export'"),
     ],
 )
 def test_an_engine_that_could_not_be_written_is_refused_before_it_is_trained(

@@ -81,6 +81,10 @@ def test_what_nobody_measured_keeps_its_range(tmp_path: Path) -> None:
     )
     wide = ("k_over_cutoff", "modulation", "damping", "gain_adu_per_e", "read_noise_e")
     assert all(getattr(domain, name) == getattr(Domain(), name) for name in wide)
+    bare = rig(tmp_path, sim={"patterns": []}, optics={"damping": 1.0})
+    all_measured = rig(tmp_path)
+    told = [recipe_for(config, "").rig for config in (bare, all_measured)]
+    assert [of and of.unmeasured for of in told] == [("patterns", "damping"), ()]
 
 
 def test_a_channel_has_its_own_colour_pixels_filter_and_patterns(tmp_path: Path) -> None:

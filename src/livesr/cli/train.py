@@ -312,7 +312,12 @@ class _Session:
         from livesr.training.start import begin_with
         from livesr.training.trainer import find_device
 
-        config = self._recipe.train
+        config, rig = self._recipe.train, self._recipe.rig
+        if rig and rig.unmeasured:
+            self._terminal.print(
+                f"rig.yaml does not say {' and '.join(rig.unmeasured)}: cells are simulated over"
+                " the usual range. livesr calibrate and livesr characterise measure them."
+            )
         find_device(config.device)
         network = networks.build(config.architecture, **config.parameters)
         make_optimiser(config.optimiser, network, config.lr, config.weight_decay)

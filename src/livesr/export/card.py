@@ -159,11 +159,13 @@ def _for_one(recipe: Recipe) -> str:
         return ""
     domain, (finest, coarsest) = recipe.data.domain, recipe.data.domain.resolution_nm
     channel = f", channel {recipe.rig.channel}" if recipe.rig.channel else ""
+    missing = " and ".join(recipe.rig.unmeasured)
+    told = f" Its rig.yaml did not say {missing}: any usual." if missing else ""
     return (
         f"- For one microscope: {recipe.rig.name}{channel}: resolution {finest:g} to"
         f" {coarsest:g} nm (wavelength / 2 NA), camera pixels of"
         f" {1e3 * domain.pixel_size_um:g} nm,\n  Wiener parameter {domain.wiener[0]:g}. On another"
-        f" take {recipe.rig.recipe}.\n"
+        f" take {recipe.rig.recipe}.{told}\n"
     )
 
 

@@ -99,7 +99,7 @@ def _own_rig(recipe: Recipe) -> dict[str, Any]:
     """Return which microscope it is for, and what cells were simulated under, if for one."""
     if recipe.rig is None:
         return {}
-    rig = recipe.rig.model_dump(mode="json", exclude={"recipe"}, exclude_none=True)
+    rig = recipe.rig.model_dump(mode="json", exclude={"recipe"}, exclude_defaults=True)
     return {"rig": rig, "domain": recipe.data.domain.model_dump(mode="json")}
 
 

@@ -32,6 +32,12 @@ _TUNING = {
     "begin_as": {},
 }
 _CORRELATION = 0.01  # asked for in the loss; all this where the network knows cells already
+_MEASURED = {
+    "k_over_cutoff": "patterns",
+    "damping": "damping",
+    "gain_adu_per_e": "gain_e_per_adu",
+    "read_noise_e": "read_noise_e",
+}  # what narrows a range of a domain is found by measuring
 _NAME = 50  # characters of a name's half
 _PIXEL = 0.08  # relative, either way: of the pixels that the engine takes as they are
 
@@ -139,6 +145,8 @@ def _narrowed(recipe: Recipe, rig: RigConfig, channel: str, photons: Range | Non
             f" reconstructed as {way.title}: leave out --rig, or give a channel of another kind."
         )
     domain = way.domain_of(rig, channel, data.domain)
+    same = (name for name in _MEASURED if getattr(domain, name) == getattr(data.domain, name))
+    unmeasured = tuple(_MEASURED[name] for name in same)
     domain = domain.model_copy(update={"photons": photons or domain.photons})
     pixel_nm, (finest, coarsest) = domain.pixel_size_um * 500, domain.resolution_nm
     of = f"{rig.name}, channel {channel}" if channel else rig.name
@@ -158,7 +166,11 @@ def _narrowed(recipe: Recipe, rig: RigConfig, channel: str, photons: Range | Non
             "engine": engine,
             "notes": "",
             "rig": OwnRig(
-                name=rig.name, channel=channel, recipe=recipe.engine["id"], photons=photons
+                name=rig.name,
+                channel=channel,
+                recipe=recipe.engine["id"],
+                photons=photons,
+                unmeasured=unmeasured,
             ),
         }
     )

@@ -31,6 +31,7 @@ class OwnRig(BaseModel):
     channel : of the rig; "" where it has none
     recipe : that was made one for this microscope
     photons : of the bright parts of a raw frame, least and most, where somebody said so
+    unmeasured : what its rig.yaml does not say, so that cells are simulated over all of its range
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +40,7 @@ class OwnRig(BaseModel):
     channel: str = ""
     recipe: str
     photons: Range | None = None
+    unmeasured: tuple[str, ...] = ()
 
 
 class Recipe(BaseModel):
@@ -60,8 +62,10 @@ class Recipe(BaseModel):
         """Refuse what the manifest will not take before a network is trained for it."""
         if "window" not in self.engine:
             raise ValueError("engine.window: how many frames the network sees, 1 or 3")
+        if said := self.engine.keys() & _LATER:
+            raise ValueError(f"engine: {', '.join(sorted(said))} is said by 'livesr export'")
         try:
-            Manifest.model_validate({**_LATER, **self.engine})
+            Manifest.model_validate({**self.engine, **_PLACEHOLDERS})
         except ValidationError as e:
             problem = e.errors(include_url=False)[0]
             where = ".".join(map(str, ("engine", *problem["loc"])))
@@ -69,14 +73,19 @@ class Recipe(BaseModel):
         return self
 
 
-_LATER: dict[str, Any] = {
+_LATER = {
+    *("description", "trained", "scale", "multiple_of", "halo", "haze", "architecture"),
+    *("parameters", "training", "metrics", "limits", "weights", "license", "authors", "cite"),
+}
+"""What a manifest says of an engine, and the recipe does not."""
+
+_PLACEHOLDERS: dict[str, Any] = {
     "description": "",
     "trained": True,
     "architecture": "",
     "license": "",
     "weights": Weights(onnx=OnnxWeights(sha256="0" * 64)),
 }
-"""What the export says of an engine, and its recipe does not."""
 
 
 def names() -> list[str]:
