@@ -67,10 +67,9 @@ def domain_of(rig: RigConfig, channel: str, domain: Domain) -> Domain:
                 " and livesr calibrate first."
             )
         modulation = float(np.mean([p.modulation for p in patterns]))
-        contrast = tuple(round(share * modulation, 6) for share in _CONTRAST)
         measured |= {
             "k_over_cutoff": _around(k, _K),
-            "modulation": (contrast[0], min(contrast[1], 0.98)),
+            "modulation": (_CONTRAST[0] * modulation, min(_CONTRAST[1] * modulation, 0.98)),
         }
     if damping < 1:
         low, high = _around(damping, _DAMPING)
