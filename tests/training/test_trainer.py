@@ -23,7 +23,7 @@ from torch import nn
 from livesr.training import networks
 from livesr.training.batches import augment
 from livesr.training.journal import Progress, draw_curves
-from livesr.training.scores import TrainingCollapsedError
+from livesr.training.scores import TrainingCollapsedError, validation_scores
 from livesr.training.settings import TrainConfig
 from livesr.training.sources import Pairs
 from livesr.training.trainer import Trainer
@@ -603,3 +603,12 @@ def test_augmentation_turns_frames_and_targets_alike() -> None:
     np.testing.assert_allclose(turned_frames.sum((2, 3)), frames.sum((2, 3)), rtol=1e-5)
     assert len({tuple(np.argwhere(f[0] == f[0].max())[0]) for f in turned_frames}) > 1
     assert any(not np.array_equal(a, b) for a, b in zip(frames, turned_frames, strict=True))
+
+
+def test_a_structure_that_no_validation_pair_has_counts_for_nothing() -> None:
+    targets = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+    targets[:, 1] = 0
+    scores = validation_scores(targets + np.float32(0.1), targets)
+    assert "pcc_1" not in scores
+    assert scores["pcc"] == pytest.approx(1)
+    assert validation_scores(targets[:, 1:2] + 1, targets[:, 1:2])["pcc"] == 0

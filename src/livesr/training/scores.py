@@ -13,6 +13,8 @@ from livesr.base.errors import RunError
 
 Images = NDArray[np.float32]
 
+_NOTHING = 1e-6  # standard deviation of a target with nothing in it
+
 
 class TrainingCollapsedError(RunError):
     """The network's output no longer depends on the structures in its input, or its loss is not
@@ -21,18 +23,21 @@ class TrainingCollapsedError(RunError):
 
 
 def validation_scores(predictions: Images, targets: Images) -> dict[str, float]:
-    """Return `nrmse` and `pcc_0`, `pcc_1`, .
+    """Return `nrmse`, `pcc_0`, `pcc_1` ... of each channel that is in any of the pairs, and `pcc`,
+    their mean.
 
-    Of (n, c, y, x) predictions, and `pcc`, the mean of those.
+    Of (n, c, y, x) predictions.
     """
     rmse = float(np.sqrt(np.mean((predictions - targets) ** 2)))
     pccs = {
-        f"pcc_{c}": _mean_pcc(predictions[:, c], targets[:, c]) for c in range(targets.shape[1])
+        f"pcc_{c}": _mean_pcc(predictions[:, c], targets[:, c])
+        for c in range(targets.shape[1])
+        if (np.std(targets[:, c], axis=(1, 2)) > _NOTHING).any()
     }
     return {
         "nrmse": rmse / max(float(np.ptp(targets)), 1e-6),
         **pccs,
-        "pcc": float(np.mean(list(pccs.values()))),
+        "pcc": float(np.mean(list(pccs.values()))) if pccs else 0.0,
     }
 
 
@@ -41,7 +46,7 @@ def _mean_pcc(predictions: NDArray[np.float32], targets: NDArray[np.float32]) ->
 
     Images whose target is empty have none and are left out.
     """
-    values = [_pcc(p, t) for p, t in zip(predictions, targets, strict=True) if np.std(t) > 1e-6]
+    values = [_pcc(p, t) for p, t in zip(predictions, targets, strict=True) if np.std(t) > _NOTHING]
     return float(np.mean(values)) if values else 0.0
 
 
