@@ -209,7 +209,7 @@ def test_a_network_for_one_microscope_says_so_and_what_it_gained(tmp_path: Path)
     )
     card = " ".join((tmp_path / "mine" / "README.md").read_text(encoding="utf-8").split())
     assert "For one microscope: virtual SIM, channel 488 nm: resolution " in card
-    assert f"Its rig.yaml did not say {' and '.join(missing)}: any usual." in card
+    assert f"Its rig.yaml did not say {', '.join(missing)}: any usual." in card
     assert "Patterns as calibrated, 20 to 60 photo-electrons" in card
     assert "The engine that it began with, tiny, on the same sequences: " in card
     again = "livesr train --rig RIG --channel '488 nm' --recipe tiny --photons 20 60 --start"

@@ -315,7 +315,7 @@ class _Session:
         config, rig = self._recipe.train, self._recipe.rig
         if rig and rig.unmeasured:
             self._terminal.print(
-                f"rig.yaml does not say {' and '.join(rig.unmeasured)}: cells are simulated over"
+                f"rig.yaml does not say {', '.join(rig.unmeasured)}: cells are simulated over"
                 " the usual range. livesr calibrate and livesr characterise measure them."
             )
         find_device(config.device)

@@ -159,7 +159,7 @@ def _for_one(recipe: Recipe) -> str:
         return ""
     domain, (finest, coarsest) = recipe.data.domain, recipe.data.domain.resolution_nm
     channel = f", channel {recipe.rig.channel}" if recipe.rig.channel else ""
-    missing = " and ".join(recipe.rig.unmeasured)
+    missing = ", ".join(recipe.rig.unmeasured)
     told = f" Its rig.yaml did not say {missing}: any usual." if missing else ""
     return (
         f"- For one microscope: {recipe.rig.name}{channel}: resolution {finest:g} to"
