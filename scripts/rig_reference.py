@@ -35,7 +35,7 @@ begin with. Old names that are still read are in the [glossary](glossary.md#old-
 """
 RUN = """## Settings of a run
 
-Of `LiveSR(...)` in Python; `livesr run --help` has the same as options, with `-` for `_`.
+Of `LiveSR(...)` in Python; `livesr run --help` has those that a run on a rig needs, as options.
 """
 NO_KEYS = {"sections", "section", "folder"}  # fields that are no keys of rig.yaml
 NO_LIMIT = 1e9

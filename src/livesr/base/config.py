@@ -1178,7 +1178,7 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {where!r}.{suggestion(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where!r} is missing."
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     came = problem.get("input")
     shown = f" (got {_short(came)})" if isinstance(came, str | int | float) else ""
     return f"{_short(where, quoted=False) + ': ' if where else ''}{message}{shown}."

@@ -271,7 +271,7 @@ class Pipeline:
                 f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a"
                 " triggered camera cannot wait, nor can a continuous one whose buffer is full. The"
                 " run has ended and everything received is kept; record to a faster disk, lower"
-                " the frame rate, or raise raw_queue_bytes."
+                " the frame rate, or raise raw_queue_bytes of LiveSR."
             )
         )
 

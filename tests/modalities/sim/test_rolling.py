@@ -177,5 +177,5 @@ def test_a_superposition_has_no_updates(tmp_path: Path) -> None:
     lines += "superpose: {channels: [ER, MT]}\n"
     (tmp_path / "rig.yaml").write_text(lines, encoding="utf-8")
     (tmp_path / "rig.cfg").write_text("", encoding="utf-8")
-    with pytest.raises(ConfigError, match="Leave update at group"):
+    with pytest.raises(ConfigError, match=r"Leave update at group\.$"):
         load_rig(tmp_path)

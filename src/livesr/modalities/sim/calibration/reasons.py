@@ -198,9 +198,9 @@ def _check_alone(found: FoundPattern, raw: NDArray[Any], optics: Optics, offset_
 
 
 ONE_AT_A_TIME = (
-    "livesr reconstructs angles x phases, where each raw frame shows one direction: correct angles"
-    " and phases if the frames are such; frames that show several directions at once, as in"
-    " hexagonal SIM (7) and lattice SIM (5), are reconstructed by other programs"
+    "In angles x phases each raw frame shows one direction: correct both if the frames are such."
+    " Frames that show all directions at once need waves: lattice in the section sim, with angles"
+    " 1, and phases 7 and harmonics 3 of hexagonal SIM, or 5 and 2 of a square lattice"
 )
 """What to do with frames of several directions; without a full stop."""
 
