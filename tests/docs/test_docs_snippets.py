@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -15,6 +16,7 @@ from contracts import describe, feed, multicolor_frame
 from livesr.base.frames import Stream
 from livesr.formats.frames_log import read_frames_log
 from livesr.formats.wire import WireHeader
+from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.zeromq import ZeroMQSink
 
@@ -124,3 +126,12 @@ def test_every_key_of_the_frames_log_is_documented(store: Path) -> None:
     }
     written = {key for event in read_frames_log(store / "livesr" / "frames.jsonl") for key in event}
     assert written <= documented
+
+
+def test_every_key_of_the_report_is_documented() -> None:
+    documented = {
+        name
+        for row in columns("store-layout.md", "report.json")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert documented == set(get_type_hints(Report))

@@ -37,6 +37,7 @@ from livesr.base.frames import (
 )
 from livesr.base.lock import LOCK
 from livesr.base.run_description import RunDescription
+from livesr.base.timing import Histogram
 from livesr.base.version import __version__
 from livesr.formats import layout
 from livesr.formats.object_store import address_of
@@ -585,7 +586,7 @@ def merged(reports: Sequence[Mapping[str, Any]], seconds: float) -> Report:
         made[name] = sum(int(report.get(name, 0)) for report in reports)
     made["warnings"] = list(dict.fromkeys(w for report in reports for w in report["warnings"]))
     made["sr_fps"] = round(made["sr_frames"] / max(seconds, 1e-9), 2)
-    made["latency_ms"] = {"p50": None, "p99": None}
+    made["latency_ms"] = Histogram().summary()
     inner, true = (sum(report[name] for report in reports) for name in (_INNER, _TRUE))
     made["tc_complete"] = round(true / inner, 4) if inner else 1.0
     for name in _OF_A_PART:

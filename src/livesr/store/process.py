@@ -21,6 +21,7 @@ from livesr.base.compute import AUTO, Augmentation, ComputeConfig, Views
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
+from livesr.base.timing import Histogram
 from livesr.formats import layout
 from livesr.formats.localisations import read_localisations
 from livesr.formats.skips import lacks_raw, waits
@@ -107,7 +108,7 @@ def process(
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
     report["sr_fps"] = round(report["sr_frames"] / elapsed_s, 2)
-    report["latency_ms"] = {"p50": None, "p99": None}
+    report["latency_ms"] = Histogram().summary()
     report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
