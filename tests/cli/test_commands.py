@@ -313,7 +313,7 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(
         ("process", "nothing.tif"): "There is no nothing.tif",
         ("process", "typo/rig.yaml"): "Cannot read typo/rig.yaml as TIFF",
         ("backfill", "nothing.ome.zarr"): "There is no store nothing.ome.zarr",
-        ("repair", "nothing.ome.zarr"): "is no store of livesr",
+        ("repair", "nothing.ome.zarr"): "nothing.ome.zarr: expected an OME-Zarr folder",
         ("view", "tcp:/x"): "tcp:/x",
         ("train", "--recipe", "imcsr-mt-er-lyso-ligt"): "Did you mean 'imcsr-mt-er-lyso-light'?",
         ("export", "nothing", "--out", "e"): "livesr train makes one",

@@ -15,14 +15,13 @@ from typing import Any
 
 from livesr.base import contained, error_bars, rig_limits
 from livesr.base.errors import ConfigError, LiveSRError, StoreError
-from livesr.base.other_files import STORE, no_folder
 from livesr.check.finding import Finding
 from livesr.formats import layout
 from livesr.formats.frames_log import stream_of
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.ome_xml import names_images
 from livesr.formats.skips import lacks_raw
-from livesr.formats.store import read_image, read_json, refuse_in_use
+from livesr.formats.store import read_image, read_json, refuse_in_use, why_no_store
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.levels import damaged_levels, levels_fit
 from livesr.store.mended_log import MendedLog, ranges
@@ -90,10 +89,7 @@ def check_store(path: Path) -> StoreState:
     """
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
-        raise StoreError(
-            no_folder(path, STORE)
-            or f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'."
-        )
+        raise StoreError(why_no_store(path))
     contained.refuse_links(path)
     refuse_in_use(path)
     return _Check(path).state()

@@ -210,10 +210,7 @@ class RecordedStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path).absolute()
         if not self.path.is_dir():
-            raise StoreError(
-                no_folder(Path(path), STORE)
-                or f"There is no store {path}: expected an OME-Zarr folder that livesr has written."
-            )
+            raise StoreError(why_no_store(Path(path)))
         contained.refuse_links(self.path, but=CHUNKS)
         try:
             root = read_json(self.path / "zarr.json")["attributes"]
@@ -350,6 +347,16 @@ class RecordedStore:
             if kind == "sr" and name == channel
         ]
         return sr[0].attributes["livesr"] if sr else {}
+
+
+def why_no_store(path: Path) -> str:
+    """Return why what is at `path`, if anything is, is no store of livesr."""
+    if not path.exists():
+        return f"There is no store {path}: expected an OME-Zarr folder that livesr has written."
+    return (
+        no_folder(path, STORE)
+        or f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'."
+    )
 
 
 def advice(path: Path) -> str:

@@ -23,13 +23,12 @@ from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
-from livesr.base.other_files import STORE, no_folder
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, Event
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.ome_xml import names_images, write_ome_xml
 from livesr.formats.shard_file import copy_without, whole_length
-from livesr.formats.store import read_image, read_json
+from livesr.formats.store import read_image, read_json, why_no_store
 from livesr.live.sinks.series import write_json
 from livesr.store.levels import damaged_levels, drop_levels, levels_fit
 from livesr.store.mended_log import MendedLog
@@ -106,10 +105,7 @@ def repair(
     """
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
-        raise StoreError(
-            no_folder(path, STORE)
-            or f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'."
-        )
+        raise StoreError(why_no_store(path))
     contained.refuse_links(
         path, writing=True
     )  # before the lock, which is written into a folder that may be one
