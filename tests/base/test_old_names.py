@@ -92,7 +92,7 @@ def test_a_manifest_with_old_names_is_the_same_engine(
 def test_shipped_engines_have_todays_names_only(caplog: pytest.LogCaptureFixture) -> None:
     for manifest in (REPOSITORY / "engines").glob("*/manifest.yaml"):
         load_engine(manifest.parent)
-    assert "is now called" not in caplog.text
+    assert not caplog.text
 
 
 def test_another_normalisation_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -107,6 +108,10 @@ def test_reading_a_store(store: Path) -> None:
     ]
     assert lines[3].endswith("ADU")
     assert run(log, str(store)) == ["11 pictures; 1 predictions to backfill"]
+    line = {"series": "sr", "state": "separated", "stored": True, "backfilled": True}
+    with (store / "livesr" / "frames.jsonl").open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(line | {"t": 3, "position": 0, "channel": "488", "z": 0}) + "\n")
+    assert run(log, str(store)) == ["12 pictures; 0 predictions to backfill"]
 
 
 def test_every_header_field_is_documented() -> None:
