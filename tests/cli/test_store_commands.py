@@ -93,7 +93,7 @@ def test_a_hole_is_said_by_every_command(
     code, out, _ = livesr("check", "live.ome.zarr", cwd=tmp_path)
     assert (code, "known to be lost" in out, "not everything" in out) == (1, True, True)
     code, _, err = livesr("check", "nowhere.ome.zarr", cwd=tmp_path)
-    assert (code, "no store of livesr" in err) == (2, True)
+    assert (code, "There is no store" in err) == (2, True)
 
 
 def test_of_three_backfills_at_once_one_works(
