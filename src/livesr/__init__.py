@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.store.raw_input import ReadAs as ReadAs
     from livesr.store.raw_input import raw_input as raw_input
     from livesr.store.replay import Replay as Replay
+    from livesr.viewer.subscriber import Subscriber as Subscriber
     from livesr.viewer.window import SRPreview as SRPreview
 
 _PUBLIC = {
@@ -129,6 +130,7 @@ _PUBLIC = {
     "livesr.store.process": ("process",),
     "livesr.store.raw_input": ("RawInput", "ReadAs", "raw_input"),
     "livesr.store.replay": ("Replay",),
+    "livesr.viewer.subscriber": ("Subscriber",),
     "livesr.viewer.window": ("SRPreview",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -54,7 +54,8 @@ def export(
     series: Annotated[
         str | None,
         typer.Option(
-            help="Images: raw,recon,depth,sr,uncertainty; all without.", rich_help_panel=_STORE
+            help="Images: raw,recon,rolling,depth,sr,uncertainty,limits,error; all without.",
+            rich_help_panel=_STORE,
         ),
     ] = None,
     channels: Annotated[
