@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -82,6 +83,32 @@ def test_commands_in_pages_exist_with_their_options() -> None:
         known = {name for p in command.params for name in p.opts} | {"--help"}
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= known, (page, line)
+
+
+OF_OTHERS = {
+    "--help",
+    "--nthreads",
+    "--nworkers",
+    "--pixelsize",
+    "--plugin",
+}  # Dask, Picasso, napari
+
+
+def test_options_that_pages_name_exist() -> None:
+    known = OF_OTHERS | _options(typer.main.get_command(app))
+    for script in (DOCS.parent / "scripts").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z][a-z0-9-]+)"', script.read_text(encoding="utf-8")))
+    pages = [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md"), *DOCS.parent.glob("*/*/README.md")]
+    for page in pages:
+        if page.name == "CHANGELOG.md":  # of former versions too
+            continue
+        named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page.read_text(encoding="utf-8"))
+        assert set(named) <= known, page
+
+
+def _options(command: Any) -> set[str]:
+    own = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+    return own.union(*map(_options, getattr(command, "commands", {}).values()))
 
 
 def test_files_that_pages_name_in_a_store_are_where_its_layout_has_them() -> None:
