@@ -435,8 +435,17 @@ def test_own_structures_leave_light_to_none_of_them(tmp_path: Path) -> None:
     engine = [{"name": n, "color": "00FF00"} for n in ("spots", "blobs")]
     recipe = {
         **RECIPE,
-        "data": {**RECIPE["data"], **shares, "images": own_images(tmp_path / "images")},
-        "train": {**RECIPE["train"], "parameters": {**parameters, "unknown": True}},
+        "data": {
+            **RECIPE["data"],
+            **shares,
+            "validation": 8,
+            "images": own_images(tmp_path / "images"),
+        },
+        "train": {
+            **RECIPE["train"],
+            "parameters": {**parameters, "unknown": True},
+            "validation_pairs": 8,
+        },
         "engine": {**RECIPE["engine"], "channels": engine},
     }
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe))
