@@ -188,6 +188,13 @@ def test_cells_are_no_brighter_than_the_camera_can_show(
     assert raw.max() > 0.2 * 2**bits
 
 
+def test_light_that_the_camera_does_not_hold_is_refused(tmp_path: Path) -> None:
+    config = rig(tmp_path, camera={"bit_depth": 12, "gain_e_per_adu": 0.5})
+    with pytest.raises(ConfigError, match="5000 photo-electrons saturate this camera, which holds"):
+        recipe_for(config, "", photons=(100, 5000))
+    assert recipe_for(config, "", photons=(100, 500)).data.domain.photons == (100, 500)
+
+
 def test_light_that_is_no_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the least first"):
         recipe_for(rig(tmp_path), "", photons=(300, 50))

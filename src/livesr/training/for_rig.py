@@ -147,6 +147,12 @@ def _narrowed(recipe: Recipe, rig: RigConfig, channel: str, photons: Range | Non
     domain = way.domain_of(rig, channel, data.domain)
     same = (name for name in _MEASURED if getattr(domain, name) == getattr(data.domain, name))
     unmeasured = tuple(_MEASURED[name] for name in same)
+    most = domain.photons[1]
+    if photons and most < min(photons[1], data.domain.photons[1]):  # what the camera holds
+        raise ConfigError(
+            f"{photons[1]:g} photo-electrons saturate this camera, which holds {most:.0f} in bright"
+            " parts (bit_depth, gain_e_per_adu): give fewer, or correct rig.yaml."
+        )
     domain = domain.model_copy(update={"photons": photons or domain.photons})
     pixel_nm, (finest, coarsest) = domain.pixel_size_um * 500, domain.resolution_nm
     of = f"{rig.name}, channel {channel}" if channel else rig.name
