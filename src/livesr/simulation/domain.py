@@ -112,8 +112,8 @@ calibrations and 1:5.
 def calibrated_like(domain: Domain) -> Domain:
     """Return the rig in good order, as far as `domain` has it.
 
-    With its structures, its truth and all that is no range; where the two ranges do not meet, that
-    of `domain`: a rig of its own.
+    With its structures, its truth, pixels and filter; where the two ranges do not meet, that of
+    `domain`: a rig of its own.
     """
     return _like(domain, CALIBRATED)
 
@@ -136,7 +136,7 @@ def _like(domain: Domain, other: Domain) -> Domain:
     )
 
 
-_NO_RIGS = (
+_NO_RIGS = (  # what is no range, and no microscope's own
     "brightness_ratio",
     "absent",
     "still",
