@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from livesr.base.errors import EngineError
-from livesr.evaluation.engines import card_table, evaluate_engine, run
+from livesr.evaluation.engines import card_table, evaluate_engine, run, start_text
 from livesr.evaluation.metrics import pcc
 from livesr.evaluation.pictures import PictureRow, montage
 from livesr.modalities.sim.simulation.sequence import SIMSequence
@@ -186,3 +186,17 @@ def test_false_light_shows_in_the_colour_of_its_channel() -> None:
     ]
     with pytest.raises(ValueError, match="at least one row"):
         montage([])
+
+
+@pytest.mark.parametrize(
+    ("low", "advised"), [(0.01, False), (-0.01, True), (0.0, True), (None, True)]
+)
+def test_a_training_that_gained_nothing_is_advised_against(
+    low: float | None, advised: bool
+) -> None:
+    mean = {"mean": 0.8, "low": 0.7, "high": 0.9, "n": 9}
+    gain = {"mean": 0.02, "low": low, "high": 0.05, "n": 9 if low is not None else 1}
+    told = start_text({"start": {"engine": {"id": "before"}, "mean_pcc": mean, "gain": gain}})
+    assert "before, on the same sequences: 0.800 (0.700 to 0.900); gained: 0.020" in told
+    assert ("stay with before" in told) == advised
+    assert start_text({}) == ""

@@ -202,6 +202,7 @@ def _export_engine(
         raise BackendError("Exporting needs PyTorch and ONNX: pip install 'livesr[train]'.") from e
     from livesr.base.config import parse
     from livesr.base.documents import read_json
+    from livesr.evaluation.engines import start_text
     from livesr.evaluation.limits import measure_limits, write_limits
     from livesr.export.card import card
     from livesr.export.engine import export_engine
@@ -235,6 +236,8 @@ def _export_engine(
                 if simulated
                 else _validate(recipe, out, data or run, images, sequences, threads, show)
             )
+        if told := start_text(result["metrics"].get("calibrated", {})):
+            terminal.print(told)
     if limits:
         domain = recipe.data.domain
         with progress(terminal, "sequences for its limits", lines=lines) as show:

@@ -519,7 +519,7 @@ def card_table(result: Mapping[str, Any]) -> str:
         (
             f"Mean PCC over structures: {reached}, input {given}. PCC intervals of network and"
             f" input are {'disjoint' if result['reached']['disjoint'] else 'not all disjoint'}."
-            f"{_start_text(result)}"
+            f" {start_text(result)}".rstrip()
         ),
         "",
         "| one structure alone | light predicted elsewhere | into |",
@@ -551,12 +551,18 @@ def card_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _start_text(result: Mapping[str, Any]) -> str:
+def start_text(result: Mapping[str, Any]) -> str:
+    """Return how the engine that it began with did on the same sequences, as sentences; "" where
+    none was compared.
+    """
     if (start := result.get("start")) is None:
         return ""
+    name, gain = start["engine"]["id"], start["gain"]
+    shown = gain["low"] is not None and gain["low"] > 0
     return (
-        f" The engine that it began with, {start['engine']['id']}, on the same sequences:"
-        f" {interval_text(start['mean_pcc'])}; gained: {interval_text(start['gain'])}."
+        f"The engine that it began with, {name}, on the same sequences:"
+        f" {interval_text(start['mean_pcc'])}; gained: {interval_text(gain)}."
+        f"{'' if shown else f' No gain is shown: stay with {name}, or train on more pairs.'}"
     )
 
 
