@@ -313,6 +313,7 @@ def _tried(
         If it cannot be used.
     """
     from livesr.base.compute import ComputeConfig
+    from livesr.check.own_engine import changed_since_training
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.resampling import own_pixel_nm
     from livesr.live.inference.trial import try_out
@@ -328,6 +329,7 @@ def _tried(
     )
     side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
     try_out(engine, (2 * side, 2 * side), ComputeConfig(tile="off"))
+    told += changed_since_training(engine.manifest, rig, name)
     return told, engine.manifest.scale, brought_to
 
 
