@@ -224,14 +224,14 @@ def _check_devices(core: CMMCorePlus, why: Sequence[str]) -> None:
 
 
 def _check_files(request: Request) -> None:
-    """Read engines and correction maps, look for the backend.
+    """Read engines and correction maps, look for the backend, for addresses and folders.
 
     A typo must not cost the start of a microscope.
     """
     from livesr.live.correct import check_maps
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runner import check_named
-    from livesr.live.sinks.sink import checked
+    from livesr.live.session import check_places
 
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
@@ -241,7 +241,7 @@ def _check_files(request: Request) -> None:
         for engine in channel.engines.values():
             load_engine(engine)
     check_named(request.settings)
-    checked(request.sinks)
+    check_places(request.settings, request.sinks)
 
 
 @contextmanager
