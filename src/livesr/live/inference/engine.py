@@ -716,23 +716,33 @@ def _of_its_weights(manifest: Manifest, folder: Path) -> tuple[Manifest, tuple[s
     def leave_out(what: str, other: str, anew: str, **change: Any) -> None:
         changes.update(change)
         notes.append(
-            f"Engine {manifest.id!r}: {what} another network ({other[:12]}..., not"
+            f"Engine {manifest.id!r}: {what} ({other[:12]}..., not"
             f" {manifest.sha256[:12]}...), and are not used. {anew}"
         )
 
     limits, metrics, int8 = manifest.limits, manifest.metrics, manifest.weights.int8
     if limits.measured_with not in (None, manifest.sha256):
         anew = f"'livesr limits {folder}' measures them."
-        leave_out("its limits were measured with", str(limits.measured_with), anew, limits=Limits())
+        leave_out(
+            "its limits were measured with another network",
+            str(limits.measured_with),
+            anew,
+            limits=Limits(),
+        )
     if metrics.measured_with not in (None, manifest.sha256):
         anew = f"'livesr limits {folder} --pairs FOLDER' measures what residual is usual."
         leave_out(
-            "its scores were measured with", str(metrics.measured_with), anew, metrics=Metrics()
+            "its scores were measured with another network",
+            str(metrics.measured_with),
+            anew,
+            metrics=Metrics(),
         )
     if int8 and int8.made_of != manifest.sha256:
         anew = f"'livesr quantise {folder}' makes them."
         weights = manifest.weights.model_copy(update={"int8": None})
-        leave_out("its int8 weights were made of", int8.made_of, anew, weights=weights)
+        leave_out(
+            "its int8 weights were made of another network", int8.made_of, anew, weights=weights
+        )
     return (manifest.model_copy(update=changes), tuple(notes)) if notes else (manifest, ())
 
 
