@@ -126,3 +126,14 @@ def test_a_copy_of_the_rig_that_is_torn_is_replaced(whole: Path, tmp_path: Path,
     assert "--rig" in sentence
     shutil.copyfile(whole / "livesr" / "rig.yaml", store / "livesr" / "rig.yaml")
     _raw_frames(store)
+
+
+def test_raw_frames_are_read_past_all_that_is_torn_around_them(whole: Path, tmp_path: Path) -> None:
+    """From a disk that nobody may write to, say: `livesr process STORE/raw --rig RIG`."""
+    store = torn(whole, tmp_path, "sr/zarr.json", "half")
+    for name in ("zarr.json", "OME/zarr.json", "recon/zarr.json"):
+        (store / name).write_bytes(b"{")
+    with closing(raw_input(store / "raw", sim_rig("mixing"), "none")) as source:
+        frames = [frame.pixels for frame in source.frames()]
+    raw = zarr.open_array(whole / "raw" / "0", mode="r")[:]
+    np.testing.assert_array_equal(np.stack(frames), raw.reshape(-1, *raw.shape[-2:]))
