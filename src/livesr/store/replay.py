@@ -21,7 +21,7 @@ from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame
 from livesr.base.run_config import AnyPath, RunConfig, named_in
 from livesr.base.timing import now_ns
-from livesr.live.session import Session
+from livesr.live.session import Session, check_places
 from livesr.live.sinks.sink import Sink, checked
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
@@ -151,6 +151,7 @@ class Replay(Session):
     def __enter__(self) -> Self:
         raw, settings = self._input, self.settings
         try:
+            check_places(settings, self._own_sinks)
             self._paths, notes = build_paths(raw, settings.compute)
             run = description(
                 raw,
