@@ -18,8 +18,8 @@ variance : three heads more, the log-variance of each image, under a Gaussian li
     gradients are weighed by the variance (Seitzer et al. 2022, beta-NLL, beta 0.5)
 mixing : the share of the light of each image, from the means of the features, as an output of its
     own (what scSplit conditions on)
-correlation 0, correlation 0.01 : without, and with so much of 1 - PCC of each structure that is
-    there; only where they are named
+correlation 0, correlation 0.01, ... : without, and with so much of 1 - PCC of each structure that
+    is there, and of the light invented as others; only where they are named
 muon : the optimiser; only where it is named
 """
 
@@ -190,6 +190,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "balance 1": {"balance": 1.0},
     "correlation 0": {"correlation": 0.0},
     "correlation 0.01": {"correlation": 0.01},
+    "correlation 0.03": {"correlation": 0.03},
+    "correlation 0.03, invented 0.03": {"correlation": 0.03, "invented": 0.03},
+    "correlation 0.1, invented 0.1": {"correlation": 0.1, "invented": 0.1},
     "muon": {"optimiser": "muon"},
 }
 
@@ -240,7 +243,7 @@ def composed(recipe: Recipe, folder: Path) -> RecombinedPairs:
 
 def configured(recipe: Recipe, given: argparse.Namespace, **change: Any) -> TrainConfig:
     """Return the recipe's training with the budget that is given, and one change."""
-    own = {key: change[key] for key in ("balance", "correlation") if key in change}
+    own = {key: change[key] for key in ("balance", "correlation", "invented") if key in change}
     loss = recipe.train.loss.model_copy(update=own)
     return recipe.train.model_copy(
         update={

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from livesr.training.losses import CombinationLoss, Distillation, L1Loss, ssim
+from livesr.training.settings import TrainConfig
 
 
 def pair(shape: tuple[int, ...] = (2, 3, 40, 52)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,6 +129,36 @@ def test_the_correlation_term_asks_of_every_structure_that_is_there_whatever_its
         0.5 * float(terms.parts["correlation"]), rel=1e-4
     )
     assert "correlation" not in without.parts
+
+
+def test_light_for_structures_that_are_not_there_is_counted_as_a_share_of_all() -> None:
+    _, target = pair((2, 3, 64, 64))
+    target[0, 1], target[1, 2] = 0, 0
+    prediction = target.clone()
+    prediction[0, 1] = 0.25 * target[0].mean((1, 2)).sum()
+    prediction[1, 0] *= 2  # that is there: another term's concern
+    terms = CombinationLoss(invented=0.5)(prediction, target)
+    assert float(terms.parts["invented"]) == pytest.approx(0.25 / 2, rel=1e-5), "of two patches"
+    without = CombinationLoss()(prediction, target)
+    assert float(terms.total - without.total) == pytest.approx(0.5 * 0.25 / 2, rel=1e-4)
+    assert "invented" not in without.parts
+
+
+def test_light_invented_in_the_dark_counts_little_and_has_a_gradient() -> None:
+    prediction = torch.full((1, 3, 64, 64), 1e-3, requires_grad=True)
+    terms = CombinationLoss(invented=1.0)(prediction, torch.zeros(1, 3, 64, 64))
+    assert terms.parts["invented"].item() == pytest.approx(3 * 1e-3 / 0.01)
+    terms.total.backward()
+    assert prediction.grad is not None
+    assert bool((prediction.grad > 0).all())
+
+
+@pytest.mark.parametrize("term", ["correlation", "invented"])
+def test_a_checkpoint_from_before_a_term_was_there_is_resumed(term: str) -> None:
+    without = TrainConfig.model_validate({"steps": 1})
+    with_it = TrainConfig.model_validate({"steps": 1, "loss": {term: 0.01}})
+    assert term not in without.identity()
+    assert term in with_it.identity()
 
 
 def test_the_correlation_term_of_a_patch_without_structures_is_zero_and_has_a_gradient() -> None:

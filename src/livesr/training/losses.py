@@ -22,6 +22,10 @@ _NO_ENERGY, _MAX_GAIN = (
     4.0,
 )  # mean square of a channel that shows nothing; largest gain of a dim one
 _NO_VARIANCE, _VARIANCE_FLOOR = 1e-5, 1e-6  # of a channel without a structure; added to either's
+_NO_LIGHT, _LEAST_LIGHT = (
+    1e-4,
+    0.01,
+)  # mean of a channel without a structure; of a patch that counts
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
 
@@ -91,6 +95,16 @@ def _uncorrelated(prediction: Tensor, target: Tensor) -> Tensor:
     return ((1 - pcc) * there).sum() / there.sum().clamp(min=1)
 
 
+def _invented(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the light of channels (n, c, y, x) whose targets hold none, each at most 1, as a share
+    of all light of the patch; the mean of the patches.
+    """
+    shown, there = (images.float().clamp(min=0).mean((2, 3)) for images in (prediction, target))
+    all_light = there.sum(1, keepdim=True).clamp(min=_LEAST_LIGHT)
+    share = (shown / all_light).clamp(max=1) * (there < _NO_LIGHT)
+    return share.sum(1).mean()
+
+
 class CombinationLoss(nn.Module):  # type: ignore[misc]
     """IMC-SR's loss: l MSE + m (1 - SSIM) of the channels, plus a times the same of their sum.
 
@@ -106,6 +120,9 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         they are
     correlation : weight of 1 - PCC, Pearson's correlation of each structure that is there with its
         target over the patch, however bright; 0, as the paper has it, leaves it out
+    invented : weight of the light that structures are given that are not there, as a share of all
+        light of the patch; 0 leaves it out. The correlation alone pays for finding a structure
+        everywhere
 
     Notes
     -----
@@ -126,6 +143,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         balance: float = 0.0,
         summation_with: Literal["structures", "input"] = "structures",
         correlation: float = 0.0,
+        invented: float = 0.0,
     ) -> None:
         super().__init__()
         self.sees_input = summation_with == "input"
@@ -135,7 +153,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
             summation,
             constants,
         )
-        self.balance, self.correlation = balance, correlation
+        self.balance, self.correlation, self.invented = balance, correlation, invented
 
     def forward(
         self, prediction: Tensor, target: Tensor, frames: Tensor | None = None
@@ -143,7 +161,8 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         """Compare (n, c, y, x) predictions with their targets.
 
         `frames` (n, f, y, x) is what the network saw, for a summation term that compares with it.
-        Parts `mse`, `structure`, `summation`, and `correlation` where it has a weight.
+        Parts `mse`, `structure`, `summation`, and `correlation` and `invented` where they have a
+        weight.
 
         Raises
         ------
@@ -161,6 +180,9 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         if self.correlation:
             parts["correlation"] = _uncorrelated(prediction, target)
             total = total + self.correlation * parts["correlation"]
+        if self.invented:
+            parts["invented"] = _invented(prediction, target)
+            total = total + self.invented * parts["invented"]
         return LossTerms(total, parts)
 
     def _sum(self, target: Tensor, frames: Tensor | None) -> Tensor:

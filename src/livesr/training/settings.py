@@ -32,6 +32,7 @@ _FREE = {
 }
 
 _ADVERSARIAL = ("content", "adversarial", "discriminator_width", "discriminator_lr")
+_ADDED = ("correlation", "invented")  # to the paper's combination loss
 
 
 class LossConfig(BaseModel):
@@ -58,6 +59,8 @@ class LossConfig(BaseModel):
     """How far a dim structure counts like a bright one; see `CombinationLoss`."""
     correlation: float = Field(0.0, ge=0)
     """Weight of 1 - PCC of each structure that is there."""
+    invented: float = Field(0.0, ge=0)
+    """Weight of the share of the light that is given to structures that are not there."""
 
     def make(self, channels: int = 1) -> nn.Module:
         """Return the loss for images of so many channels."""
@@ -78,6 +81,7 @@ class LossConfig(BaseModel):
             self.balance,
             self.summation_with,
             self.correlation,
+            self.invented,
         )
 
 
@@ -174,8 +178,7 @@ class TrainConfig(BaseModel):
         unknown = set(_ADVERSARIAL) if self.loss.kind != "adversarial" else set()
         if self.loss.summation_with == "structures":
             unknown.add("summation_with")
-        if not self.loss.correlation:
-            unknown.add("correlation")
+        unknown |= {name for name in _ADDED if not getattr(self.loss, name)}
         left_out["loss"] = unknown
         if not self.begin_as:
             left_out["begin_as"] = True
