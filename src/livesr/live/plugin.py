@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -39,6 +40,7 @@ from livesr.live.plan_summary import PlanSummary, summarise
 from livesr.live.run_state import Report
 from livesr.live.session import Session
 from livesr.live.sinks.sink import Sink
+from livesr.live.sources.acquiring import acquires_elsewhere, acquiring_threads
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import DRAINED, Delivery
 from livesr.live.sources.mda import listen, unlisten
@@ -56,6 +58,16 @@ _NOTHING = (
 _LEFT = (
     "LiveSR was left while a plan was being acquired: the acquisition was cancelled, what came is"
     " kept."
+)
+_BROKEN_OFF = (
+    "The acquisition was broken off from outside, by Ctrl-C for instance, and never said that it"
+    " has finished: what came is kept."
+)
+_OVERLAP = (
+    "An acquisition was started while another one on the same core was under way, and both would"
+    " have used one camera at a time: the second was refused, the first goes on. From a listener or"
+    " another thread, wait for the end of the first (sr.finished, or the thread of core.run_mda),"
+    " or hand its generator the exposures to come."
 )
 _ENTERED: dict[int, LiveSR] = {}  # those in use, for when the interpreter ends without leaving them
 
@@ -189,7 +201,8 @@ class LiveSR(Session):
         self._delivery = Delivery(core)
         self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
-        self._entered = False
+        self._entered = self._begun = False
+        self._refused = 0  # acquisitions that were begun inside of another, and still have to end
         self._connected: tuple[tuple[Any, Any], ...] = ()
         self._summary: tuple[Any, PlanSummary] | None = None
 
@@ -249,7 +262,7 @@ class LiveSR(Session):
         if self._forked:
             return
         _ENTERED.pop(id(self), None)
-        self._end_acquisition(kind)
+        self._end_acquisition()
         for signal, listener in self._connected:
             unlisten(signal, listener)
         self._live.disconnect()
@@ -272,24 +285,37 @@ class LiveSR(Session):
             (events.sequenceFinished, self._sequence_finished),
         )
 
-    def _end_acquisition(self, kind: type[BaseException] | None) -> None:
+    def _end_acquisition(self) -> None:
         """See to it that no acquisition outlives the block.
 
         One in another thread is cancelled, and waited for until it has told everybody that it has
-        finished.
+        finished. One that was torn out of its loop, as by Ctrl-C, never will.
         """
-        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
-            # it was torn out of its loop and left the camera running
-            self._core.stopSequenceAcquisition()
-            if self._pipeline:
-                self._delivery.settle(self._pipeline.hook)
+        runner = self._core.mda
+        if runner.status.phase == "idle":
             return
-        if self._core.mda.is_running():
-            if self._pipeline:
+        if acquiring_threads(self._core):
+            if self._pipeline and runner.is_running():
                 self._pipeline.warn(_LEFT)
-            self._core.mda.cancel()
-        while kind is not KeyboardInterrupt and self._core.mda.status.phase != "idle":
-            time.sleep(0.02)
+            runner.cancel()
+            with suppress(KeyboardInterrupt):
+                while acquires_elsewhere(self._core):
+                    time.sleep(0.02)
+            return
+        runner.cancel()
+        self._end_broken_off()
+
+    def _end_broken_off(self) -> None:
+        """End the run of an acquisition that was torn out of its loop, and left its camera on."""
+        if not self._begun:
+            return
+        self._begun, self._refused = False, 0
+        if self._core.isSequenceRunning():
+            self._core.stopSequenceAcquisition()
+        if self._pipeline:
+            self._delivery.settle(self._pipeline.hook)
+            self._pipeline.warn(_BROKEN_OFF)
+        self._release_pipeline()
 
     def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
@@ -304,6 +330,11 @@ class LiveSR(Session):
 
     def _sequence_started(self, sequence: Any, metadata: Mapping[str, Any]) -> None:
         """Open what the run needs; in the acquisition thread, before its first frame."""
+        if self._begun and len(acquiring_threads(self._core)) > 1:
+            self._refuse_inside_another()
+            return
+        self._end_broken_off()
+        self._begun = True
         try:
             self._live.finish()
             self.wait()
@@ -326,6 +357,14 @@ class LiveSR(Session):
                 self._went_wrong(RunError(f"The run cannot start: {type(e).__name__}: {e}."))
                 log.exception("the run cannot start")
             self._core.mda.cancel()
+
+    def _refuse_inside_another(self) -> None:
+        """End an acquisition that was begun before the last one has ended."""
+        self._refused += 1
+        self._went_wrong(RunError(_OVERLAP))
+        if self._pipeline:
+            self._pipeline.warn(_OVERLAP)
+        self._core.mda.cancel()
 
     def _check_cameras(self) -> None:
         """Refuse a run whose cameras were set otherwise since the session was opened for it."""
@@ -356,6 +395,10 @@ class LiveSR(Session):
                 pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:
+        if self._refused:
+            self._refused -= 1
+            return
+        self._begun = False
         if self._pipeline:
             self._delivery.settle(self._pipeline.hook)
             if self._core.mda.status.finish_reason != FinishReason.CANCELED:

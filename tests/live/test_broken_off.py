@@ -1,0 +1,168 @@
+"""Acquisitions that are torn out of their loop, or begun inside of another: leaving waits for
+nothing that is over, runs are not mixed, and no frame that came is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import useq
+import zarr
+from pymmcore_plus import CMMCorePlus
+
+from livesr import LiveSR
+from livesr.base.errors import RunError
+from rigs import core_of
+
+
+@pytest.fixture(scope="module")
+def core() -> Iterator[CMMCorePlus]:
+    with core_of("demo", exposure_ms=2) as core:
+        core.setProperty("Camera", "OnCameraCCDXSize", 32)
+        core.setProperty("Camera", "OnCameraCCDYSize", 32)
+        yield core
+
+
+@pytest.fixture
+def given(core: CMMCorePlus) -> Iterator[list[np.ndarray]]:
+    """What the camera gave, as another listener saw it."""
+    frames: list[np.ndarray] = []
+
+    def take(image: np.ndarray, event: useq.MDAEvent, meta: dict[str, Any]) -> None:
+        frames.append(image.copy())
+
+    core.mda.events.frameReady.connect(take)
+    yield frames
+    core.mda.events.frameReady.disconnect(take)
+
+
+def live(core: CMMCorePlus, store: Path | None = None, **settings: Any) -> LiveSR:
+    return LiveSR(core, rig="demo", engine="none", store=store, **settings)
+
+
+def events(n: int, torn: bool = False) -> Iterator[useq.MDAEvent]:
+    for t in range(n):
+        yield useq.MDAEvent(index={"t": t}, channel="488")
+    if torn:
+        raise KeyboardInterrupt
+
+
+def lapse(n: int, interval_s: float = 0.0) -> useq.MDASequence:
+    return useq.MDASequence(
+        time_plan=useq.TIntervalLoops(interval=interval_s, loops=n), channels=["488"]
+    )
+
+
+def raw(report: dict[str, Any]) -> np.ndarray:
+    group = zarr.open_group(report["store"], mode="r")
+    (name,) = [name for name in group if name.startswith("raw")]
+    return group[f"{name}/0"][:, 0]
+
+
+@pytest.mark.parametrize("plan_given", [True, False])
+def test_who_catches_ctrl_c_inside_the_block_leaves_it(
+    core: CMMCorePlus, tmp_path: Path, given: list[np.ndarray], plan_given: bool
+) -> None:
+    settings = {"plan": lapse(3)} if plan_given else {}
+    with live(core, tmp_path / "r.ome.zarr", **settings) as session:
+        with pytest.raises(KeyboardInterrupt):
+            core.mda.run(events(3, torn=True))
+        assert core.mda.is_running()  # so it says, for good
+    report = session.report
+    assert report["raw_frames"] == report["raw_stored"] == 3
+    assert np.array_equal(raw(report), given)
+    assert any(w.startswith("The acquisition was broken off") for w in report["warnings"])
+
+
+def test_the_run_after_one_that_was_broken_off_has_its_own_store(
+    core: CMMCorePlus, tmp_path: Path, given: list[np.ndarray]
+) -> None:
+    reports: list[dict[str, Any]] = []
+    with live(core, tmp_path / "r.ome.zarr") as session:
+        session.finished.connect(reports.append)
+        with pytest.raises(KeyboardInterrupt):
+            core.mda.run(events(3, torn=True))
+        core.mda.run(lapse(5))
+    assert [r["raw_repeated"] for r in reports] == [0, 0]
+    assert len({r["store"] for r in reports}) == 2
+    first, second = map(raw, reports)
+    assert np.array_equal(np.concatenate([first, second])[: len(given)], given)
+
+
+def test_a_block_after_an_acquisition_that_was_broken_off_is_left(core: CMMCorePlus) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        core.mda.run(events(1, torn=True))
+    with live(core) as session:
+        assert core.mda.status.phase != "idle"
+    assert session.report == {}
+
+
+def test_what_waits_in_the_buffer_of_a_sequence_that_was_broken_off_is_taken(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    def tear(image: np.ndarray, event: useq.MDAEvent, meta: dict[str, Any]) -> None:
+        while core.isSequenceRunning():
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    with live(core, tmp_path / "r.ome.zarr") as session:
+        core.mda.events.frameReady.connect(tear)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                core.mda.run(lapse(6))
+        finally:
+            core.mda.events.frameReady.disconnect(tear)
+    assert session.report["raw_frames"] == session.report["raw_stored"] == 6
+    assert len({image.tobytes() for image in raw(session.report)}) == 6
+
+
+@pytest.mark.parametrize("another_thread", [True, False])
+def test_a_run_begun_inside_of_another_is_refused_and_the_first_is_whole(
+    core: CMMCorePlus, tmp_path: Path, given: list[np.ndarray], another_thread: bool
+) -> None:
+    begun: list[int] = []
+
+    def begin(image: np.ndarray, event: useq.MDAEvent, meta: dict[str, Any]) -> None:
+        if begun:
+            return
+        begun.append(1)
+        if another_thread:
+            thread = threading.Thread(target=core.mda.run, args=(lapse(4),))
+            thread.start()
+            thread.join()
+        else:
+            core.mda.run(lapse(4))
+
+    def acquire() -> None:
+        with live(core, tmp_path / "r.ome.zarr") as session:
+            sessions.append(session)
+            core.mda.run(lapse(10, 0.001))
+
+    sessions: list[LiveSR] = []
+    core.mda.events.frameReady.connect(begin)
+    try:
+        with pytest.raises(RunError, match="while another one on the same core was under way"):
+            acquire()
+    finally:
+        core.mda.events.frameReady.disconnect(begin)
+    report = sessions[0].report
+    assert report["raw_frames"] == report["raw_stored"] == len(given) == 10
+    assert np.array_equal(raw(report), given)
+    assert any("was refused" in w for w in report["warnings"])
+
+
+def test_leaving_from_inside_of_the_acquisition_waits_for_nothing(core: CMMCorePlus) -> None:
+    def leave(image: np.ndarray, event: useq.MDAEvent, meta: dict[str, Any]) -> None:
+        session.__exit__(None, None, None)
+        core.mda.events.frameReady.disconnect(leave)
+
+    session = live(core)
+    with session:
+        core.mda.events.frameReady.connect(leave)
+        core.mda.run(lapse(50, 0.005))
+    assert 1 <= session.report["raw_frames"] < 50
