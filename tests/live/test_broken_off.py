@@ -3,6 +3,7 @@ nothing that is over, runs are not mixed, and no frame that came is lost."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import useq
 import zarr
 from pymmcore_plus import CMMCorePlus
 
-from livesr import LiveSR
+from livesr import LiveSR, Replay, Sink
 from livesr.base.errors import RunError
 from rigs import core_of
 
@@ -166,3 +167,47 @@ def test_leaving_from_inside_of_the_acquisition_waits_for_nothing(core: CMMCoreP
         core.mda.events.frameReady.connect(leave)
         core.mda.run(lapse(50, 0.005))
     assert 1 <= session.report["raw_frames"] < 50
+
+
+class Interrupting(Sink):
+    """As if Ctrl-C were pressed while a run opens; each time that it is opened while it may."""
+
+    name = "interrupting"
+
+    def __init__(self) -> None:
+        self.may = True
+
+    def open(self, run: Any) -> None:
+        if self.may:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("when", ["entered", "started", "replayed"])
+def test_ctrl_c_while_a_run_opens_leaves_nothing_open(
+    core: CMMCorePlus, tmp_path: Path, when: str
+) -> None:
+    with live(core, tmp_path / "recorded.ome.zarr") as recorded:
+        core.mda.run(lapse(3))
+    store, sink = tmp_path / "r.ome.zarr", Interrupting()
+    settings: dict[str, Any] = {"store": store, "sinks": [sink]}
+
+    def go() -> None:
+        if when == "replayed":
+            with Replay(recorded.store, rate="max", **settings):
+                pass
+        elif when == "entered":
+            with live(core, plan=lapse(3), **settings):
+                pass
+        else:
+            with live(core, **settings):
+                core.mda.run(lapse(3))
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert (store / "livesr" / "report.json").exists()
+    sink.may = False
+    with live(core, **settings) as session:
+        core.mda.run(lapse(3))
+    assert session.report["raw_stored"] == 3

@@ -236,6 +236,8 @@ class LiveSR(Session):
                 self._arm(self._plan)
             self._live.connect()
         except BaseException:
+            self._release_pipeline()
+            self.wait()
             self._close_paths()
             _CORE_LOG.setLevel(self._core_log_level)
             raise

@@ -20,6 +20,7 @@ from psygnal import Signal
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, Pixels, SRFrame
+from livesr.base.interrupts import interrupted_later
 from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
@@ -261,9 +262,10 @@ class Session:
             audits=Audits(self.rig, self._audit_schedule, [c.name for c in run.channels]),
             on_stop=on_stop,
         )
-        pipeline.open()
-        self.store = self._writer.path if self._writer else None
-        self._pipeline, self._description = pipeline, run
+        with interrupted_later():  # threads and files that nobody has would stay open
+            pipeline.open()
+            self.store = self._writer.path if self._writer else None
+            self._pipeline, self._description = pipeline, run
         return pipeline
 
     @property

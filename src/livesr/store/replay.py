@@ -162,6 +162,8 @@ class Replay(Session):
             )
             pipeline = self._open_run(run, self._stopped.set)
         except BaseException:
+            self._release_pipeline()
+            self.wait()
             self._close()
             raise
         for note in (*raw.notes, *notes):
