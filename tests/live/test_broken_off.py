@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import useq
 import zarr
 from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.mda import MDAEngine, SkipEvent
 
 from livesr import LiveSR, Replay, Sink
 from livesr.base.errors import RunError
@@ -211,3 +212,81 @@ def test_ctrl_c_while_a_run_opens_leaves_nothing_open(
     with live(core, **settings) as session:
         core.mda.run(lapse(3))
     assert session.report["raw_stored"] == 3
+
+
+class Skips(MDAEngine):
+    """Leaves out time point 2, as an engine that waits for something may."""
+
+    def setup_event(self, event: Any) -> None:
+        if event.index.get("t") == 2:
+            raise SkipEvent(num_frames=1)
+        super().setup_event(event)
+
+
+class Fails(MDAEngine):
+    """Sets up, and then has no picture of time point 2, as with a camera that fails."""
+
+    def setup_event(self, event: Any) -> None:
+        super().setup_event(event)
+
+    def exec_event(self, event: Any) -> Any:
+        if event.index.get("t") != 2:
+            yield from super().exec_event(event)
+
+
+@pytest.fixture
+def engine(core: CMMCorePlus) -> Iterator[Callable[[type[MDAEngine]], None]]:
+    own = core.mda.engine
+    yield lambda kind: core.mda.set_engine(kind(core))
+    core.mda.set_engine(own)
+
+
+def test_what_an_engine_skips_is_no_failure(
+    core: CMMCorePlus, tmp_path: Path, engine: Callable[[type[MDAEngine]], None]
+) -> None:
+    engine(Skips)
+    with live(core, tmp_path / "r.ome.zarr") as session:
+        core.mda.run(lapse(6, 0.001))
+    report = session.report
+    assert (report["error"], report["raw_stored"], report["raw_missing"]) == (None, 5, 1)
+    assert any("engine skipped 1 exposure (" in w for w in report["warnings"])
+    assert [bool(image.any()) for image in raw(report)] == [True, True, False, True, True, True]
+
+
+def test_what_a_camera_of_an_own_engine_does_not_deliver_is_a_failure(
+    core: CMMCorePlus, tmp_path: Path, engine: Callable[[type[MDAEngine]], None]
+) -> None:
+    engine(Fails)
+    with (
+        pytest.raises(RunError, match="The camera delivered 5 of 6 frames"),
+        live(core, tmp_path / "r.ome.zarr"),
+    ):
+        core.mda.run(lapse(6, 0.001))
+
+
+def test_a_plan_that_raises_is_in_the_report_and_raised_as_it_is(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    def plan() -> Iterator[useq.MDAEvent]:
+        yield from events(3)
+        raise ValueError("mine")
+
+    session = live(core, tmp_path / "r.ome.zarr")
+    with pytest.raises(ValueError, match="mine"), session:
+        core.mda.run(plan())
+    assert session.report["raw_stored"] == 3
+    assert session.report["error"].startswith("The camera delivered 3 frames. Then the acquisition")
+
+
+def test_the_plan_of_another_run_does_not_describe_the_next(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    reports: list[dict[str, Any]] = []
+    stack = useq.MDASequence(channels=["561"], z_plan=useq.ZRangeAround(range=2, step=1))
+    with live(core, tmp_path / "r.ome.zarr", plan=lapse(3)) as session:
+        session.finished.connect(reports.append)
+        core.mda.run(lapse(3))
+        core.mda.run(stack)
+        core.mda.run(lapse(2))
+    assert [r["raw_stored"] for r in reports] == [3, 3, 2]
+    assert raw(reports[1]).shape == (1, 3, 32, 32)

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
+from useq import MDASequence
 
 from livesr.base.compute import DeviceChoice, ErrorMaps, Views
 from livesr.base.config import RigConfig, load_rig, parse
@@ -63,6 +64,11 @@ _BROKEN_OFF = (
     "The acquisition was broken off from outside, by Ctrl-C for instance, and never said that it"
     " has finished: what came is kept."
 )
+_ERRORED = (
+    "Then the acquisition broke off with an error: core.mda.run raises it, the thread of"
+    " core.run_mda prints it. What came is kept."
+)
+_CAMERA_FAILED = "The log of pymmcore-plus says what the camera or its driver reported."
 _OVERLAP = (
     "An acquisition was started while another one on the same core was under way, and both would"
     " have used one camera at a time: the second was refused, the first goes on. From a listener or"
@@ -344,7 +350,7 @@ class LiveSR(Session):
             if engine and isinstance(self._plan, RawFramesPlan) and self._plan.setup is not None:
                 engine.setup_event(self._plan.setup)
             if self._pipeline is None:
-                self._arm(self._plan if self._plan is not None else sequence)
+                self._arm(self._plan_of(sequence))
             else:
                 self._check_cameras()
             if self._pipeline is not None:
@@ -359,6 +365,15 @@ class LiveSR(Session):
                 self._went_wrong(RunError(f"The run cannot start: {type(e).__name__}: {e}."))
                 log.exception("the run cannot start")
             self._core.mda.cancel()
+
+    def _plan_of(self, announced: Any) -> Any:
+        """Return the plan of an acquisition that begins: what it says itself, if it does.
+
+        An iterable of events is announced as a plan without axes.
+        """
+        if self._plan is None or type(announced) is MDASequence:
+            return announced
+        return self._plan
 
     def _refuse_inside_another(self) -> None:
         """End an acquisition that was begun before the last one has ended."""
@@ -412,20 +427,22 @@ class LiveSR(Session):
     def _check_delivery(self, pipeline: Pipeline) -> None:
         """Compare what the acquisition announced with what came.
 
-        One frame in a hundred missing is a failure.
+        One frame in a hundred missing is a failure, and so is an acquisition that an exception
+        ended. What the acquisition engine left out on purpose is neither.
         """
         announced, received = self._delivery.announced, pipeline.hook.received
-        if received >= announced:
-            return
-        pipeline.hook.missing = announced - received
-        if self._delivery.vanished:
-            pipeline.warn(DRAINED)
-        if announced - received > _MISSING_SHARE * announced:
-            why = (
-                DRAINED
-                if self._delivery.vanished
-                else "The log of pymmcore-plus says what the camera or its driver reported."
-            )
+        if skipped := self._delivery.skipped:
+            pipeline.warn(_skipped(skipped))
+        if received < announced:
+            pipeline.hook.missing = announced - received
+            if self._delivery.vanished:
+                pipeline.warn(DRAINED)
+        failed = announced - skipped - received
+        if self._core.mda.status.finish_reason == FinishReason.ERRORED:
+            came = f"{received} of {announced}" if failed > 0 else str(received)
+            pipeline.stop(RunError(f"The camera delivered {came} frames. {_ERRORED}"))
+        elif failed > _MISSING_SHARE * announced:
+            why = DRAINED if self._delivery.vanished else _CAMERA_FAILED
             pipeline.stop(
                 RunError(
                     f"The camera delivered {received} of {announced} frames. What came is kept."
@@ -559,6 +576,13 @@ class LiveSR(Session):
         for name in self.rig.sums:
             self._paths[name] = build_superposition(self.rig, self._paths, compute)
         self._unheeded = check_honoured(self._paths, compute)
+
+
+def _skipped(n: int) -> str:
+    return (
+        f"The acquisition engine skipped {n} exposure{'' if n == 1 else 's'} (SkipEvent): zeros"
+        " stand in their place in raw."
+    )
 
 
 def _check_core(core: object) -> None:
