@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
@@ -17,11 +17,12 @@ from typing import Any, Literal, Self
 
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
-from useq import MDASequence
+from useq import MDAEvent, MDASequence
 
 from livesr.base.compute import DeviceChoice, ErrorMaps, Views
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.files import not_expected
 from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
@@ -137,8 +138,7 @@ class LiveSR(Session):
     error : the first error that ended a run early, None without one; raised on leaving
     newest_error : the last one, or what let none begin
     interrupted : whether Ctrl-C cut short what was left to compute
-    audit_schedule : for an `AuditPlan` of a rig with audits, where none is given as `plan`; else
-        None
+    audit_schedule : of a rig with audits, for `livesr.with_raw_frames`; else None
 
     Raises
     ------
@@ -194,6 +194,7 @@ class LiveSR(Session):
     ) -> None:
         settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")
         _check_core(core)
+        _check_plan(plan)
         super().__init__(_rig(rig, engine, upscale), settings, sinks)
         self._core, self._mode = core, live
         detach_at_exit(core)
@@ -593,6 +594,18 @@ def _check_core(core: object) -> None:
         f"LiveSR was given {came} as its core, and expects pymmcore-plus' CMMCorePlus: pass"
         " CMMCorePlus.instance() after loadSystemConfiguration, or the core that your window shows."
     )
+
+
+def _check_plan(plan: object) -> None:
+    if isinstance(plan, str | bytes | Mapping | MDAEvent) or not (
+        plan is None or isinstance(plan, Iterable)
+    ):
+        raise not_expected(
+            plan,
+            "plan",
+            "what core.mda.run is given: a useq.MDASequence, livesr.sim_sequence, or events"
+            " (of a file: useq.MDASequence.from_file)",
+        )
 
 
 def _rig(rig: AnyPath | RigConfig | None, engine: str | None, upscale: str | None) -> RigConfig:

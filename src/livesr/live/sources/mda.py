@@ -324,8 +324,9 @@ def no_raw_axis(n_raw: int) -> ConfigError:
     """Return the error of a plan that counts raw frames along time, and has more than time."""
     return ConfigError(
         f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the"
-        f" order of the {n_raw} raw frames is unknown: describe it with livesr.sim_sequence, or"
-        f" give every event its raw frame, as MDAEvent(index={{'t': 0, 'z': 2, {RAW_AXIS!r}: 3}})."
+        f" order of the {n_raw} raw frames is unknown: take livesr.with_raw_frames(plan, rig) as"
+        " the plan, or livesr.sim_sequence, or give every event its raw frame, as"
+        f" MDAEvent(index={{'t': 0, 'z': 2, {RAW_AXIS!r}: 3}})."
     )
 
 
