@@ -18,7 +18,7 @@ from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import MDAEngine, SkipEvent
 
 from livesr import LiveSR, Replay, Sink
-from livesr.base.errors import RunError
+from livesr.base.errors import FrameShapeError, RunError
 from rigs import core_of
 
 
@@ -276,6 +276,21 @@ def test_a_plan_that_raises_is_in_the_report_and_raised_as_it_is(
         core.mda.run(plan())
     assert session.report["raw_stored"] == 3
     assert session.report["error"].startswith("The camera delivered 3 frames. Then the acquisition")
+
+
+def test_each_block_has_its_own_error(
+    core: CMMCorePlus, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = live(core)
+    with pytest.raises(FrameShapeError), session:
+        core.mda.run([useq.MDAEvent()])
+    assert isinstance(session.error, FrameShapeError)
+    with session:
+        core.mda.run(lapse(2))
+    assert (session.error, session.report["raw_frames"]) == (None, 2)
+    with session:
+        pass
+    assert "Nothing was acquired" in caplog.text
 
 
 def test_the_plan_of_another_run_does_not_describe_the_next(

@@ -212,6 +212,7 @@ class LiveSR(Session):
         self._refused = 0  # acquisitions that were begun inside of another, and still have to end
         self._connected: tuple[tuple[Any, Any], ...] = ()
         self._summary: tuple[Any, PlanSummary] | None = None
+        self._report_before = self.report
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -228,6 +229,8 @@ class LiveSR(Session):
                 " would get a part of them: leave that one first (Stop, in its window), or leave"
                 " the live view to it with live='off'."
             )
+        self.error = self.newest_error = None  # those of another block were raised when it was left
+        self._report_before = self.report
         # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
         self._core_log_level = _CORE_LOG.level
         _CORE_LOG.setLevel(logging.WARNING)
@@ -277,7 +280,8 @@ class LiveSR(Session):
         self._live.disconnect()
         self._release_pipeline()
         report = self.wait()
-        if kind is None and not report and self._mode == "off" and self.error is None:
+        nothing = not report or report is self._report_before
+        if kind is None and nothing and self._mode == "off" and self.error is None:
             log.warning("%s", _NOTHING)
         self._close_paths()
         _CORE_LOG.setLevel(self._core_log_level)
