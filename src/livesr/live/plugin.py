@@ -275,6 +275,8 @@ class LiveSR(Session):
             return
         _ENTERED.pop(id(self), None)
         self._end_acquisition()
+        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
+            self._core.stopSequenceAcquisition()  # of live mode, which goes on otherwise
         for signal, listener in self._connected:
             unlisten(signal, listener)
         self._live.disconnect()
