@@ -65,10 +65,7 @@ _BROKEN_OFF = (
     "The acquisition was broken off from outside, by Ctrl-C for instance, and never said that it"
     " has finished: what came is kept."
 )
-_ERRORED = (
-    "Then the acquisition broke off with an error: core.mda.run raises it, the thread of"
-    " core.run_mda prints it. What came is kept."
-)
+_ERRORED = "core.mda.run raises it, the thread of core.run_mda prints it. What came is kept."
 _CAMERA_FAILED = "The log of pymmcore-plus says what the camera or its driver reported."
 _OVERLAP = (
     "An acquisition was started while another one on the same core was under way, and both would"
@@ -446,8 +443,9 @@ class LiveSR(Session):
                 pipeline.warn(DRAINED)
         failed = announced - skipped - received
         if self._core.mda.status.finish_reason == FinishReason.ERRORED:
-            came = f"{received} of {announced}" if failed > 0 else str(received)
-            pipeline.stop(RunError(f"The camera delivered {came} frames. {_ERRORED}"))
+            came = f"The camera delivered {received} of {announced} frames, and the"
+            broke_off = f"acquisition broke off with an error after frame {received}: {_ERRORED}"
+            pipeline.stop(RunError(f"{came if failed > 0 else 'The'} {broke_off}"))
         elif failed > _MISSING_SHARE * announced:
             why = DRAINED if self._delivery.vanished else _CAMERA_FAILED
             pipeline.stop(
