@@ -280,6 +280,24 @@ def test_a_plan_that_raises_is_in_the_report_and_raised_as_it_is(
     )
 
 
+def test_live_mode_behind_an_acquisition_that_was_broken_off_is_a_run(
+    core: CMMCorePlus, tmp_path: Path, given: list[np.ndarray]
+) -> None:
+    reports: list[dict[str, Any]] = []
+    with live(core, tmp_path / "r.ome.zarr", live="own") as session:
+        session.finished.connect(reports.append)
+        with pytest.raises(KeyboardInterrupt):
+            core.mda.run(events(3, torn=True))
+        core.startContinuousSequenceAcquisition()
+        while core.isSequenceRunning() and session.status().get("raw_frames", 0) < 5:
+            time.sleep(0.01)
+        core.stopSequenceAcquisition()
+        session.wait()
+    assert np.array_equal(raw(reports[0]), given)
+    assert len(given) == 3
+    assert reports[1]["raw_frames"] == reports[1]["raw_stored"] >= 5
+
+
 @pytest.mark.parametrize("mode", ["own", "off"])
 def test_ctrl_c_in_live_mode_stops_the_camera(core: CMMCorePlus, mode: str) -> None:
     session = live(core, live=mode)

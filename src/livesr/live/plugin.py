@@ -457,6 +457,7 @@ class LiveSR(Session):
 
     def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
         """Open the run of a sequence acquisition outside an MDA."""
+        self._end_broken_off()
         self.wait()
         return self._arm(plan, on_stop)
 

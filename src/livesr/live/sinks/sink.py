@@ -43,7 +43,7 @@ class Sink:
     An object can serve one run after the other: `open` ... `close`, `open` ... `close`.
 
     Records, and the arrays in them, are handed over by reference: a sink may keep them for as long
-    as it likes, and never writes into them, because the store and the network hold the same ones.
+    as it likes. It cannot write into them: the store and the network hold the same ones.
 
     Attributes
     ----------

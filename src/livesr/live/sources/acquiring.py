@@ -34,6 +34,11 @@ def acquiring_threads(core: CMMCorePlus) -> list[int]:
     return found
 
 
+def acquires(core: CMMCorePlus) -> bool:
+    """Whether the core's runner is at work, and not only says so."""
+    return core.mda.is_running() and bool(acquiring_threads(core))
+
+
 def acquires_elsewhere(core: CMMCorePlus) -> bool:
     """Whether another thread than this one acquires."""
     return any(thread != threading.get_ident() for thread in acquiring_threads(core))
