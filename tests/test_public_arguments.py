@@ -75,6 +75,11 @@ def test_what_live_sr_cannot_take(core: CMMCorePlus, name: str, given: object) -
         LiveSR(core, **{"rig": "demo", name: given})
 
 
+def test_what_is_no_event(core: CMMCorePlus) -> None:
+    with pytest.raises(ConfigError, match=r"plan yields is 5 \(int\); expected a useq\.MDAEvent"):
+        LiveSR(core, rig="demo", engine="none", plan=[5]).__enter__()
+
+
 @pytest.mark.parametrize(
     ("name", "given"),
     [("rate", "fast"), ("rate", None), ("frames", 0), ("frames", "all"), ("how", 5)],

@@ -18,6 +18,7 @@ import numpy as np
 from useq import MDAEvent
 
 from livesr.base.errors import ConfigError
+from livesr.base.files import not_expected
 from livesr.base.frames import CameraFrame, RawStack, Stream
 from livesr.base.run_description import Stack
 from livesr.live.grouping.by_index import IndexGrouping
@@ -169,6 +170,8 @@ class _Walk:
         self.positions = 0
 
     def take(self, event: MDAEvent) -> None:
+        if not isinstance(event, MDAEvent):
+            raise not_expected(event, "What the plan yields", "a useq.MDAEvent")
         if event.action.type != "acquire_image":
             return
         self._number_field(event)
