@@ -154,7 +154,7 @@ def measure(
     for label, files in SETS.items():
         if not files.keys() >= set(engine.manifest.channel_names):
             continue
-        shown = {name: _read(data, files[name]) for name in engine.manifest.channel_names}
+        shown = {name: read(data, files[name]) for name in engine.manifest.channel_names}
         rows: list[PictureRow] = []
         found[label] = evaluate_composites(
             engine,
@@ -171,7 +171,8 @@ def measure(
     return found
 
 
-def _read(data: Path, files: Files) -> StructureImages:
+def read(data: Path, files: Files) -> StructureImages:
+    """Return the images of one structure in one set."""
     clean, noisy = (list(images(data, patterns).values()) for patterns in files)
     return StructureImages(clean, noisy or None)
 

@@ -48,6 +48,10 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
+    from livesr.formats.wire import Message as Message
+    from livesr.formats.wire import WireError as WireError
+    from livesr.formats.wire import WireHeader as WireHeader
+    from livesr.formats.wire import decode as decode
     from livesr.gui.widget import LiveSRWidget as LiveSRWidget
     from livesr.live.inference.runtime import Runtime as Runtime
     from livesr.live.inference.session import InferenceSession as InferenceSession
@@ -59,10 +63,12 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.live.run_state import Status as Status
     from livesr.live.sinks.sink import Sink as Sink
     from livesr.live.sources.mda import RAW_AXIS as RAW_AXIS
+    from livesr.live.sources.plan import AuditPlan as AuditPlan
     from livesr.live.sources.plan import sim_sequence as sim_sequence
     from livesr.live.sources.plan import with_raw_frames as with_raw_frames
     from livesr.live.sources.triggered import TriggeredEngine as TriggeredEngine
     from livesr.modalities.modality import Modality as Modality
+    from livesr.modalities.sim.simulation.rig import find_sim_camera as find_sim_camera
     from livesr.modalities.storm.score import score_localisations as score_localisations
     from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
     from livesr.napari.live_layers import LiveLayers as LiveLayers
@@ -110,6 +116,7 @@ _PUBLIC = {
     "livesr.base.quality": ("Judgement", "Quality", "Verdict"),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
+    "livesr.formats.wire": ("Message", "WireError", "WireHeader", "decode"),
     "livesr.gui.widget": ("LiveSRWidget",),
     "livesr.live.inference.runtime": ("Runtime",),
     "livesr.live.inference.session": ("InferenceSession",),
@@ -119,9 +126,10 @@ _PUBLIC = {
     "livesr.live.run_state": ("Report", "Status"),
     "livesr.live.sinks.sink": ("Sink",),
     "livesr.live.sources.mda": ("RAW_AXIS",),
-    "livesr.live.sources.plan": ("sim_sequence", "with_raw_frames"),
+    "livesr.live.sources.plan": ("AuditPlan", "sim_sequence", "with_raw_frames"),
     "livesr.live.sources.triggered": ("TriggeredEngine",),
     "livesr.modalities.modality": ("Modality",),
+    "livesr.modalities.sim.simulation.rig": ("find_sim_camera",),
     "livesr.modalities.storm.score": ("score_localisations",),
     "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
     "livesr.napari.live_layers": ("LiveLayers",),

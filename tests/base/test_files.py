@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from livesr.base.files import replace_file
+from livesr.base.files import check_folder, check_place, replace_file
 
 
 def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -46,3 +46,26 @@ def test_a_folder_that_takes_nothing_is_no_reader(tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     with pytest.raises(OSError, match="missing"):
         replace_file(tmp_path / "new", tmp_path / "missing" / "place")
+
+
+def test_a_look_whether_a_folder_takes_files_leaves_nothing(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "not" / "there"):
+        check_folder(folder)
+        check_place(folder / "report.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_takes_no_files_is_refused_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder", encoding="utf-8")
+    for check, path in (
+        (check_folder, file),
+        (check_folder, file / "runs" / "light"),
+        (check_place, file / "report.json"),
+    ):
+        with pytest.raises(OSError, match="file") as raised:
+            check(path)
+        assert raised.value.filename == str(file)
+    with pytest.raises(IsADirectoryError):
+        check_place(tmp_path)
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,4 +1,4 @@
-"""Waiting for a thread: Ctrl-C gets through, and the thread is not taken for dead."""
+"""Waiting for a thread: Ctrl-C gets through, and the thread is not taken for dead. One for BLAS."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import signal
 import threading
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from livesr.base.threads import wait_for
+from livesr.base.threads import one_blas_thread, wait_for
 
 
 def test_an_interrupted_wait_can_be_taken_up_again() -> None:
@@ -27,3 +28,22 @@ def test_an_interrupted_wait_can_be_taken_up_again() -> None:
     wait_for(thread)
     wait_for(interruption)
     assert not thread.is_alive()
+
+
+def _blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_whoever_wants_one_blas_thread_has_it_until_the_last_has_left() -> None:
+    with threadpool_limits(2, "blas"):
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        assert _blas_threads() == {1}
+        first.__exit__(None, None, None)
+        assert _blas_threads() == {1}
+        second.__exit__(None, None, None)
+        assert _blas_threads() == {2}
+        with pytest.raises(KeyError), one_blas_thread():
+            raise KeyError
+        assert _blas_threads() == {2}

@@ -185,3 +185,19 @@ def test_what_sees_more_than_reconstructions_is_quantised_on_its_own_pairs(
 ) -> None:
     with pytest.raises(EngineError, match="a folder of pairs"):
         simulated_pairs(make(tmp_path / "engine"), 2, 1)
+
+
+def test_int8_of_another_network_is_made_anew(quantised: Engine, tmp_path: Path) -> None:
+    folder = shutil.copytree(quantised.folder, tmp_path / "engine")
+    manifest = (folder / "manifest.yaml").read_text(encoding="utf-8")
+    own = f"made_of: {quantised.manifest.sha256}"
+    assert own in manifest
+    stale = manifest.replace(own, f"made_of: {'0' * 64}")
+    (folder / "manifest.yaml").write_text(stale, encoding="utf-8")
+    (note,) = load_engine(folder).notes
+    assert f"'livesr quantise {folder}' makes them" in note
+    data = pairs(quantised)
+    quantise_engine(folder, *data, "moving lines", max_loss=2.0, threads=1)
+    again = load_engine(folder)
+    assert again.notes == ()
+    assert again.manifest.weights.int8 is not None

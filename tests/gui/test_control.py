@@ -111,13 +111,26 @@ def test_what_cannot_be_opened_is_a_sentence(core: CMMCorePlus) -> None:
         assert control.state == "idle"
 
 
-def test_every_live_view_that_cannot_be_recorded_is_told_and_the_next_run_forgets_it(
+def test_a_store_that_cannot_be_made_is_told_when_it_is_opened(
     core: CMMCorePlus, tmp_path: Path
 ) -> None:
     control = Control(core)
     (tmp_path / "folder").write_text("in the way")
     control.start(Choice("demo", engine="none", store=tmp_path / "folder" / "run.ome.zarr"))
+    control.wait()
+    assert "Choose a folder that you can write to" in control.problem
+    assert control.state == "idle"
+
+
+def test_every_live_view_that_cannot_be_recorded_is_told_and_the_next_run_forgets_it(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    control = Control(core)
+    (tmp_path / "folder").mkdir()
+    control.start(Choice("demo", engine="none", store=tmp_path / "folder" / "run.ome.zarr"))
     until(lambda: control.state == "ready", control)
+    (tmp_path / "folder").rmdir()
+    (tmp_path / "folder").write_text("in the way")
     for _ in range(2):
         control.problem = ""  # as the buttons of the widget do
         control.toggle_live()

@@ -25,7 +25,7 @@ from livesr.live.inference.engine import load_engine
 from livesr.live.paths import build_path
 from livesr.live.restore import RawGroups, RestoredSession
 from livesr.live.sources.plan import sim_sequence
-from livesr.modalities.sim.simulation.rig import find_camera
+from livesr.modalities.sim.simulation.rig import find_sim_camera
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
@@ -186,7 +186,7 @@ def test_a_rig_that_exposes_three(tmp_path: Path) -> None:
     with core_of("virtual_sim_3", 1, SensorSize=96, TimePoints=3) as core:
         with LiveSR(core, rig=rig, plan=plan, store=store, policy="complete") as session:
             core.mda.run(plan)
-        camera = find_camera(core)
+        camera = find_sim_camera(core)
         assert camera is not None
         assert session.report["raw_frames"] == 9
         assert np.array_equal(array(store, "raw"), camera.bank.frames)

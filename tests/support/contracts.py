@@ -234,6 +234,14 @@ class SinkContract:
         assert str(raised.value).endswith(".")
         assert "Errno" not in str(raised.value)
 
+    def test_a_look_before_leaves_nothing_and_takes_nothing(self, tmp_path: Path) -> None:
+        sink = self.sink(tmp_path)
+        sink.check()
+        sink.check()
+        assert not list(tmp_path.iterdir())
+        sink.open(describe())
+        sink.close({})
+
     def test_it_leaves_no_thread(self, tmp_path: Path) -> None:
         self.test_it_takes_a_whole_run(tmp_path)
         assert not [t for t in threading.enumerate() if t.name.startswith("livesr")]

@@ -1,7 +1,7 @@
 """Files that are replaced at once: whoever reads sees the old one or the new one, never half of it.
 
-Owns the wait for readers on Windows and for the disk, the next free name, and what may be given as
-a path. Knows no format.
+Owns the wait for readers on Windows and for the disk, the next free name, whether a folder takes
+files, and what may be given as a path. Knows no format.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,42 @@ def remove(file: Path) -> None:
     """Remove a file that was not finished, if it is there and the disk lets it."""
     with suppress(OSError):
         file.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Find out whether `folder` takes files, or could be made where it is not; leaves nothing.
+
+    What follows may take minutes, and must not fail at its end.
+
+    Raises
+    ------
+    OSError
+        If it does not: as writing there would.
+    """
+    folder = Path(folder).absolute()
+    there = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), folder)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".livesr-", dir=there)
+        try:
+            os.write(descriptor, b"livesr")
+        finally:
+            os.close(descriptor)
+            remove(Path(name))
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(there)) from e
+
+
+def check_place(file: Path) -> None:
+    """Find out whether `file` can be written, as `check_folder` does.
+
+    Raises
+    ------
+    OSError
+        If its folder takes no files, or a folder is in its place.
+    """
+    if Path(file).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    check_folder(Path(file).parent)
 
 
 _ENOUGH_FILES = 8192

@@ -1,7 +1,7 @@
 """Waiting for a thread, with Ctrl-C, and saying where one is that does not come back; what must be
-done before the interpreter waits for all of them.
+done before the interpreter waits for all of them; keeping NumPy's own threads out of ours.
 
-Owns three functions and their reasons.
+Owns four functions and their reasons.
 """
 
 from __future__ import annotations
@@ -11,11 +11,44 @@ import concurrent.futures.thread  # noqa: F401 - its own ending comes after what
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _LOOK_S = 0.005
 _OURS, _SIGNALS = str(Path(__file__).parents[1]), "psygnal"
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limits: Any = None  # what restores them, while somebody wants one thread
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Have the matrix products of this process computed by one thread each.
+
+    May be entered by several threads at a time, and again inside of itself, which costs nothing:
+    the first limits, the last to leave restores.
+
+    Products of small matrices gain nothing from more, and the threads of BLAS turn in place while
+    they wait for each other: where several threads ask for products at a time and the cores have
+    other work, each product then takes as long as a turn of the scheduler.
+    """
+    global _blas_users, _blas_limits
+    from threadpoolctl import threadpool_limits
+
+    with _blas_lock:
+        if not _blas_users:
+            _blas_limits = threadpool_limits(1, "blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if not _blas_users and _blas_limits is not None:
+                _blas_limits.restore_original_limits()
+                _blas_limits = None
 
 
 def wait_for(thread: threading.Thread, enough: Callable[[], bool] = lambda: False) -> None:

@@ -25,11 +25,11 @@ import useq
 import useq.v2 as v2
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
-from threadpoolctl import threadpool_limits
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import MulticolorFrame
+from livesr.base.threads import one_blas_thread
 from livesr.bench.engine import bench_engine
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import Summary, in_turns, paired
@@ -70,7 +70,7 @@ def measure(quick: bool) -> list[Result]:
     engine = bench_engine()
     size, n_t, larger = (64, 3, (96,)) if quick else (256, 12, (512, 1024))
     # As in a run, or threads of BLAS that wait for a core take it from the bare loop as well.
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         with virtual_rig(simulating_rig(), SensorSize=size, TimePoints=n_t) as (core, rig):
             bench = _Bench(core, rig, engine)
             found = bench.in_turns(seconds, rounds)

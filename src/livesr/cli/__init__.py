@@ -213,6 +213,17 @@ def _run(arguments: list[str]) -> int:
         return 1
     except LiveSRError as e:
         return _failed(str(e), e.exit_code, arguments)
+    except OSError as e:
+        if e.errno is None:  # of a library that says more in its own words
+            raise
+        logging.getLogger("livesr.cli").debug("the system refused", exc_info=True)
+        place = f"{e.filename}: " if e.filename is not None else ""
+        return _failed(
+            f"{place}{e.strerror}. Is it there, may you read and write there, and has its disk"
+            " room? LIVESR_LOG=DEBUG says where it happened.",
+            1,
+            arguments,
+        )
     except Exception as e:
         if hasattr(e, "exit_code") and hasattr(
             e, "format_message"

@@ -37,9 +37,15 @@ def bench(
             "--peers", help="Compare with other programs on the same frames: time and quality."
         ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Picture to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=options.to_write, help="JSON file to write.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(callback=options.to_write, help="Markdown file to write.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(callback=options.to_write, help="Picture to write.")
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(

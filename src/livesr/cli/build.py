@@ -15,6 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from livesr.base.errors import BackendError, UsageError
+from livesr.cli import options
 from livesr.cli.output import JSON, Lines, ProgressLines, console, print_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def build(
         ),
     ] = "",
     to: Annotated[
-        Path | None, typer.Option(help="Folder for the plans; without, where runs look for them.")
+        Path | None,
+        typer.Option(
+            callback=options.to_fill,
+            help="Folder for the plans; without, where runs look for them.",
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Build also what is there already.")

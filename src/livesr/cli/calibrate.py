@@ -79,7 +79,11 @@ def calibrate(
         ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG to write, instead of calibration.png beside rig.yaml.")
+        Path | None,
+        typer.Option(
+            callback=options.to_write,
+            help="PNG to write, instead of calibration.png beside rig.yaml.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure and print; change no file.")
@@ -94,11 +98,14 @@ def calibrate(
 
     [dim]Example:[/] livesr calibrate my_rig --channel 488
     """
+    from livesr.base.config import load_rig
     from livesr.base.errors import ConfigError
     from livesr.modalities.calibrator import CalibrationSettings
     from livesr.store.raw_input import ReadAs
 
     out = console(quiet=as_json)
+    if not dry_run and (beside := source if _is_rig(source) else rig) is not None:
+        options.check_beside(load_rig(beside).folder)
     diameter_nm, stack = _beads(beads)
     how = ReadAs(axes, channel, pixel_size, origin)
     if z_step is not None:

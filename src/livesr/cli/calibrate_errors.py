@@ -92,6 +92,8 @@ def calibrate_errors(
 
     out = console(quiet=as_json)
     config, channels, engines = _rig_and_engines(rig or sources[0])
+    if not dry_run:
+        options.check_beside(config.folder)
     engine = engines[-1]
     compute = ComputeConfig(backend=backend, threads=threads, ensemble=ensemble)
     labels = engine.manifest.channel_names

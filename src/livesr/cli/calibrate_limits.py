@@ -62,6 +62,8 @@ def calibrate_limits(
     out = console(quiet=as_json)
     config = load_rig(rig)
     file = config.folder / FILE
+    if not dry_run:
+        options.check_beside(config.folder)
     before = load_rig_limits(file).channels if file.exists() else {}
     fields = [field for store in stores for field in fields_of(RecordedStore(store))]
     found = rig_limits(fields, config, false_alarms)

@@ -79,7 +79,10 @@ def characterise(
         bool, typer.Option("--gain-map", help="The gain of every pixel; takes 1000 frames.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG to write, instead of one beside rig.yaml.")
+        Path | None,
+        typer.Option(
+            callback=options.to_write, help="PNG to write, instead of one beside rig.yaml."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure and print; change no file.")
@@ -114,6 +117,8 @@ def characterise(
             f"--dark-preset {dark_preset!r} says how the camera takes dark frames: add --acquire"
             " 200, and give no --dark FILE."
         )
+    if not dry_run:
+        options.check_beside(config.folder)
     notes: list[str] = []
     with ExitStack() as files:
 

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from livesr.check.finding import Finding
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def check(
     if _is_store(Path(rig)):
         _check_store(Path(rig), as_json)
     _refuse_other(Path(rig))
+    if hardware:
+        options.to_write(picture)
     path = rig_file(rig)
     findings = check_rig(path)
     counts: Counter[str] = Counter(f.level for f in findings)

@@ -47,7 +47,10 @@ def demo(
         ),
     ] = 7,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")
+        Path | None,
+        typer.Option(
+            callback=options.to_write, help="PNG of input, channels, composite and truth to write."
+        ),
     ] = None,
     view: options.View = False,
     complete: options.Complete = "auto",

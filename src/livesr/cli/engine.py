@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from livesr.base.errors import ConfigError
+from livesr.cli import options
 from livesr.cli.help import Application, Commands
 from livesr.cli.output import JSON, console, print_json
 
@@ -31,7 +32,10 @@ def register(app: typer.Typer) -> None:
 def export_rdf(
     engine: Annotated[str, typer.Argument(help="Engine: a name or a folder.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the model; bioimageio/ENGINE without.")
+        Path | None,
+        typer.Option(
+            callback=options.to_fill, help="Folder of the model; bioimageio/ENGINE without."
+        ),
     ] = None,
     as_json: JSON = False,
 ) -> None:
@@ -59,7 +63,8 @@ def import_(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the engine; engines/NAME without.")
+        Path | None,
+        typer.Option(callback=options.to_fill, help="Folder of the engine; engines/NAME without."),
     ] = None,
     task: Annotated[
         str | None,

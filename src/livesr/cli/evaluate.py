@@ -47,9 +47,9 @@ def evaluate(
             )
         ),
     ] = "simulated",
-    out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path(
-        "evaluation"
-    ),
+    out: Annotated[
+        Path, typer.Option(callback=options.to_fill, help="Folder for report.html and report.json.")
+    ] = Path("evaluation"),
     n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Sequences or pairs.")] = 24,
     size: Annotated[int, typer.Option(min=64, max=16_384, help="Side of the frames.")] = 512,
     conditions: Annotated[

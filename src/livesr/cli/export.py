@@ -35,7 +35,8 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="What to write; of a store beside it, if not given. Nothing is replaced."
+            callback=options.to_make,
+            help="What to write; of a store beside it, if not given. Nothing is replaced.",
         ),
     ] = None,
     to: Annotated[
@@ -49,7 +50,10 @@ def export(
         ),
     ] = None,
     movie: Annotated[
-        Path | None, typer.Option(help="As --to mp4, to this file.", rich_help_panel=_STORE)
+        Path | None,
+        typer.Option(
+            callback=options.to_make, help="As --to mp4, to this file.", rich_help_panel=_STORE
+        ),
     ] = None,
     series: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 
@@ -17,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 def keys(
     folder: Annotated[
-        Path, typer.Argument(help="Where the publisher's keys are, or will be.")
+        Path,
+        typer.Argument(
+            callback=options.to_fill, help="Where the publisher's keys are, or will be."
+        ),
     ] = Path("livesr-keys"),
     viewer: Annotated[
         list[str] | None, typer.Option(help="Name of a viewer; may be given several times.")

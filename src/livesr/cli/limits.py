@@ -78,6 +78,7 @@ def limits(
             "--pairs take the place of what --recipe has simulated: give one of them."
         )
     loaded = load_engine(engine)
+    options.check_beside(loaded.folder)
     folder, manifest = loaded.folder, loaded.manifest
     with progress(out, "pairs" if pairs else "sequences", lines=lines) as show:
         if pairs:

@@ -39,7 +39,8 @@ def listen(
         ),
     ] = 10.0,
     save: Annotated[
-        Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")
+        Path | None,
+        typer.Option(callback=options.to_fill, help="Folder for one TIFF per predicted frame."),
     ] = None,
     as_json: JSON = False,
 ) -> None:

@@ -111,6 +111,7 @@ def new(
     target = Path(rig) if len(Path(rig).parts) > 1 else Path("hardware_configs") / rig
     if target.exists():
         raise ConfigError(f"{target} is there already: choose another name, or remove it.")
+    options.to_make(target)
     if cfg is not None and not cfg.is_file():
         raise ConfigError(f"There is no file {cfg}: name the .cfg that Micro-Manager saved.")
     asks = not yes and not as_json and sys.stdin.isatty()

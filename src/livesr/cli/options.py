@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from livesr.base.files import check_folder, check_place
+
 MAX_FRAMES = 10_000_000  # a day at 100 frames/s
 MAX_THREADS = 4096
 MAX_EXPOSURE_MS = 3.6e6  # an hour
@@ -44,6 +46,79 @@ def finite(value: Any) -> Any:
         if not abs(number) <= MAX_SECONDS:
             raise typer.BadParameter(f"{number} is no number that can be used here.")
     return value
+
+
+def to_fill(folder: Path | None) -> Path | None:
+    """Refuse a folder that takes no files, before what is to go there was computed.
+
+    Raises
+    ------
+    BadParameter
+        With the reason.
+    """
+    return _writable(folder, check_folder)
+
+
+def to_write(file: Path | None) -> Path | None:
+    """Refuse a file that cannot be written; likewise.
+
+    Raises
+    ------
+    BadParameter
+        With the reason.
+    """
+    return _writable(file, check_place)
+
+
+def to_make(path: Path | None) -> Path | None:
+    """Refuse a place for a file or folder whose own folder takes none; likewise.
+
+    Raises
+    ------
+    BadParameter
+        With the reason.
+    """
+    return _writable(path, lambda path: check_folder(path.parent))
+
+
+def _writable(path: Path | None, check: Callable[[Path], None]) -> Path | None:
+    if path is None:
+        return None
+    try:
+        check(path)
+    except OSError as e:
+        raise typer.BadParameter(cannot_write(path, e)) from e
+    return path
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """Return why nothing can be written there, and what to try."""
+    where = f" ({error.filename})" if error.filename else ""
+    return (
+        f"{path} cannot be written: {error.strerror or error}{where}. Choose a place that you can"
+        " write to."
+    )
+
+
+def check_beside(folder: Path) -> None:
+    """Refuse a folder of a rig or an engine that takes no files; likewise.
+
+    Raises
+    ------
+    ConfigError
+        With the reason.
+    """
+    from livesr.base.errors import ConfigError
+
+    try:
+        check_folder(folder)
+    except OSError as e:
+        where = f" ({e.filename})" if e.filename else ""
+        raise ConfigError(
+            f"{folder} cannot be written to, and what is measured goes there:"
+            f" {e.strerror or e}{where}. Copy the folder to a place that you can write to, and name"
+            " the copy."
+        ) from e
 
 
 Engine = Annotated[
@@ -101,7 +176,10 @@ Localiser = Annotated[
     ),
 ]
 Store = Annotated[
-    Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
+    Path | None,
+    typer.Option(
+        callback=to_make, help="OME-Zarr to write; a path that exists gets the next number."
+    ),
 ]
 Complete = Annotated[
     str,

@@ -121,8 +121,10 @@ def process(
     read = load_rig(rig) if rig else None
     asked = _Asked(read, engine, upscale, how, compute, not no_raw, not no_recon, raw, localiser)
     reports = []
-    for source in sources:
-        target = store or _beside(source)
+    targets = [store or _beside(source) for source in sources]
+    for target in targets:
+        options.to_make(target)
+    for source, target in zip(sources, targets, strict=True):
         with progress(out, "frames" if cluster is None else "time points", lines=lines) as show:
             if volume:
                 report = _volumes(asked, source, target, show, z_step, out)

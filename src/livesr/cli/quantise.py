@@ -71,6 +71,7 @@ def quantise(
     from livesr.export.quantise import quantise_engine
 
     loaded, terminal = load_engine(engine), console(quiet=as_json)
+    options.check_beside(loaded.folder)
     (frames, truths), data = (
         _folder(pairs, n, loaded) if pairs else _simulated(loaded, n, terminal, lines)
     )

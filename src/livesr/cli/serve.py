@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from livesr.base.errors import BackendError
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def serve(
     engines: Annotated[
         list[str], typer.Argument(metavar="ENGINE...", help="Engines: names or folders.")
     ],
-    to: Annotated[Path, typer.Option(help="Folder to write; made if need be.")],
+    to: Annotated[
+        Path, typer.Option(callback=options.to_fill, help="Folder to write; made if need be.")
+    ],
     wire: Annotated[
         Literal["f32", "f16"],
         typer.Option(help="Pixels on the way: f32, or f16 for half of the bytes."),

@@ -89,6 +89,7 @@ def load_core(request: Request) -> CMMCorePlus:
         a correction map is not there.
     """
     from livesr.live.core_end import detach_at_exit
+    from livesr.live.sources.patience import wait_for_exposures
     from livesr.live.sources.triggered import follow_trigger
 
     if not request.rig.cfg_path.is_file():
@@ -112,6 +113,7 @@ def load_core(request: Request) -> CMMCorePlus:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
         follow_trigger(core, request.rig)
+        wait_for_exposures(core, core.getExposure())
     except (LiveSRError, MemoryError):
         raise
     except Exception as e:  # whatever a device adapter raises while it starts
@@ -222,14 +224,14 @@ def _check_devices(core: CMMCorePlus, why: Sequence[str]) -> None:
 
 
 def _check_files(request: Request) -> None:
-    """Read engines and correction maps, look for the backend.
+    """Read engines and correction maps, look for the backend, for addresses and folders.
 
     A typo must not cost the start of a microscope.
     """
     from livesr.live.correct import check_maps
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runner import check_named
-    from livesr.live.sinks.sink import checked
+    from livesr.live.session import check_places
 
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
@@ -239,7 +241,7 @@ def _check_files(request: Request) -> None:
         for engine in channel.engines.values():
             load_engine(engine)
     check_named(request.settings)
-    checked(request.sinks)
+    check_places(request.settings, request.sinks)
 
 
 @contextmanager
@@ -284,10 +286,12 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         ``exit_code`` in it.
     """
     from livesr.live.plugin import LiveSR
+    from livesr.live.sources.patience import wait_for_exposures
 
     exposure_ms = request.exposure_ms or request.rig.exposure_ms
     plan = plan_of(request.experiment, request.rig, exposure_ms, core)
     check_stages(plan, core)
+    wait_for_exposures(core, max([exposure_ms, *(c.exposure or 0 for c in plan.plan.channels)]))
     planned = extent(plan, request.rig, exposure_ms)
     session = LiveSR(
         core,
@@ -410,6 +414,7 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console, lin
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
     over = threading.Event()
+    from livesr.live.sources.patience import ended_by_itself
 
     def guarded() -> None:
         try:
@@ -437,9 +442,7 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console, lin
                 )
                 work.cancel()
     if failure and session.error is None:  # before the session is left: the report must say it
-        session.fail(
-            RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}.")
-        )
+        session.fail(ended_by_itself(failure[0]))
     return interrupted
 
 

@@ -34,7 +34,10 @@ def train(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the run; an interrupted run continues there.")
+        Path,
+        typer.Option(
+            callback=options.to_make, help="Folder of the run; an interrupted run continues there."
+        ),
     ] = Path("runs/light"),
     minutes: Annotated[
         float | None,
@@ -62,7 +65,8 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the pairs, for several runs on the same ones; without, in --out."
+            callback=options.to_make,
+            help="Folder of the pairs, for several runs on the same ones; without, in --out.",
         ),
     ] = None,
     rig: Annotated[

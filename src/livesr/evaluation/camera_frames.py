@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import CalibrationError, ConfigError, RunError
+from livesr.base.errors import CalibrationError, ConfigError, LiveSRError, RunError
 from livesr.base.frames import CameraFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sources.recordings.recording import open_recording
@@ -44,9 +44,17 @@ def patterned_frames(rig: RigConfig, channel: str) -> int:
 def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
     """Acquire raw groups of a channel, the first pattern first.
 
-    They are kept in memory, nothing is stored.
+    They are kept in memory, nothing is stored. What came before the camera stopped is returned: it
+    is waited for as long as pymmcore-plus does, 20 s for the first frame of a sequence and 5 s, or
+    five exposures, for each that follows.
+
+    Raises
+    ------
+    RunError
+        If no complete group came, or the camera or core fails.
     """
     from livesr.live.sources.mda import Placing, Received, listen
+    from livesr.live.sources.patience import ended_by_itself
     from livesr.live.sources.plan import sim_sequence
 
     n_raw, received = rig.raw_frames(channel), list[Received]()
@@ -55,11 +63,15 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
         received.append(Received(image, event, metadata, now_ns()))
 
     _prepare(core, rig)
+    plan = sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group)
     listen(core.mda.events.frameReady, take)
     try:
-        core.mda.run(
-            sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group)
-        )
+        core.mda.run(plan)
+    except LiveSRError:
+        raise
+    except Exception as e:  # an acquisition engine raises whatever a driver raises
+        if not isinstance(e, TimeoutError) or len(received) < n_raw:
+            raise ended_by_itself(e) from e
     finally:
         core.mda.events.frameReady.disconnect(take)
     place = Placing(lambda _: n_raw, channel)

@@ -338,8 +338,15 @@ def measure_on_pairs(
 
 
 def write_limits(folder: Path, measured: Mapping[str, Any]) -> Manifest:
-    """Put what `measure_limits` or `measure_on_pairs` returned into the manifest."""
+    """Put what `measure_limits` or `measure_on_pairs` returned into the manifest, with the hash of
+    the network.
+    """
     manifest = load_engine(folder).manifest.model_copy(update=dict(measured))
+    own = {"measured_with": manifest.sha256}
+    limits, metrics = manifest.limits.model_copy(update=own), manifest.metrics
+    if not metrics.channels:  # scores of before stay as sure as they were
+        metrics = metrics.model_copy(update=own)
+    manifest = manifest.model_copy(update={"limits": limits, "metrics": metrics})
     write_manifest(folder, manifest)
     return manifest
 

@@ -130,6 +130,7 @@ def write_metrics(folder: Path, results: Mapping[str, Any]) -> Manifest:
     # One frame in a hundred may lie beyond: a warning that never comes is none.
     spread = last.get("residual_percentiles")
     metrics = Metrics(
+        measured_with=manifest.sha256,
         data=first["data"],
         residual=Range(min=spread["p1"], max=spread["p99"]) if spread else None,
         channels=channels,

@@ -156,7 +156,11 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
     StoreError
         If it is missing or damaged, or names codecs or pixel types that are not read.
     """
-    return shape_said(read_json(array / "zarr.json"), array / "zarr.json", exposures)
+    store = array.parent.parent
+    if not is_store(store):
+        return shape_said(read_json(array / "zarr.json"), array / "zarr.json", exposures)
+    with _advised(store):
+        return shape_said(read_json(array / "zarr.json"), array / "zarr.json", exposures)
 
 
 def shape_said(about: Mapping[str, Any], file: Path, exposures: int = 1) -> ArrayShape:
@@ -216,8 +220,13 @@ class RecordedStore:
             root = read_json(self.path / "zarr.json")["attributes"]
             self.about: Mapping[str, Any] = root["livesr"]
             names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
-        except (StoreError, KeyError, TypeError) as e:
-            raise StoreError(f"{path} is no complete store of livesr. {advice(self.path)}") from e
+        except StoreError as e:
+            raise StoreError(f"{path} is no complete store of livesr: {e} {advice(path)}") from e
+        except (KeyError, TypeError) as e:
+            raise StoreError(
+                f"{path} is no complete store of livesr: zarr.json or OME/zarr.json lacks what a"
+                f" run writes there. {advice(path)}"
+            ) from e
         with _advised(self.path):
             checked_root(root, self.path / "zarr.json")
         if not isinstance(names, list):
@@ -364,7 +373,8 @@ def advice(path: Path) -> str:
 
     To wait, where somebody is at work in it, or to repair it.
     """
-    if at_work := _at_work(path):
+    # Of a command that holds the lock itself, what it reads is not under way.
+    if (at_work := _at_work(path)) and at_work.pid != os.getpid():
         return f"It is being {at_work.does} by {at_work}: wait until that has ended."
     return f"If its run was killed, 'livesr repair {path}' may help."
 

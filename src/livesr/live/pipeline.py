@@ -41,13 +41,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-
-from threadpoolctl import threadpool_limits
+from contextlib import ExitStack
 
 from livesr.base.errors import BacklogError, LiveSRError, RecordingError
 from livesr.base.frames import StagePosition
 from livesr.base.run_description import RunDescription
-from livesr.base.threads import wait_for
+from livesr.base.threads import one_blas_thread, wait_for
 from livesr.live.audit import Audits
 from livesr.live.channel import Channel
 from livesr.live.dose import DoseLedger
@@ -142,7 +141,7 @@ class Pipeline:
                 *([("errors", self._run.errors.work)] if self._run.errors.wanted else []),
             )
         }
-        self._blas: threadpool_limits | None = None
+        self._blas = ExitStack()
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -162,7 +161,7 @@ class Pipeline:
         # The reconstruction's products of small matrices gain nothing from several threads, which
         # turn in place while they wait for a core that the network has: on a busy machine a frame
         # cost 32 ms of CPU instead of 4.5.
-        self._blas = threadpool_limits(1, "blas")
+        self._blas.enter_context(one_blas_thread())
         for thread in self._threads.values():
             thread.start()
 
@@ -189,8 +188,7 @@ class Pipeline:
         self._run.errors.end()
         if errors := self._threads.get("errors"):
             wait_for(errors)
-        if self._blas:
-            self._blas.restore_original_limits()
+        self._blas.close()
         self._run.sinks.drain()
         self._monitor.end()
         wait_for(self._threads["monitor"])

@@ -40,7 +40,7 @@ from livesr.live.paths import build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, summarise
 from livesr.live.run_state import Report
-from livesr.live.session import Session
+from livesr.live.session import Session, check_places
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.acquiring import acquires_elsewhere, acquiring_threads
 from livesr.live.sources.continuous import LiveMode
@@ -142,8 +142,7 @@ class LiveSR(Session):
     ConfigError
         At once, if `core` is no core, or a setting is wrong.
     UsageError
-        On entering, if rig, engine or backend cannot work, or store or address when the plan is
-        given; nothing is started.
+        On entering, if rig, engine, backend, store or address cannot work; nothing is started.
 
     Examples
     --------
@@ -232,6 +231,7 @@ class LiveSR(Session):
         self._core_log_level = _CORE_LOG.level
         _CORE_LOG.setLevel(logging.WARNING)
         try:
+            check_places(self.settings, self._own_sinks)
             self._open_paths(self._cameras_of(self._plan, self._channel_names(self._plan)))
             # What a plan sets before its first exposure may change what the camera delivers: wait
             # for it.

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from psygnal import Signal
 
@@ -43,6 +43,7 @@ from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink, checked, made, named_apart
 
 if TYPE_CHECKING:
+    from livesr.live.sinks.pairs import PairsSink
     from livesr.live.sinks.raw_door import RawDoor
     from livesr.live.sinks.zeromq import ZeroMQSink
 
@@ -52,6 +53,60 @@ log = logging.getLogger(__name__)
 _LISTENER_PATIENCE_S = 30.0
 
 _CTRL_C_WHILE_STORING = 3
+
+
+class _SettingsSinks(NamedTuple):
+    """The sinks that settings ask for, in the order in which they are opened."""
+
+    publisher: ZeroMQSink | None
+    raw_door: RawDoor | None
+    pairs: PairsSink | None
+    writer: OMEZarrSink | None  # last: an address that is taken must not leave an empty store
+
+    @classmethod
+    def of(
+        cls, settings: RunConfig, store: Callable[[], Path | None] = lambda: None
+    ) -> _SettingsSinks:
+        """Make them; `store` returns where the run is recorded."""
+        publisher = raw_door = pairs = writer = None
+        if settings.publish:
+            from livesr.live.sinks.zeromq import ZeroMQSink
+
+            publisher = ZeroMQSink(settings.publish, insecure=settings.insecure, keys=settings.keys)
+        if settings.publish_raw:
+            from livesr.live.sinks.raw_door import RawDoor
+
+            raw_door = RawDoor(
+                settings.publish_raw,
+                insecure=settings.insecure,
+                keys=settings.keys,
+                store=store,
+            )
+        if settings.pairs:
+            from livesr.live.sinks.pairs import PairsSink
+
+            pairs = PairsSink(settings.pairs)
+        if settings.store:
+            writer = OMEZarrSink(settings.store, spare=settings.spare, sync_s=settings.flush_s)
+        return cls(publisher, raw_door, pairs, writer)
+
+    def made(self) -> list[Sink]:
+        """Return those that there are."""
+        return [sink for sink in self if sink is not None]
+
+
+def check_places(settings: RunConfig, sinks: Sequence[Sink | str] = ()) -> None:
+    """Refuse addresses and folders of a run that cannot work, before anything slow is begun.
+
+    Nothing is left of it.
+
+    Raises
+    ------
+    UsageError
+        As `Sink.check` and `made`.
+    """
+    for sink in (*map(made, sinks), *_SettingsSinks.of(settings).made()):
+        sink.check()
 
 
 class Session:
@@ -277,33 +332,11 @@ class Session:
         """Make the sinks of the run that comes next, in the order in which they are opened."""
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[Sink] = [self._signals, *map(made, self._own_sinks), *self._reacting()]
-        if self.settings.publish:
-            from livesr.live.sinks.zeromq import ZeroMQSink
-
-            self._publisher = ZeroMQSink(
-                self.settings.publish, insecure=self.settings.insecure, keys=self.settings.keys
-            )
-            sinks.append(self._publisher)
-        if self.settings.publish_raw:
-            from livesr.live.sinks.raw_door import RawDoor
-
-            self._raw_door = RawDoor(
-                self.settings.publish_raw,
-                insecure=self.settings.insecure,
-                keys=self.settings.keys,
-                store=lambda: self._writer.path if self._writer else None,
-            )
-            sinks.append(self._raw_door)
-        if self.settings.pairs:
-            from livesr.live.sinks.pairs import PairsSink
-
-            sinks.append(PairsSink(self.settings.pairs))
-        if self.settings.store:  # last: an address that is taken must not leave an empty store
-            self._writer = OMEZarrSink(
-                self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s
-            )
-            sinks.append(self._writer)
-        return named_apart(sinks)
+        asked = _SettingsSinks.of(
+            self.settings, lambda: self._writer.path if self._writer else None
+        )
+        self._publisher, self._raw_door, _, self._writer = asked
+        return named_apart([*sinks, *asked.made()])
 
     def _reacting(self) -> list[Sink]:
         """Return what reacts to a run on the instrument that acquires it."""

@@ -55,7 +55,7 @@ class VirtualCamera(CameraDevice):
     # -- what UniMMCore asks of a camera -----------------------------------------------------------
 
     def get_camera_id(self) -> str:
-        """Return the name by which `find_camera` knows this camera."""
+        """Return the name by which `find_sim_camera` knows this camera."""
         return self._id
 
     def get_exposure(self) -> float:

@@ -160,6 +160,11 @@ def locked(path: Path) -> Iterator[None]:
     )  # before the lock, which is written into a folder that may be one
     try:
         with Lock(sidecars, "backfill"):
+            if not contained.beneath(Path(path), layout.FRAMES_LOG).is_file():
+                raise StoreError(
+                    f"{path} has no {layout.FRAMES_LOG}, so what its run skipped is not known:"
+                    f" 'livesr repair {path}' writes one of the pictures that are there."
+                )
             remove_scratch(path)  # of one that was killed
             yield
     except OSError as e:

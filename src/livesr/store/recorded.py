@@ -13,7 +13,7 @@ from typing import Any
 
 from livesr.base import contained
 from livesr.base.config import ChannelConfig, RigConfig, Step, SuperposeConfig, load_yaml, parse
-from livesr.base.errors import EngineError, LiveSRError, StoreError
+from livesr.base.errors import ConfigError, EngineError, LiveSRError, StoreError
 from livesr.formats import layout
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
@@ -94,13 +94,18 @@ def _copy_of_rig(store: RecordedStore) -> RigConfig:
     path = contained.beneath(store.path, f"{layout.SIDECARS}/rig.yaml")
     if not path.is_file():
         raise StoreError(
-            f"{store.path} holds no copy of rig.yaml: say with --rig on what it was acquired."
+            f"{store.path} holds no copy of rig.yaml: put that of the rig there, as {path}, or let"
+            " 'livesr process' know with --rig on what it was acquired."
         )
-    return parse(
-        RigConfig,
-        {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"},
-        str(path),
-    ).model_copy(update={"endpoint": None})  # no store decides where frames go
+    try:
+        said = {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"}
+        rig = parse(RigConfig, said, str(path))
+    except ConfigError as e:
+        raise ConfigError(
+            f"{e} If this copy is damaged, put the rig's own in its place, or let 'livesr process'"
+            " know with --rig on what it was acquired."
+        ) from e
+    return rig.model_copy(update={"endpoint": None})  # no store decides where frames go
 
 
 def true_channels(store: RecordedStore) -> frozenset[str]:

@@ -23,7 +23,7 @@ from livesr.base.files import not_expected
 from livesr.base.frames import CameraFrame
 from livesr.base.run_config import AnyPath, RunConfig, named_in
 from livesr.base.timing import now_ns
-from livesr.live.session import Session
+from livesr.live.session import Session, check_places
 from livesr.live.sinks.sink import Sink, checked
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
@@ -169,6 +169,7 @@ class Replay(Session):
             raise ConfigError(_ONCE)
         raw, settings = self._input, self.settings
         try:
+            check_places(settings, self._own_sinks)
             self._paths, notes = build_paths(raw, settings.compute)
             run = description(
                 raw,

@@ -83,18 +83,20 @@ class StoreSource:
             raise StoreError(
                 f"{path} holds neither reconstructions nor predictions to show, only raw exposures."
             )
-        self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
-        self._shapes = {
+        self._shapes = {  # first: what is damaged is said with what mends it
             key: array_shape(image.array, image.exposures) for key, image in self._images.items()
         }
+        self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._raw_lines = store.pictures("raw")
         self._normalisations = store.normalisations()
         self._there: dict[tuple[Any, tuple[int, int]], bool] = {}
         self._times = {stream: self._moments(stream) for stream in self._all_streams()}
         if not any(self._times.values()):
+            gone = f" {self.problem} 'livesr repair {path}' finds them again."
             raise StoreError(
                 f"{path} holds no frame yet: nothing was recorded, or nothing is finished."
+                f"{gone if self.problem else ''}"
             )
         self._read = lru_cache(_SCENES_KEPT)(self._read_pair)
         self._read_widefield = lru_cache(_SCENES_KEPT)(self._widefield)

@@ -8,9 +8,12 @@ import yaml
 from backend_contract import make_engine
 from livesr.base.errors import EngineError
 from livesr.base.registry import announced_folders
+from livesr.evaluation.limits import write_limits
 from livesr.live.inference.engine import (
     Engine,
+    Limits,
     Manifest,
+    Metrics,
     Range,
     engine_folders,
     load_engine,
@@ -130,18 +133,64 @@ class TestWeights:
         with pytest.raises(EngineError, match="leads out of"):
             load_engine("mt-er")
 
-    def test_int8_of_another_network_is_refused(self, engine: Engine) -> None:
-        weights = engine.manifest.weights.model_dump()
+    def test_what_is_of_another_network_is_left_out_and_told(self, engine: Engine) -> None:
+        weights, other = engine.manifest.weights.model_dump(), "0" * 64
         made = {
             **weights["onnx"],
             "source": "model-int8.onnx",
-            "made_of": "0" * 64,
+            "made_of": other,
             "calibration": "",
             "pcc_loss": 0.0,
         }
-        edit(engine, weights=weights | {"int8": made})
-        with pytest.raises(EngineError, match="made of another network; run 'livesr quantise'"):
-            load_engine(engine.folder)
+        edit(
+            engine,
+            weights=weights | {"int8": made},
+            limits={"measured_with": other, "weak": {"MT": 0.1}},
+            metrics={"measured_with": other, "residual": {"min": 0.1, "max": 0.2}},
+        )
+        loaded = load_engine(engine.folder)
+        manifest = loaded.manifest
+        assert (manifest.limits, manifest.metrics) == (Limits(), Metrics())
+        assert (manifest.weights.int8, loaded.int8_path) == (None, None)
+        for note, command in zip(
+            loaded.notes,
+            ("livesr limits", "livesr limits", "livesr quantise"),
+            strict=True,
+        ):
+            assert "another network (000000000000..., not" in note
+            assert f"'{command} {engine.folder}" in note
+        told = loaded.check_fits(manifest.task, shape=(64, 64))
+        assert set(loaded.notes) <= set(told)
+
+    @pytest.mark.parametrize("measured_with", [None, "its own"])
+    def test_what_is_its_own_or_of_before_is_taken(
+        self, engine: Engine, measured_with: str | None
+    ) -> None:
+        own = measured_with and engine.manifest.sha256
+        limits = {"measured_with": own, "weak": {"MT": 0.1}}
+        edit(engine, limits=limits, metrics={"measured_with": own, "data": "some"})
+        loaded = load_engine(engine.folder)
+        assert loaded.manifest.limits.weak == {"MT": 0.1}
+        assert loaded.manifest.metrics.data == "some"
+        assert loaded.notes == ()
+
+    def test_what_is_measured_says_with_which_network(self, engine: Engine) -> None:
+        measured = Limits(weak={"MT": 0.2})
+        manifest = write_limits(engine.folder, {"limits": measured})
+        assert manifest.limits.measured_with == engine.manifest.sha256
+        assert load_engine(engine.folder).manifest == manifest
+
+    @pytest.mark.parametrize(
+        "folder", sorted(SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.parent.name
+    )
+    def test_shipped_engines_are_measured_with_their_own_weights(self, folder: Path) -> None:
+        loaded = load_engine(folder.parent)
+        manifest = loaded.manifest
+        assert loaded.notes == ()
+        if manifest.limits.data:
+            assert manifest.limits.measured_with == manifest.sha256
+        if manifest.metrics.channels:
+            assert manifest.metrics.measured_with == manifest.sha256
 
     def test_int8_is_verified_like_the_network(self, engine: Engine) -> None:
         weights, path = engine.manifest.weights.model_dump(), engine.folder / "model-int8.onnx"

@@ -4,8 +4,9 @@ import array_api_strict
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from livesr.live.arrays import HOST, Arrays
+from livesr.live.arrays import HOST, Array, Arrays, NumpyArrays
 from livesr.modalities.fluctuation import convergence
 from livesr.modalities.fluctuation.convergence import Convergence
 from livesr.modalities.fluctuation.stencil import cubic
@@ -148,3 +149,22 @@ def test_the_array_api_standard_is_enough(magnification: int) -> None:
 def test_an_odd_magnification_is_refused() -> None:
     with pytest.raises(ValueError, match="even"):
         Convergence(SHAPE, 5)
+
+
+def test_products_of_its_threads_have_no_threads_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else they wait for each other, each time for a turn of the scheduler on a busy computer."""
+    monkeypatch.setattr(convergence, "_cores", lambda: 2)
+    seen: list[int] = []
+
+    class Noting(NumpyArrays):
+        def matmul(self, a: Array, b: Array, out: Array) -> Array:
+            pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+            seen.extend(pool["num_threads"] for pool in pools)
+            return super().matmul(a, b, out)
+
+    with threadpool_limits(2, "blas"):
+        Convergence((80, 20), arrays=Noting(np)).group(frames(2, (80, 20)))
+        assert {pool["num_threads"] for pool in threadpool_info()} & {2}
+    assert set(seen) == {1}

@@ -17,7 +17,7 @@ from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.modalities.sim.simulation.rig import RawBank, VirtualSIMCamera, find_camera
+from livesr.modalities.sim.simulation.rig import RawBank, VirtualSIMCamera, find_sim_camera
 from livesr.optics.illumination import Pattern
 from livesr.optics.similarity import pcc
 
@@ -47,7 +47,7 @@ def core(tmp_path_factory):
 
 @pytest.fixture
 def camera(core):
-    camera = find_camera(core)
+    camera = find_sim_camera(core)
     core.clearROI()
     core.setExposure(1)
     core.setProperty("Camera", "Stamp", 0)
@@ -241,7 +241,7 @@ def test_demo_rig_delivers_frames():
         assert set(core.getAvailableConfigs(rig.channel_group)) == set(rig.channels)
         assert core.getPixelSizeUm() * 1000 == rig.optics.pixel_size_nm
         assert core.getExposure() == rig.exposure_ms
-        assert find_camera(core) is None
+        assert find_sim_camera(core) is None
         frames = acquire(core, sim_sequence(2, list(rig.channels), raw=1))
         assert [(f[0]["t"], f[0]["c"]) for f in frames] == [(0, 0), (0, 1), (1, 0), (1, 1)]
         assert {(f[1].shape, f[1].dtype) for f in frames} == {((512, 512), np.dtype(np.uint16))}

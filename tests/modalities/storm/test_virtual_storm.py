@@ -5,7 +5,7 @@ import pytest
 
 from livesr.base.config import CameraConfig, load_rig
 from livesr.live.sources.plan import sim_sequence
-from livesr.modalities.sim.simulation.rig import find_camera
+from livesr.modalities.sim.simulation.rig import find_sim_camera
 from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_storm_camera
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.simulation.blinking_rig import camera_noise
@@ -49,7 +49,7 @@ def test_configuration_and_rig_agree(core, camera):
     assert set(core.getAvailableConfigs(rig.channel_group)) == set(rig.channels)
     assert (rig.modality, rig.raw_frames("647"), rig.max_raw_frames) == ("storm", 100, 100)
     assert camera.bank.frames.shape == (FRAMES, SIZE, SIZE)
-    assert find_camera(core) is None  # that would be the SIM camera
+    assert find_sim_camera(core) is None  # that would be the SIM camera
 
 
 def test_the_film_is_shown_in_order_and_begins_again(core, camera):

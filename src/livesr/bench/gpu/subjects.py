@@ -21,6 +21,7 @@ from livesr.bench.result import LeftOut
 from livesr.live.inference.engine import (
     Engine,
     Limits,
+    Metrics,
     OnnxWeights,
     Weights,
     load_engine,
@@ -86,6 +87,7 @@ def full_engine(folder: Path, **parameters: Any) -> Engine:
             "multiple_of": network.multiple_of,
             "halo": network.halo,
             "limits": Limits(),  # of another network
+            "metrics": Metrics(),
             "weights": Weights(onnx=OnnxWeights(sha256=sha256_of(path))),
         }
     )

@@ -102,12 +102,15 @@ class Metrics(Model):
 
     Attributes
     ----------
+    measured_with : hash of the network that was measured; None in manifests of before, which are
+        believed
     data : which data
     residual : range of the summation residual seen there; a live frame outside it is flagged
     channels : ``{structure: {metric: value}}``
     other : anything else that is one number
     """
 
+    measured_with: Sha256 | None = None
     data: str = ""
     residual: Range | None = None
     channels: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -201,6 +204,8 @@ class Limits(Model):
 
     Attributes
     ----------
+    measured_with : hash of the network that was measured; None in manifests of before, which are
+        believed
     data : on which frames
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
@@ -217,6 +222,7 @@ class Limits(Model):
     renamed: ClassVar[Mapping[str, str]] = {"familiar": "training_distribution"}
     dropped: ClassVar[frozenset[str]] = frozenset({"familiarity"})
 
+    measured_with: Sha256 | None = None
     data: str = ""
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
@@ -277,14 +283,6 @@ class Weights(Model):
     onnx: OnnxWeights
     int8: Int8Weights | None = None
     features: Annotated[int, Field(ge=0, le=4096)] = 0
-
-    @model_validator(mode="after")
-    def _made_of_the_same(self) -> Weights:
-        if self.int8 and self.int8.made_of != self.onnx.sha256:
-            raise ValueError(
-                "the int8 weights were made of another network; run 'livesr quantise' on the engine"
-            )
-        return self
 
 
 def _renamed(value: object) -> object:
@@ -444,12 +442,19 @@ def manifest_files(engines: Iterable[Engine]) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A folder whose manifest parses and whose weights are the ones that it names."""
+    """A folder whose manifest parses and whose weights are the ones that it names.
+
+    Attributes
+    ----------
+    manifest : without what its file says of another network
+    notes : what was left out of it, in sentences
+    """
 
     folder: Path
     manifest: Manifest
     onnx_path: Path
     int8_path: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         manifest = self.manifest
@@ -530,7 +535,7 @@ class Engine:
         if raw_labels is not None and self.manifest.sees_raw:
             self._check_restores()
             self.raw_order(raw_labels)
-        warnings: list[str] = []
+        warnings = list(self.notes)
         if not self.manifest.trained:
             warnings.append(f"Engine {self.manifest.id!r} is untrained: its channels mean nothing.")
         warnings += self._confused()
@@ -687,13 +692,58 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
         manifest = parse(Manifest, load_yaml(path), str(path))
     except ConfigError as e:
         raise EngineError(str(e)) from e
+    manifest, notes = _of_its_weights(manifest, folder)
     onnx, int8 = manifest.weights.onnx, manifest.weights.int8
     return Engine(
         folder,
         manifest,
         _weights_inside(folder, onnx),
         _weights_inside(folder, int8) if int8 else None,
+        notes,
     )
+
+
+def _of_its_weights(manifest: Manifest, folder: Path) -> tuple[Manifest, tuple[str, ...]]:
+    """Return a manifest without what was made of, or measured with, another network than its own,
+    and sentences that say so.
+
+    Who puts other weights into a folder leaves these behind: they would pass for the network's. It
+    works without them.
+    """
+    changes: dict[str, Any] = {}
+    notes: list[str] = []
+
+    def leave_out(what: str, other: str, anew: str, **change: Any) -> None:
+        changes.update(change)
+        notes.append(
+            f"Engine {manifest.id!r}: {what} ({other[:12]}..., not"
+            f" {manifest.sha256[:12]}...), and are not used. {anew}"
+        )
+
+    limits, metrics, int8 = manifest.limits, manifest.metrics, manifest.weights.int8
+    if limits.measured_with not in (None, manifest.sha256):
+        anew = f"'livesr limits {folder}' measures them."
+        leave_out(
+            "its limits were measured with another network",
+            str(limits.measured_with),
+            anew,
+            limits=Limits(),
+        )
+    if metrics.measured_with not in (None, manifest.sha256):
+        anew = f"'livesr limits {folder} --pairs FOLDER' measures what residual is usual."
+        leave_out(
+            "its scores were measured with another network",
+            str(metrics.measured_with),
+            anew,
+            metrics=Metrics(),
+        )
+    if int8 and int8.made_of != manifest.sha256:
+        anew = f"'livesr quantise {folder}' makes them."
+        weights = manifest.weights.model_copy(update={"int8": None})
+        leave_out(
+            "its int8 weights were made of another network", int8.made_of, anew, weights=weights
+        )
+    return (manifest.model_copy(update=changes), tuple(notes)) if notes else (manifest, ())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:

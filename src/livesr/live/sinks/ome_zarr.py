@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from livesr.base import contained
 from livesr.base.documents import to_json
 from livesr.base.errors import RecordingError, StoreError
-from livesr.base.files import next_free_path, remove, sync, write_all
+from livesr.base.files import check_folder, next_free_path, remove, sync, write_all
 from livesr.base.frames import (
     FrameErrors,
     MulticolorFrame,
@@ -160,6 +160,26 @@ class OMEZarrSink(Sink):
             "lost": {name: _ranges(places) for name, places in self._lost.items()},
         }
 
+    def check(self) -> None:
+        """Look whether there is room, and whether its folder and the spare one take files.
+
+        Raises
+        ------
+        StoreError
+            As `open`.
+        """
+        wanted = self.path.absolute()
+        _refuse_full(wanted, self._reserve_bytes)
+        try:
+            check_folder(wanted.parent)
+        except OSError as e:
+            raise _cannot_create(wanted, e) from e
+        if self._spare_folder is not None:
+            try:
+                check_folder(self._spare_folder)
+            except OSError as e:
+                raise _cannot_spare(self._spare_folder, e) from e
+
     def open(self, run: RunDescription) -> None:
         """Create the store with every image that the run will have.
 
@@ -170,12 +190,7 @@ class OMEZarrSink(Sink):
         """
         _refuse_films_of_planes(run)
         wanted = self.path.absolute()
-        free = free_bytes(wanted)
-        if free < self._reserve_bytes:
-            raise StoreError(
-                f"Only {free / 1e9:.2f} GB are free for {wanted}, {self._reserve_bytes / 1e9:.2f}"
-                " GB are kept in reserve: free some space or choose another disk."
-            )
+        _refuse_full(wanted, self._reserve_bytes)
         new_parents = [parent for parent in wanted.parents if not parent.exists()]
         claimed = False
         self._spare = _spare_store(self._spare_folder, wanted.name)
@@ -185,9 +200,7 @@ class OMEZarrSink(Sink):
             self._create(run)
         except (OSError, RuntimeError, ValueError, ImportError) as e:
             self._abandon(claimed, new_parents)
-            raise StoreError(
-                f"Cannot create {wanted}: {reason(e)}. Choose a folder that you can write to."
-            ) from e
+            raise _cannot_create(wanted, e) from e
         self._run = run
 
     def _create(self, run: RunDescription) -> None:
@@ -409,7 +422,7 @@ class OMEZarrSink(Sink):
         """Look after the disk and what waits for it, also while no frame comes."""
         if self._finished or self._log is None:
             return
-        with self._all_of_them() as trying:
+        with _all_of_them(self.path) as trying:
             for place, kind, series in self._all_series():
                 with trying():
                     series.look()
@@ -429,7 +442,7 @@ class OMEZarrSink(Sink):
         if self._finished or self._log is None:
             return
         self._finished = True
-        with self._all_of_them() as trying:
+        with _all_of_them(self.path) as trying:
             for film in (place.film for place in self._places.values() if place.film):
                 for made in film.flush():
                     with trying():
@@ -458,7 +471,7 @@ class OMEZarrSink(Sink):
         if self._log is None or self._run is None:
             return
         try:
-            with self._all_of_them() as trying:
+            with _all_of_them(self.path) as trying:
                 with trying():
                     self.finish()
                 for place, _, series in self._all_series():
@@ -489,7 +502,7 @@ class OMEZarrSink(Sink):
         """Write the report into the store and, with a copy of the log, beside what is on the spare
         disk.
         """
-        with self._all_of_them() as trying:
+        with _all_of_them(self.path) as trying:
             with trying():
                 write_json(self.path / layout.REPORT, dict(report))
             if self._spare and self._spare_begun:
@@ -499,30 +512,6 @@ class OMEZarrSink(Sink):
                         contained.copy_out(
                             self.path, layout.FRAMES_LOG, self._spare, layout.FRAMES_LOG
                         )
-
-    @contextmanager
-    def _all_of_them(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-        """Let the block try several things, each in a ``with trying():``.
-
-        Raise afterwards what went wrong with any.
-        """
-        failures: list[str] = []
-
-        @contextmanager
-        def trying() -> Iterator[None]:
-            try:
-                yield
-            except RecordingError as e:
-                failures.append(str(e))
-            except _WRITE_ERRORS as e:
-                failures.append(
-                    f"{self.path} could not be finished: {reason(e)}. 'livesr repair {self.path}'"
-                    " recovers what can be."
-                )
-
-        yield trying
-        if failures:
-            raise RecordingError(" ".join(dict.fromkeys(failures)))
 
     def _leave_out_what_never_came(self) -> None:
         """Take images without a time point out of the store, unless there are no others.
@@ -638,7 +627,7 @@ class OMEZarrSink(Sink):
         casualties, series.casualties = series.casualties, []
         self.notes += series.notes
         series.notes.clear()
-        with self._all_of_them() as trying:
+        with _all_of_them(self.path) as trying:
             if series.on_spare:
                 with trying():
                     self._begin_spare()
@@ -1018,6 +1007,52 @@ def _write_new(path: Path, data: bytes) -> Path:
     return path
 
 
+def _refuse_full(wanted: Path, reserve_bytes: int) -> None:
+    free = free_bytes(wanted)
+    if free < reserve_bytes:
+        raise StoreError(
+            f"Only {free / 1e9:.2f} GB are free for {wanted}, {reserve_bytes / 1e9:.2f}"
+            " GB are kept in reserve: free some space or choose another disk."
+        )
+
+
+@contextmanager
+def _all_of_them(store: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Let the block try several things, each in a ``with trying():``.
+
+    Raise afterwards what went wrong with any.
+    """
+    failures: list[str] = []
+
+    @contextmanager
+    def trying() -> Iterator[None]:
+        try:
+            yield
+        except RecordingError as e:
+            failures.append(str(e))
+        except _WRITE_ERRORS as e:
+            failures.append(
+                f"{store} could not be finished: {reason(e)}. 'livesr repair {store}'"
+                " recovers what can be."
+            )
+
+    yield trying
+    if failures:
+        raise RecordingError(" ".join(dict.fromkeys(failures)))
+
+
+def _cannot_create(wanted: Path, error: BaseException) -> StoreError:
+    return StoreError(
+        f"Cannot create {wanted}: {reason(error)}. Choose a folder that you can write to."
+    )
+
+
+def _cannot_spare(folder: Path, error: BaseException) -> StoreError:
+    return StoreError(
+        f"The spare disk {folder} cannot be written to: {reason(error)}. Choose another folder."
+    )
+
+
 def _spare_store(folder: Path | None, name: str) -> Path | None:
     """Return the store on the spare disk, which must be there and take files before a run needs
     it.
@@ -1029,9 +1064,7 @@ def _spare_store(folder: Path | None, name: str) -> Path | None:
         probe = _write_new(folder / f".{name}.probe", b"livesr")
         probe.unlink()
     except OSError as e:
-        raise StoreError(
-            f"The spare disk {folder} cannot be written to: {reason(e)}. Choose another folder."
-        ) from e
+        raise _cannot_spare(folder, e) from e
     return next_free_path(folder.absolute() / name)
 
 

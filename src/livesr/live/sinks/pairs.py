@@ -19,6 +19,7 @@ import yaml
 
 from livesr.base.config import load_yaml
 from livesr.base.errors import ConfigError
+from livesr.base.files import check_folder
 from livesr.base.frames import RawStack, SRFrame, Stream
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats.layout import folder_names
@@ -52,6 +53,22 @@ class PairsSink(Sink):
         self._run: RunDescription | None = None
         self._prefix = ""
         self._groups: GroupPairs | None = None
+
+    def check(self) -> None:
+        """Look whether the folder takes files.
+
+        Raises
+        ------
+        ConfigError
+            If it does not.
+        """
+        try:
+            check_folder(self.folder)
+        except OSError as e:
+            raise ConfigError(
+                f"Cannot write pairs into {self.folder}: {e.strerror or e}. Choose a folder that"
+                " you can write to."
+            ) from e
 
     def open(self, run: RunDescription) -> None:
         """Make the folders and the recipe.

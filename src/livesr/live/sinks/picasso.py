@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from livesr.base.errors import ConfigError
-from livesr.base.files import next_free_path
+from livesr.base.files import check_folder, next_free_path
 from livesr.base.frames import SRFrame
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats.layout import folder_names
@@ -36,6 +36,26 @@ class PicassoSink(Sink):
         self._asked = Path(folder) if folder else None
         self.folder: Path | None = None
         self._files: dict[tuple[int, str], tuple[Path, ChannelDescription]] = {}
+
+    def check(self) -> None:
+        """Look whether h5py is there, and whether the folder can be made.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot.
+        BackendError
+            If h5py is missing.
+        """
+        need_h5py()
+        parent = self._asked.absolute().parent if self._asked else Path()
+        try:
+            check_folder(parent)
+        except OSError as e:
+            raise ConfigError(
+                f"Cannot write Picasso's files into {parent.absolute()}: {e.strerror or e}. Choose"
+                " a folder that you can write to."
+            ) from e
 
     def open(self, run: RunDescription) -> None:
         """Make the folder.

@@ -43,7 +43,7 @@ from livesr.formats.wire import (
 from livesr.formats.zarr_files import open_array
 from livesr.live.sinks.headers import jsonable
 from livesr.live.sinks.sink import Sink
-from livesr.live.sinks.zeromq import bind_problem, checked_address
+from livesr.live.sinks.zeromq import bind_problem, check_bind, checked_address
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,16 @@ class RawDoor(Sink):
         self._desk: _Desk | None = None
         self.account: dict[str, Any] = {}
         self.endpoint: str | None = None
+
+    def check(self) -> None:
+        """Bind and let go.
+
+        Raises
+        ------
+        BindError
+            As `open`.
+        """
+        check_bind(self._address)
 
     def open(self, run: RunDescription) -> None:
         """Bind and start the thread; `endpoint` then holds the real port.

@@ -39,8 +39,9 @@ class Sink:
     """Receives what a run makes. Derive from it and override what is of interest.
 
     Every method here does nothing. All of them are called in one thread, which belongs to this
-    sink alone; only `open` of an `essential` sink is called in the thread that starts the run.
-    An object can serve one run after the other: `open` ... `close`, `open` ... `close`.
+    sink alone; only `check`, and `open` of an `essential` sink, are called in the thread that
+    starts the run. An object can serve one run after the other: `open` ... `close`, `open` ...
+    `close`.
 
     Records, and the arrays in them, are handed over by reference: a sink may keep them for as long
     as it likes. It cannot write into them: the store and the network hold the same ones.
@@ -82,6 +83,17 @@ class Sink:
         An essential one at its top, any other by its name under `sinks`.
         """
         return {}
+
+    def check(self) -> None:
+        """Refuse what `open` would, as far as a look without a run tells; leave nothing behind.
+
+        Called before engines are compiled and a camera starts, which takes up to minutes.
+
+        Raises
+        ------
+        UsageError
+            If it could not start: an address that is taken, a folder that takes no files.
+        """
 
     def open(self, run: RunDescription) -> None:
         """Get ready: allocate, validate, bind. Nothing may be left behind by a start that fails.

@@ -115,6 +115,16 @@ class ZeroMQSink(Sink):
         """
         return dict(self._counts)
 
+    def check(self) -> None:
+        """Bind and let go.
+
+        Raises
+        ------
+        BindError
+            As `open`.
+        """
+        check_bind(self._address)
+
     def open(self, run: RunDescription) -> None:
         """Bind and start the thread; `endpoint` then holds the real port.
 
@@ -493,6 +503,28 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name: whatever it resolves to today
         return False
+
+
+def check_bind(address: str) -> None:
+    """Bind an address and let go of it; nobody connects meanwhile.
+
+    Not one of files: ZeroMQ takes such an address from whoever has it.
+
+    Raises
+    ------
+    BindError
+        If it is taken or not one of this computer's.
+    """
+    if not address.startswith("tcp://"):
+        return
+    with zmq.Context() as context, context.socket(zmq.XPUB) as xpub:
+        xpub.setsockopt(zmq.LINGER, 0)
+        xpub.setsockopt(zmq.IPV6, "[" in address)
+        xpub.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        try:
+            xpub.bind(address)
+        except zmq.ZMQError as e:
+            raise BindError(bind_problem(address, e)) from e
 
 
 def bind_problem(address: str, error: zmq.ZMQError) -> str:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
-from threadpoolctl import threadpool_limits
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import RawStack, SRFrame, Stream
 from livesr.base.geometry import Geometry
+from livesr.base.threads import one_blas_thread
 from livesr.bench.pipeline import virtual_rig
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import interleave
@@ -53,7 +53,7 @@ def measure(quick: bool) -> list[Result]:
     The target of the project is 100 camera frames a second on two cores.
     """
     rig = load_rig("virtual_fluctuation")
-    with threadpool_limits(1, "blas"):  # as a run has it
+    with one_blas_thread():  # as a run has it
         results = _folded(rig, quick)
         for lit in _LIT[:1] if quick else _LIT:
             results += _quality(rig, lit, quick)
@@ -107,7 +107,7 @@ def _live(quick: bool) -> Result:
         def bare() -> list[float]:
             running = alone.running()
             stacks = _stacks(bank, every)
-            with threadpool_limits(1, "blas"):
+            with one_blas_thread():
                 n = every * len(stacks)
                 return [per_second(n, lambda: [running.add(stack) for stack in stacks])]
 

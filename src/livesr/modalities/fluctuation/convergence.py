@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.threads import one_blas_thread
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.modalities.fluctuation.stencil import REACH, SIDE, gradients, intensities
 from livesr.modalities.fluctuation.temporal import TEMPORAL
@@ -154,7 +155,7 @@ class Convergence:
             for band in bands:
                 self._fold(frames, band, image)
             return image
-        with ThreadPoolExecutor(self._threads, "livesr-converge") as pool:
+        with one_blas_thread(), ThreadPoolExecutor(self._threads, "livesr-converge") as pool:
             for done in [pool.submit(self._fold, frames, band, image) for band in bands]:
                 done.result()
         return image

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from livesr.base.config import load_rig
+from livesr.base.threads import one_blas_thread
 from livesr.bench.result import LeftOut, Result, Target, compared, peer_version
 from livesr.bench.timing import interleave
 from livesr.modalities.fluctuation.bench import TRUTH_NM, per_second, structure
@@ -55,7 +55,7 @@ def measure(quick: bool) -> list[Result | LeftOut]:
     )
     quality_note = note + f"; without the outer {_MARGIN_PX} camera pixels"
     theirs = _nanopyx()
-    with threadpool_limits(1, "blas"):  # as a run has it
+    with one_blas_thread():  # as a run has it
         found = agreement(ours.group(list(few)), 0.0)
         if theirs is None:
             speed = per_second(len(many), lambda: ours.group(many))

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import shift
-from threadpoolctl import threadpool_limits
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.geometry import Geometry
+from livesr.base.threads import one_blas_thread
 from livesr.bench.result import LeftOut, Result, compared, peer_version
 from livesr.bench.timing import Summary, calls_ms, interleave
 from livesr.modalities.sim.modality import parameters_of
@@ -43,7 +43,7 @@ def measure(quick: bool) -> list[Result | LeftOut]:
     rig = load_rig("virtual_sim")
     bank = RawBank(rig, size, 1, seed=0, photons=_PHOTONS, bleaching=0.0, interval_s=0.5)
     raw, truth = bank.frames[0], np.sum(list(bank.truth(0).values()), axis=0)
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         ours = _ours(rig, size)
         subject, found = partial(ours, raw), _agreement(ours(raw), truth)
         theirs = _theirs(rig, raw)

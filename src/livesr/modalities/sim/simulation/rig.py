@@ -59,7 +59,7 @@ Image = NDArray[np.float32]
 _MARGIN_PX = 16
 
 
-def find_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
+def find_sim_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
     """Return the virtual camera that `core` uses, to ask it for the truth.
 
     None if it uses another one.
