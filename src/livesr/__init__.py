@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.live.sources.mda import RAW_AXIS as RAW_AXIS
     from livesr.live.sources.plan import AuditPlan as AuditPlan
     from livesr.live.sources.plan import sim_sequence as sim_sequence
+    from livesr.live.sources.plan import with_raw_frames as with_raw_frames
     from livesr.live.sources.triggered import TriggeredEngine as TriggeredEngine
     from livesr.modalities.modality import Modality as Modality
     from livesr.modalities.sim.simulation.rig import find_sim_camera as find_sim_camera
@@ -125,7 +126,7 @@ _PUBLIC = {
     "livesr.live.run_state": ("Report", "Status"),
     "livesr.live.sinks.sink": ("Sink",),
     "livesr.live.sources.mda": ("RAW_AXIS",),
-    "livesr.live.sources.plan": ("AuditPlan", "sim_sequence"),
+    "livesr.live.sources.plan": ("AuditPlan", "sim_sequence", "with_raw_frames"),
     "livesr.live.sources.triggered": ("TriggeredEngine",),
     "livesr.modalities.modality": ("Modality",),
     "livesr.modalities.sim.simulation.rig": ("find_sim_camera",),

@@ -17,6 +17,7 @@ from yaozarrs import validate_zarr_store
 
 from livesr import LiveSR
 from livesr.base.config import load_rig
+from livesr.base.errors import FrameShapeError
 from livesr.formats.layout import folder_names
 from livesr.formats.store import RecordedStore
 from livesr.live.camera import stage_position
@@ -395,3 +396,40 @@ def test_an_interval_that_cannot_be_kept_is_said(core: CMMCorePlus, tmp_path: Pa
     lines = RecordedStore(Path(report["store"])).pictures("raw").values()
     times = [line["t_acq_ns"] / 1e9 for line in lines]
     assert image.scale["t"] == pytest.approx(np.median(np.diff(times)), rel=0.01)
+
+
+def test_a_grid_behind_a_position_without(core: CMMCorePlus, tmp_path: Path) -> None:
+    stack = useq.MDASequence(z_plan=useq.ZRangeAround(range=2, step=1))
+    places = [
+        useq.Position(x=0, y=0, z=0, name="A"),
+        useq.Position(x=9, y=0, z=0, name="B", sequence=stack),
+        useq.Position(x=50, y=0, z=0, name="C", sequence=useq.MDASequence(grid_plan=GRID)),
+    ]
+    for loops in (1, 2):
+        plan = useq.MDASequence(
+            channels=["488"],
+            stage_positions=places,
+            time_plan=useq.TIntervalLoops(interval=0, loops=loops),
+        )
+        given: list[np.ndarray] = []
+        core.mda.events.frameReady.connect(lambda image, *_, into=given: into.append(image.copy()))
+        report = acquired(core, plan, tmp_path / f"{loops}.ome.zarr", given=False)
+        core.mda.events.frameReady.disconnect()
+        found = {name: image["0"] for name, image in images(report).items()}
+        assert {name: image.shape[:-2] for name, image in found.items()} == {
+            "raw_A-g0_488": (loops, 1),
+            "raw_B-g0_488": (loops, 1, 3),
+            "raw_C-g0_488": (loops, 1),
+            "raw_C-g1_488": (loops, 1),
+        }
+        each = np.concatenate([image[0].reshape(-1, 32, 32) for image in found.values()])
+        assert np.array_equal(each, given[:6])
+        assert report["raw_unplaced"] == report["raw_missing"] == 0
+
+
+def test_events_without_a_channel_on_a_rig_of_several(core: CMMCorePlus, tmp_path: Path) -> None:
+    with (
+        pytest.raises(FrameShapeError, match=r"names no channel.*'488', '561': name one of them"),
+        LiveSR(core, rig="demo", engine="none", store=tmp_path / "r.ome.zarr"),
+    ):
+        core.mda.run([useq.MDAEvent()])

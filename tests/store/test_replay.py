@@ -218,7 +218,7 @@ def test_what_the_user_says_is_believed(tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     stack(tmp_path / "raw.tif")
-    with pytest.raises(ConfigError, match="give --rig"):
+    with pytest.raises(ConfigError, match="give its rig"):
         raw_input(tmp_path / "raw.tif")
     with pytest.raises(
         ConfigError, match=r"channels 488, 561.*does not name one of them: say with --channel"

@@ -44,6 +44,7 @@ from pydantic.fields import FieldInfo
 
 from livesr.base.documents import read_yaml
 from livesr.base.errors import ConfigError, DocumentError, LiveSRError, suggestion
+from livesr.base.files import path_of
 from livesr.base.other_files import RIG, other_than_yaml
 
 log = logging.getLogger(__name__)
@@ -1274,12 +1275,13 @@ def rig_file(rig: str | os.PathLike[str]) -> Path:
     ConfigError
         If there is none, or a file of another kind.
     """
+    named = path_of(rig, "The rig", "a rig.yaml, its folder, or a name that 'livesr info' lists")
     if not str(rig).strip():
         raise ConfigError(
             "No rig is named; expected a rig.yaml, the folder that holds one, or a name that"
             " 'livesr info' lists."
         )
-    path = Path(rig)
+    path = named
     if path.is_dir():
         path /= "rig.yaml"
     if path.is_file():

@@ -1,7 +1,7 @@
 """Files that are replaced at once: whoever reads sees the old one or the new one, never half of it.
 
-Owns the wait for readers on Windows and for the disk, the next free name, and whether a folder
-takes files. Knows no format.
+Owns the wait for readers on Windows and for the disk, the next free name, whether a folder takes
+files, and what may be given as a path. Knows no format.
 """
 
 from __future__ import annotations
@@ -16,11 +16,39 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from livesr.base.errors import ConfigError
+
 _CANNOT_SYNC = frozenset(
     {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 )  # what a file system says that has no fsync
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.02
+
+
+def path_of(given: object, what: str, expected: str = "a path, as text or a pathlib.Path") -> Path:
+    """Return `given` as a path.
+
+    Parameters
+    ----------
+    what : of what it is the path, as a sentence begins
+    expected : what may be given, as it ends
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    if isinstance(given, str | os.PathLike) and isinstance(text := os.fspath(given), str):
+        return given if isinstance(given, Path) else Path(text)
+    raise not_expected(given, what, expected)
+
+
+def not_expected(given: object, what: str, expected: str) -> ConfigError:
+    """Return the error of an argument of another kind, shown as far as a line holds it."""
+    shown = repr(given)
+    short = shown if len(shown) <= 40 else f"{shown[:40]}..."
+    came = "None" if given is None else f"{short} ({type(given).__name__})"
+    return ConfigError(f"{what} is {came}; expected {expected}.")
 
 
 def replace_file(new: Path, place: Path) -> None:

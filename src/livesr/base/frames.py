@@ -19,8 +19,8 @@ keep it, nobody writes into its arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # it imports the models of files
     from livesr.base.error_bars import ErrorBars
 
 Pixels = NDArray[np.unsignedinteger[Any]]
+_Array = TypeVar("_Array", bound=NDArray[Any])
 
 LOCALISATION = np.dtype(
     [
@@ -84,6 +85,23 @@ NO_STAGE = StagePosition()
 def _size(pixels: NDArray[Any]) -> str:
     """Return the shape and type of an array, never its pixels."""
     return f"{' x '.join(map(str, pixels.shape))} {pixels.dtype}"
+
+
+@overload
+def read_only(pixels: None) -> None: ...
+
+
+@overload
+def read_only(pixels: _Array) -> _Array: ...
+
+
+def read_only(pixels: _Array | None) -> _Array | None:
+    """Return a view that nobody can write into; None of None."""
+    if pixels is None:
+        return None
+    view = pixels.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -148,6 +166,10 @@ class RawStack:
     def complete(self) -> bool:
         """Whether every exposure of the group arrived."""
         return all(f is not None for f in self.frames)
+
+    def read_only(self) -> RawStack:
+        """Return it with exposures that nobody can write into; they are views."""
+        return replace(self, frames=tuple(map(read_only, self.frames)))
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean of the exposures that came, float32 (y, x), ADU; one came at least."""
@@ -317,6 +339,18 @@ class SRFrame:
         doubt = f", doubtful: {self.quality.doubt}" if self.quality and self.quality.doubt else ""
         return f"<SRFrame {self.stream} t={self.t}: {_size(self.image)}, {what}{found}{doubt}>"
 
+    def read_only(self) -> SRFrame:
+        """Return it with images that nobody can write into; they are views."""
+        return replace(
+            self,
+            image=read_only(self.image),
+            localisations=read_only(self.localisations),
+            depth_nm=read_only(self.depth_nm),
+            group=read_only(self.group),
+            parts=tuple(part.read_only() for part in self.parts),
+            beside=self.beside.read_only() if self.beside else None,
+        )
+
 
 class Discrepancy(NamedTuple):
     """How far a picture is from the widefield picture of its exposures (SQUIRREL).
@@ -355,6 +389,10 @@ class FrameErrors:
     labels: tuple[str, ...]
     numbers: Mapping[str, Discrepancy]
     source: SRFrame
+
+    def read_only(self) -> FrameErrors:
+        """Return it with planes that nobody can write into; they are views."""
+        return replace(self, planes=read_only(self.planes), source=self.source.read_only())
 
     def __repr__(self) -> str:
         said = ", ".join(f"{label} RSP {n.rsp:.3f}" for label, n in self.numbers.items())
@@ -471,6 +509,16 @@ class MulticolorFrame:
             return None
         scale = self.source.normalisation.scale
         return self.error_bars.limits(self.channels, self.labels, scale, self.offset_adu)
+
+    def read_only(self) -> MulticolorFrame:
+        """Return it with channels that nobody can write into; they are views."""
+        return replace(
+            self,
+            channels=read_only(self.channels),
+            source=self.source.read_only(),
+            residual_plane=read_only(self.residual_plane),
+            uncertainty=read_only(self.uncertainty),
+        )
 
     @property
     def quality(self) -> Quality:

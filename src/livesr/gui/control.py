@@ -31,6 +31,7 @@ from livesr.base.frames import Pixels
 from livesr.gui.newest import Newest
 from livesr.live.plugin import LiveSR
 from livesr.live.run_state import Report, Status
+from livesr.live.sources.acquiring import acquires
 from livesr.live.sources.continuous import camera_runs
 from livesr.live.sources.plan import with_raw_frames
 from livesr.live.sources.triggered import follow_trigger, trigger_of
@@ -123,7 +124,7 @@ class Control:
     @property
     def takes_frames(self) -> bool:
         """Whether other readers of the core's buffer must leave it alone now."""
-        return self.state != "idle" and (self._live != "off" or self.core.mda.is_running())
+        return self.state != "idle" and (self._live != "off" or acquires(self.core))
 
     @property
     def records_live(self) -> bool:
@@ -138,13 +139,13 @@ class Control:
         """
         if self.state != "ready":
             return ""
-        if self.core.mda.is_running():
+        if acquires(self.core):
             return "acquisition" if self._came_late else ""
         return "live view" if self.records_live and camera_runs(self.core) else ""
 
     def look(self) -> None:
         """Take over an error that the session met by itself, such as a run that cannot start."""
-        self._came_late = self._came_late and self.core.mda.is_running()
+        self._came_late = self._came_late and acquires(self.core)
         session = self._session
         error = session.newest_error if session else None
         if error is not None and error is not self._seen:
@@ -199,17 +200,18 @@ class Control:
         ConfigError
             If something is acquired already, or a rig with audits says no interval.
         """
-        if self.core.mda.is_running() or camera_runs(self.core):
+        if acquires(self.core) or camera_runs(self.core):
             raise ConfigError("The camera is in use: stop the live view or the acquisition first.")
         channels = [{"config": name, "group": rig.channel_group} for name in rig.channels]
         loops = TIntervalLoops(interval=rig.interval_ms / 1e3, loops=frames)
         plan = MDASequence(time_plan=loops, channels=channels)
         session = self._session
+        self.core.mda.cancel()  # one that Ctrl-C tore out of its loop says that it still runs
         self.core.run_mda(with_raw_frames(plan, rig, session.audit_schedule if session else None))
 
     def toggle_live(self) -> None:
         """Start the camera, or stop it."""
-        if self.core.mda.is_running():
+        if acquires(self.core):
             raise ConfigError("An acquisition is running: stop it before the live view.")
         if camera_runs(self.core):
             self.core.stopSequenceAcquisition()
@@ -237,7 +239,7 @@ class Control:
             )
             session.finished.connect(self._finished)
             session.__enter__()
-            self._came_late = self.core.mda.is_running()
+            self._came_late = acquires(self.core)
         except Exception as e:  # a driver or a runtime may raise anything
             self._say(e)
             session = None

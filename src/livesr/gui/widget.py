@@ -21,6 +21,7 @@ from livesr.gui.form import Form
 from livesr.gui.pictures import BADGES, Picture, Tiles
 from livesr.gui.qt import QtCore, QtGui, QtWidgets
 from livesr.gui.readout import Numbers, Sentences, quality_words, report_words
+from livesr.live.sources.acquiring import acquires
 from livesr.live.sources.continuous import camera_runs
 
 log = logging.getLogger(__name__)
@@ -270,7 +271,7 @@ class LiveSRWidget(QtWidgets.QWidget):
         state = control.state
         if state == "idle":
             control.core = self.program_core()
-        mda = control.core.mda.is_running()
+        mda = acquires(control.core)
         text, color = _STATES[state]
         if state == "acquiring":
             text = f"Recording {'an acquisition' if mda else 'the live view'}"

@@ -22,6 +22,7 @@ from livesr.base.errors import ConfigError
 from livesr.base.frames import StagePosition
 from livesr.base.geometry import Geometry
 from livesr.live.optical_state import ChannelState, Setting, mirrored_since, value_now
+from livesr.live.sources.plan import RawFramesPlan
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import modalities_of
 
@@ -124,9 +125,10 @@ def size_fields(core: CMMCorePlus, plan: object) -> None:
     """Give the grids of a plan the camera's region as the size of their fields, as pymmcore-plus
     does when the plan runs.
 
-    How many fields a grid has may depend on it. A plan of another kind than `useq.MDASequence`
-    stays as it is.
+    How many fields a grid has may depend on it. Of plans of other kinds than `useq.MDASequence` the
+    one that has raw frames in it is given them, to which pymmcore-plus does nothing.
     """
+    plan = plan.plan if isinstance(plan, RawFramesPlan) else plan
     if not isinstance(plan, MDASequence) or not (pixel_um := core.getPixelSizeUm()):
         return
     *_, width, height = core.getROI()

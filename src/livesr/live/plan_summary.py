@@ -18,6 +18,7 @@ import numpy as np
 from useq import MDAEvent
 
 from livesr.base.errors import ConfigError
+from livesr.base.files import not_expected
 from livesr.base.frames import CameraFrame, RawStack, Stream
 from livesr.base.run_description import Stack
 from livesr.live.grouping.by_index import IndexGrouping
@@ -104,15 +105,10 @@ def summarise(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") ->
         If an exposure would have no place, two would have the same, no group of a channel would be
         complete, or the camera's region changes within a channel.
     """
-    found = PlanSummary(
-        raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan)
-    )
-    walk = _Walk(found, n_raw, only_channel)
-    if isinstance(plan, Iterable) and not isinstance(plan, Iterator):
-        events = _first_time_points(plan)
-        for event in islice(events, _MAX_EVENTS * (10 if _has_places(plan) else 1)):
-            walk.take(event)
-        walk.finish(whole=next(events, None) is None)
+    walk = _walked(plan, n_raw, only_channel, fields=False)
+    if walk.fields_came_late:  # the positions before are fields of their own as well
+        walk = _walked(plan, n_raw, only_channel, fields=True)
+    found = walk.found
     names = [
         _name(position, str(p))
         for p, position in enumerate(getattr(plan, "stage_positions", ()) or ())
@@ -121,11 +117,43 @@ def summarise(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") ->
     return found
 
 
-class _Walk:
-    """Groups the exposures of a plan as a run will, without pixels."""
+def _walked(plan: Any, n_raw: Callable[[str], int], only_channel: str, *, fields: bool) -> _Walk:
+    """Return the walk through the first time points of a plan."""
+    found = PlanSummary(
+        raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan)
+    )
+    walk = _Walk(found, n_raw, only_channel, fields=fields)
+    if isinstance(plan, Iterable) and not isinstance(plan, Iterator):
+        events = _first_time_points(plan)
+        for event in islice(events, _MAX_EVENTS * (10 if _has_places(plan) else 1)):
+            walk.take(event)
+            if walk.fields_came_late:
+                return walk
+        walk.finish(whole=next(events, None) is None)
+    return walk
 
-    def __init__(self, found: PlanSummary, n_raw: Callable[[str], int], only_channel: str) -> None:
-        self._found, self._n_raw = found, n_raw
+
+class _Walk:
+    """Groups the exposures of a plan as a run will, without pixels.
+
+    Attributes
+    ----------
+    found : what is known so far
+    fields_came_late : whether the plan has a grid, and exposures before it that are at no field
+    positions : how many have been seen
+    """
+
+    def __init__(
+        self,
+        found: PlanSummary,
+        n_raw: Callable[[str], int],
+        only_channel: str,
+        *,
+        fields: bool = False,
+    ) -> None:
+        self.found = self._found = found
+        self._n_raw, self._fields = n_raw, fields
+        self.fields_came_late = False
         self._placing = Placing(n_raw, only_channel, found.fields)
         self._groupings: dict[str, IndexGrouping] = {}
         self._incomplete: dict[str, RawStack] = {}
@@ -142,9 +170,13 @@ class _Walk:
         self.positions = 0
 
     def take(self, event: MDAEvent) -> None:
+        if not isinstance(event, MDAEvent):
+            raise not_expected(event, "What the plan yields", "a useq.MDAEvent")
         if event.action.type != "acquire_image":
             return
         self._number_field(event)
+        if self.fields_came_late:
+            return
         stream, t, raw = self._placing.place(event)
         if event.channel and event.channel.config not in self._found.channels:
             self._found.channels += (event.channel.config,)
@@ -200,9 +232,12 @@ class _Walk:
     def _number_field(self, event: MDAEvent) -> None:
         """Give a field of a grid the next position.
 
-        In a plan with grids, one for a position without as well.
+        In a plan with grids, one for a position without as well, also for those that come before
+        the first grid.
         """
-        if "g" in event.index or self._found.fields:
+        self.fields_came_late |= "g" in event.index and not self._fields and bool(self._streams)
+        self._fields |= "g" in event.index
+        if self._fields:
             key = event.index.get("p", 0), event.index.get("g", 0)
             self._found.fields.setdefault(key, len(self._found.fields))
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
+from useq import MDAEvent, MDASequence
 
 from livesr.base.compute import DeviceChoice, ErrorMaps, Views
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.files import not_expected
 from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
@@ -39,6 +42,7 @@ from livesr.live.plan_summary import PlanSummary, summarise
 from livesr.live.run_state import Report
 from livesr.live.session import Session, check_places
 from livesr.live.sinks.sink import Sink
+from livesr.live.sources.acquiring import acquires_elsewhere, acquiring_threads
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import DRAINED, Delivery
 from livesr.live.sources.mda import listen, unlisten
@@ -56,6 +60,18 @@ _NOTHING = (
 _LEFT = (
     "LiveSR was left while a plan was being acquired: the acquisition was cancelled, what came is"
     " kept."
+)
+_BROKEN_OFF = (
+    "The acquisition was broken off from outside, by Ctrl-C for instance, and never said that it"
+    " has finished: what came is kept."
+)
+_ERRORED = "core.mda.run raises it, the thread of core.run_mda prints it. What came is kept."
+_CAMERA_FAILED = "The log of pymmcore-plus says what the camera or its driver reported."
+_OVERLAP = (
+    "An acquisition was started while another one on the same core was under way, and both would"
+    " have used one camera at a time: the second was refused, the first goes on. From a listener or"
+    " another thread, wait for the end of the first (sr.finished, or the thread of core.run_mda),"
+    " or hand its generator the exposures to come."
 )
 _ENTERED: dict[int, LiveSR] = {}  # those in use, for when the interpreter ends without leaving them
 
@@ -119,8 +135,7 @@ class LiveSR(Session):
     error : the first error that ended a run early, None without one; raised on leaving
     newest_error : the last one, or what let none begin
     interrupted : whether Ctrl-C cut short what was left to compute
-    audit_schedule : for an `AuditPlan` of a rig with audits, where none is given as `plan`; else
-        None
+    audit_schedule : of a rig with audits, for `livesr.with_raw_frames`; else None
 
     Raises
     ------
@@ -175,6 +190,7 @@ class LiveSR(Session):
     ) -> None:
         settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")
         _check_core(core)
+        _check_plan(plan)
         super().__init__(_rig(rig, engine, upscale), settings, sinks)
         self._core, self._mode = core, live
         detach_at_exit(core)
@@ -188,9 +204,11 @@ class LiveSR(Session):
         self._delivery = Delivery(core)
         self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
-        self._entered = False
+        self._entered = self._begun = False
+        self._refused = 0  # acquisitions that were begun inside of another, and still have to end
         self._connected: tuple[tuple[Any, Any], ...] = ()
         self._summary: tuple[Any, PlanSummary] | None = None
+        self._report_before = self.report
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -207,6 +225,8 @@ class LiveSR(Session):
                 " would get a part of them: leave that one first (Stop, in its window), or leave"
                 " the live view to it with live='off'."
             )
+        self.error = self.newest_error = None  # those of another block were raised when it was left
+        self._report_before = self.report
         # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
         self._core_log_level = _CORE_LOG.level
         _CORE_LOG.setLevel(logging.WARNING)
@@ -223,6 +243,8 @@ class LiveSR(Session):
                 self._arm(self._plan)
             self._live.connect()
         except BaseException:
+            self._release_pipeline()
+            self.wait()
             self._close_paths()
             _CORE_LOG.setLevel(self._core_log_level)
             raise
@@ -249,13 +271,16 @@ class LiveSR(Session):
         if self._forked:
             return
         _ENTERED.pop(id(self), None)
-        self._end_acquisition(kind)
+        self._end_acquisition()
+        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
+            self._core.stopSequenceAcquisition()  # of live mode, which goes on otherwise
         for signal, listener in self._connected:
             unlisten(signal, listener)
         self._live.disconnect()
         self._release_pipeline()
         report = self.wait()
-        if kind is None and not report and self._mode == "off" and self.error is None:
+        nothing = not report or report is self._report_before
+        if kind is None and nothing and self._mode == "off" and self.error is None:
             log.warning("%s", _NOTHING)
         self._close_paths()
         _CORE_LOG.setLevel(self._core_log_level)
@@ -272,24 +297,37 @@ class LiveSR(Session):
             (events.sequenceFinished, self._sequence_finished),
         )
 
-    def _end_acquisition(self, kind: type[BaseException] | None) -> None:
+    def _end_acquisition(self) -> None:
         """See to it that no acquisition outlives the block.
 
         One in another thread is cancelled, and waited for until it has told everybody that it has
-        finished.
+        finished. One that was torn out of its loop, as by Ctrl-C, never will.
         """
-        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
-            # it was torn out of its loop and left the camera running
-            self._core.stopSequenceAcquisition()
-            if self._pipeline:
-                self._delivery.settle(self._pipeline.hook)
+        runner = self._core.mda
+        if runner.status.phase == "idle":
             return
-        if self._core.mda.is_running():
-            if self._pipeline:
+        if acquiring_threads(self._core):
+            if self._pipeline and runner.is_running():
                 self._pipeline.warn(_LEFT)
-            self._core.mda.cancel()
-        while kind is not KeyboardInterrupt and self._core.mda.status.phase != "idle":
-            time.sleep(0.02)
+            runner.cancel()
+            with suppress(KeyboardInterrupt):
+                while acquires_elsewhere(self._core):
+                    time.sleep(0.02)
+            return
+        runner.cancel()
+        self._end_broken_off()
+
+    def _end_broken_off(self) -> None:
+        """End the run of an acquisition that was torn out of its loop, and left its camera on."""
+        if not self._begun:
+            return
+        self._begun, self._refused = False, 0
+        if self._core.isSequenceRunning():
+            self._core.stopSequenceAcquisition()
+        if self._pipeline:
+            self._delivery.settle(self._pipeline.hook)
+            self._pipeline.warn(_BROKEN_OFF)
+        self._release_pipeline()
 
     def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
@@ -304,6 +342,11 @@ class LiveSR(Session):
 
     def _sequence_started(self, sequence: Any, metadata: Mapping[str, Any]) -> None:
         """Open what the run needs; in the acquisition thread, before its first frame."""
+        if self._begun and len(acquiring_threads(self._core)) > 1:
+            self._refuse_inside_another()
+            return
+        self._end_broken_off()
+        self._begun = True
         try:
             self._live.finish()
             self.wait()
@@ -311,7 +354,7 @@ class LiveSR(Session):
             if engine and isinstance(self._plan, RawFramesPlan) and self._plan.setup is not None:
                 engine.setup_event(self._plan.setup)
             if self._pipeline is None:
-                self._arm(self._plan if self._plan is not None else sequence)
+                self._arm(self._plan_of(sequence))
             else:
                 self._check_cameras()
             if self._pipeline is not None:
@@ -326,6 +369,23 @@ class LiveSR(Session):
                 self._went_wrong(RunError(f"The run cannot start: {type(e).__name__}: {e}."))
                 log.exception("the run cannot start")
             self._core.mda.cancel()
+
+    def _plan_of(self, announced: Any) -> Any:
+        """Return the plan of an acquisition that begins: what it says itself, if it does.
+
+        An iterable of events is announced as a plan without axes.
+        """
+        if self._plan is None or type(announced) is MDASequence:
+            return announced
+        return self._plan
+
+    def _refuse_inside_another(self) -> None:
+        """End an acquisition that was begun before the last one has ended."""
+        self._refused += 1
+        self._went_wrong(RunError(_OVERLAP))
+        if self._pipeline:
+            self._pipeline.warn(_OVERLAP)
+        self._core.mda.cancel()
 
     def _check_cameras(self) -> None:
         """Refuse a run whose cameras were set otherwise since the session was opened for it."""
@@ -356,6 +416,10 @@ class LiveSR(Session):
                 pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:
+        if self._refused:
+            self._refused -= 1
+            return
+        self._begun = False
         if self._pipeline:
             self._delivery.settle(self._pipeline.hook)
             if self._core.mda.status.finish_reason != FinishReason.CANCELED:
@@ -367,20 +431,23 @@ class LiveSR(Session):
     def _check_delivery(self, pipeline: Pipeline) -> None:
         """Compare what the acquisition announced with what came.
 
-        One frame in a hundred missing is a failure.
+        One frame in a hundred missing is a failure, and so is an acquisition that an exception
+        ended. What the acquisition engine left out on purpose is neither.
         """
         announced, received = self._delivery.announced, pipeline.hook.received
-        if received >= announced:
-            return
-        pipeline.hook.missing = announced - received
-        if self._delivery.vanished:
-            pipeline.warn(DRAINED)
-        if announced - received > _MISSING_SHARE * announced:
-            why = (
-                DRAINED
-                if self._delivery.vanished
-                else "The log of pymmcore-plus says what the camera or its driver reported."
-            )
+        if skipped := self._delivery.skipped:
+            pipeline.warn(_skipped(skipped))
+        if received < announced:
+            pipeline.hook.missing = announced - received
+            if self._delivery.vanished:
+                pipeline.warn(DRAINED)
+        failed = announced - skipped - received
+        if self._core.mda.status.finish_reason == FinishReason.ERRORED:
+            came = f"The camera delivered {received} of {announced} frames, and the"
+            broke_off = f"acquisition broke off with an error after frame {received}: {_ERRORED}"
+            pipeline.stop(RunError(f"{came if failed > 0 else 'The'} {broke_off}"))
+        elif failed > _MISSING_SHARE * announced:
+            why = DRAINED if self._delivery.vanished else _CAMERA_FAILED
             pipeline.stop(
                 RunError(
                     f"The camera delivered {received} of {announced} frames. What came is kept."
@@ -390,6 +457,7 @@ class LiveSR(Session):
 
     def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
         """Open the run of a sequence acquisition outside an MDA."""
+        self._end_broken_off()
         self.wait()
         return self._arm(plan, on_stop)
 
@@ -516,6 +584,13 @@ class LiveSR(Session):
         self._unheeded = check_honoured(self._paths, compute)
 
 
+def _skipped(n: int) -> str:
+    return (
+        f"The acquisition engine skipped {n} exposure{'' if n == 1 else 's'} (SkipEvent): zeros"
+        " stand in their place in raw."
+    )
+
+
 def _check_core(core: object) -> None:
     if isinstance(core, CMMCorePlus):
         return
@@ -524,6 +599,18 @@ def _check_core(core: object) -> None:
         f"LiveSR was given {came} as its core, and expects pymmcore-plus' CMMCorePlus: pass"
         " CMMCorePlus.instance() after loadSystemConfiguration, or the core that your window shows."
     )
+
+
+def _check_plan(plan: object) -> None:
+    if isinstance(plan, str | bytes | Mapping | MDAEvent) or not (
+        plan is None or isinstance(plan, Iterable)
+    ):
+        raise not_expected(
+            plan,
+            "plan",
+            "what core.mda.run is given: a useq.MDASequence, livesr.sim_sequence, or events"
+            " (of a file: useq.MDASequence.from_file)",
+        )
 
 
 def _rig(rig: AnyPath | RigConfig | None, engine: str | None, upscale: str | None) -> RigConfig:

@@ -19,7 +19,8 @@ from psygnal import Signal
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
-from livesr.base.frames import MulticolorFrame, Pixels, SRFrame
+from livesr.base.frames import MulticolorFrame, Pixels, SRFrame, read_only
+from livesr.base.interrupts import interrupted_later
 from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
@@ -209,10 +210,10 @@ class Session:
         """The exposure that the run in progress took last, uint8 or uint16 (y, x) in ADU.
 
         For previews, which find nothing in a buffer that livesr empties: look as often as you draw.
-        It is what the store gets: never write into it. None between runs.
+        It is what the store gets, and cannot be written into. None between runs.
         """
         pipeline = self._pipeline
-        return pipeline.hook.newest if pipeline else None
+        return read_only(pipeline.hook.newest) if pipeline else None
 
     def fail(self, error: LiveSRError) -> None:
         """End the run because of `error`, which this object cannot see by itself.
@@ -316,9 +317,10 @@ class Session:
             audits=Audits(self.rig, self._audit_schedule, [c.name for c in run.channels]),
             on_stop=on_stop,
         )
-        pipeline.open()
-        self.store = self._writer.path if self._writer else None
-        self._pipeline, self._description = pipeline, run
+        with interrupted_later():  # threads and files that nobody has would stay open
+            pipeline.open()
+            self.store = self._writer.path if self._writer else None
+            self._pipeline, self._description = pipeline, run
         return pipeline
 
     @property

@@ -32,6 +32,7 @@ from livesr.base import contained
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.config import FLAGS, Step
 from livesr.base.errors import ConfigError, EngineError, RunError, StoreError
+from livesr.base.files import path_of
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
 from livesr.base.run_description import RunDescription
@@ -137,6 +138,7 @@ def backfill(
     RunError
         If a frame could not be computed or written; what was done until then is kept.
     """
+    path = path_of(path, "The store")
     with locked(path):
         return _backfill(
             RecordedStore(path),

@@ -17,6 +17,7 @@ from typing import Any
 
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import LiveSRError
+from livesr.base.files import path_of
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.store import Image, RecordedStore, array_shape, read_json
 from livesr.live.sinks.series import write_json
@@ -78,7 +79,13 @@ def complete(
     engine, upscale : folders of the engines of the run, if not found by name
     stopped : ends it as soon when it is set
     on_progress : called with pictures computed and in all
+
+    Raises
+    ------
+    ConfigError
+        If `path` is none.
     """
+    path = path_of(path, "The store")
     start = time.monotonic()
     stop = _Stop(stopped, None if within_s is None else start + within_s)
     problems: list[str] = []

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from livesr.base.compute import AUTO, Augmentation, ComputeConfig, Views
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
+from livesr.base.files import not_expected, path_of
 from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import Histogram
@@ -77,6 +78,13 @@ def process(
     RunError
         If the run had to end early.
     """
+    if not isinstance(raw, RawInput):
+        raise not_expected(
+            raw,
+            "What process is given",
+            "what livesr.raw_input returns, as process(raw_input(path), store)",
+        )
+    store = path_of(store, "The store")
     refuse_residual_plane(compute)
     paths, notes = build_paths(raw, compute)
     try:

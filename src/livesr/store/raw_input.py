@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.compute import Augmentation
-from livesr.base.config import RigConfig, Step
+from livesr.base.config import RigConfig, Step, load_rig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
+from livesr.base.files import not_expected, path_of
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.geometry import Geometry
+from livesr.base.run_config import AnyPath
 from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout, object_store
 from livesr.formats.frames_log import Event, stream_of
@@ -318,8 +320,8 @@ class ReadAs:
 
 
 def raw_input(
-    path: Path,
-    rig: RigConfig | None = None,
+    path: AnyPath,
+    rig: AnyPath | RigConfig | None = None,
     engine: str | None = None,
     upscale: str | None = None,
     how: ReadAs | None = None,
@@ -333,7 +335,8 @@ def raw_input(
 
     Parameters
     ----------
-    rig : what they were acquired on; a store brings its own
+    rig : what they were acquired on: a rig.yaml, its folder, a name in hardware_configs, or a
+        `RigConfig`; a store brings its own
     engine, upscale : instead of rig.yaml's, or of those that the store was predicted with
     raw : likewise those that see raw frames, by step; "none" leaves one out
     localiser : likewise what finds single emitters; "none" for fits
@@ -343,14 +346,20 @@ def raw_input(
     UsageError
         If the recording cannot be read, or does not fit the rig.
     """
-    path = object_store.local(path)
+    path = object_store.local(path_of(path, "The recording"))
+    if rig is not None and not isinstance(rig, RigConfig):
+        rig = load_rig(rig)
+    if not (how is None or isinstance(how, ReadAs)):
+        raise not_expected(how, "how", "a livesr.ReadAs, as ReadAs(axes='t,raw,y,x')")
     if is_store(path):
         refuse_in_use(path)
         _refuse_read_as(path, how)
         found = store_input(RecordedStore(path), rig, engine, upscale, raw, localiser)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
-        raise ConfigError(f"{path.name} does not say on what it was acquired: give --rig.")
+        raise ConfigError(
+            f"{path.name} does not say on what it was acquired: give its rig (rig=, or --rig)."
+        )
     else:
         found = recording_input(path, rig, how or ReadAs())
     named: dict[Step, str | None] = {**raw, "upscale": upscale, "separate": engine}

@@ -8,16 +8,18 @@ device opened.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from pathlib import Path
+from numbers import Integral, Real
 from types import TracebackType
 from typing import Literal, Self
 
 from livesr.base.compute import DeviceChoice, ErrorMaps, Views
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.base.files import not_expected
 from livesr.base.frames import CameraFrame
 from livesr.base.run_config import AnyPath, RunConfig, named_in
 from livesr.base.timing import now_ns
@@ -27,6 +29,15 @@ from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
 from livesr.store.wire_input import is_address, raw_on_wire
+
+log = logging.getLogger(__name__)
+
+_ONCE = "This replay has run, or was not entered: use 'with Replay(...) as replay', once."
+_NOTHING = "Nothing was replayed before the block was left: call replay.run() inside of it."
+_LEFT = (
+    "Replay was left while the recording was still being played, and ended there: wait for the"
+    " thread of replay.run() inside of the block."
+)
 
 
 class Replay(Session):
@@ -119,9 +130,13 @@ class Replay(Session):
         residual_plane: bool = False,
     ) -> None:
         settings = parse(RunConfig, named_in(RunConfig, locals()), "Replay")
-        if isinstance(rate, int | float) and not rate > 0:
+        if not (rate in ("recorded", "max") or (isinstance(rate, Real) and rate > 0)):
             raise ConfigError(
-                f"The rate is {rate} exposures a second; it must be above 0, 'recorded' or 'max'."
+                f"The rate is {rate!r} exposures a second; it must be above 0, 'recorded' or 'max'."
+            )
+        if not (frames is None or (isinstance(frames, Integral) and frames > 0)):
+            raise not_expected(
+                frames, "frames", "a number of super-resolution frames above 0, or None for all"
             )
         sinks = checked(sinks)  # before a file is open
         if not isinstance(recording, RawInput):
@@ -130,11 +145,12 @@ class Replay(Session):
                 rate = "max"  # they come when they were exposed
                 recording = raw_on_wire(str(recording), config, engine, upscale, keys=settings.keys)
             else:
-                recording = raw_input(Path(recording), config, engine, upscale, how)
+                recording = raw_input(recording, config, engine, upscale, how)
         super().__init__(recording.rig, settings, sinks)
         self._input, self._frames = recording, frames
         self._rate: Rate = rate if isinstance(rate, str) else float(rate)
         self._stopped = threading.Event()
+        self._entered = self._played = self._playing = False
         self._about = {"replay": {"recording": recording.name, "rate": rate}}
         if recording.account is not None:
             self._about["replay"]["wire"] = recording.account
@@ -149,6 +165,8 @@ class Replay(Session):
         return min(self._input.groups, self._frames * self._input.streams)
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise ConfigError(_ONCE)
         raw, settings = self._input, self.settings
         try:
             check_places(settings, self._own_sinks)
@@ -163,8 +181,11 @@ class Replay(Session):
             )
             pipeline = self._open_run(run, self._stopped.set)
         except BaseException:
+            self._release_pipeline()
+            self.wait()
             self._close()
             raise
+        self._entered = True
         for note in (*raw.notes, *notes):
             pipeline.warn(note)
         atexit.register(
@@ -181,6 +202,10 @@ class Replay(Session):
         if self._forked:
             return
         atexit.unregister(self.__exit__)
+        if self._playing and self._pipeline:
+            self._pipeline.warn(_LEFT)
+        elif kind is None and self._pipeline and not self._played:
+            log.warning("%s", _NOTHING)
         self.stop()
         self._release_pipeline()
         self.wait()
@@ -194,22 +219,24 @@ class Replay(Session):
         A file that cannot be read to its end ends the run with `error`; what could be read is
         processed.
         """
-        if self._pipeline is None:
-            raise ConfigError(
-                "This replay has run, or was not entered: use 'with Replay(...) as replay', once."
-            )
+        pipeline = self._pipeline
+        if pipeline is None or self._played:
+            raise ConfigError(_ONCE)
+        self._played = self._playing = True
         try:
             play(
-                self._pipeline.hook,
+                pipeline.hook,
                 self._chosen(),
                 self._stopped,
                 self._rate,
                 self._input.spacing_s,
             )
         except DamagedFileError as e:
-            self._pipeline.stop(e)
+            pipeline.stop(e)
+        finally:
+            self._playing = False
         for remark in self._input.remarks():
-            self._pipeline.warn(remark)
+            pipeline.warn(remark)
 
     def stop(self) -> None:
         """End the replay; what was handed over is processed."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from livesr.base.errors import ConfigError
+from livesr.base.files import not_expected
 from livesr.formats.keys import ViewerKeys
 from livesr.formats.wire import (
     DEPTH,
@@ -96,6 +97,8 @@ class Subscriber:
         topics: tuple[bytes, ...] = (FRAME, INPUT, DEPTH, UNCERTAINTY, ERROR, STATUS),
         keys: Path | None = None,
     ) -> None:
+        if not isinstance(endpoint, str):
+            raise not_expected(endpoint, "The address", "text such as 'tcp://127.0.0.1:5555'")
         self._keys = ViewerKeys.read(keys) if keys else None
         self.endpoint = endpoint
         self.received = self.rejected = self.missed = 0

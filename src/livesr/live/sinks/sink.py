@@ -6,13 +6,14 @@ reconstruction becomes uint16. Knows no format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError
+from livesr.base.files import not_expected
 from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.registry import Registry
 from livesr.base.run_description import RunDescription
@@ -43,7 +44,7 @@ class Sink:
     `close`.
 
     Records, and the arrays in them, are handed over by reference: a sink may keep them for as long
-    as it likes, and never writes into them, because the store and the network hold the same ones.
+    as it likes. It cannot write into them: the store and the network hold the same ones.
 
     Attributes
     ----------
@@ -239,9 +240,12 @@ def checked(given: Sequence[Sink | str]) -> tuple[Sink | str, ...]:
     ConfigError
         As `made`.
     """
+    if isinstance(given, str | Sink) or not isinstance(given, Iterable):
+        raise not_expected(given, "sinks", "a list of livesr.Sink objects or of their names")
+    given = tuple(given)
     for sink in given:
         made(sink)
-    return tuple(given)
+    return given
 
 
 def named_apart(sinks: list[Sink]) -> list[Sink]:

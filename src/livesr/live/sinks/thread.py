@@ -351,6 +351,8 @@ class _Opening:
 class SinkThreads:
     """All sinks of a run, each behind its own thread; any thread may hand over.
 
+    All see the same pixels, which the run goes on to compute with: none can write into them.
+
     Parameters
     ----------
     sinks : in the order in which they are opened
@@ -389,31 +391,37 @@ class SinkThreads:
 
     def raw(self, stack: RawStack) -> None:
         """Hand a raw group to the lossless sinks."""
+        stack = stack.read_only()
         for sink in self._lossless:
             sink.raw(stack)
 
     def unplaced(self, stack: RawStack) -> None:
         """Hand raw frames that have no place in the run to the lossless sinks."""
+        stack = stack.read_only()
         for sink in self._lossless:
             sink.unplaced(stack)
 
     def recon(self, frame: SRFrame) -> None:
         """Hand a measurement to all."""
+        frame = frame.read_only()
         for sink in self._all:
             sink.recon(frame)
 
     def exposed(self, stack: RawStack) -> None:
         """Hand the exposures of a measurement to those that ask for them."""
+        stack = stack.read_only()
         for sink in self._all:
             sink.exposed(stack)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand a prediction to all."""
+        frame = frame.read_only()
         for sink in self._all:
             sink.separated(frame)
 
     def errors(self, frame: FrameErrors) -> None:
         """Hand a comparison with widefield to all."""
+        frame = frame.read_only()
         for sink in self._all:
             sink.errors(frame)
 

@@ -34,6 +34,7 @@ from useq import MDAEvent, MDASequence
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import Pixels
+from livesr.live.sources.acquiring import acquires
 from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.mda import MDAHook, listen, unlisten
 from livesr.live.sources.triggered import trigger_of
@@ -202,7 +203,7 @@ class LiveMode:
         self._connected = self._listeners()
         for signal, listener in self._connected:
             listen(signal, listener)
-        if self._mode != "off" and not self._core.mda.is_running() and camera_runs(self._core):
+        if self._mode != "off" and not acquires(self._core) and camera_runs(self._core):
             self._open(joined=True)
             self._started()
 
@@ -241,7 +242,7 @@ class LiveMode:
     # Without parameters: continuous and finite acquisitions announce themselves with different
     # ones.
     def _starting(self) -> None:
-        if self._core.mda.is_running() or camera_runs(self._core):
+        if acquires(self._core) or camera_runs(self._core):
             # triggered sequences of an MDA come by frameReady; a second start is refused by the
             # core
             return
@@ -252,7 +253,7 @@ class LiveMode:
         self._open(joined=False)
 
     def _started(self) -> None:
-        if self._poller is not None and not self._core.mda.is_running():
+        if self._poller is not None and not acquires(self._core):
             self._poller.start()
 
     def _stopped(self, label: str) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.mda import MDAEngine
 
 from livesr.live.sources.mda import MDAHook
 
@@ -44,17 +45,20 @@ class Delivery:
     Attributes
     ----------
     announced : exposures of the events that have started
+    skipped : those of them that an acquisition engine of somebody's own left out (`SkipEvent`)
     vanished : exposures that the core numbered and that were not in its buffer any more
     """
 
     __slots__ = (
         "_before",
         "_core",
+        "_event",
         "_exposures",
         "_metadata",
         "_next",
         "_thread",
         "announced",
+        "skipped",
         "vanished",
     )
 
@@ -64,7 +68,8 @@ class Delivery:
 
     def begin(self) -> None:
         """Forget the last acquisition."""
-        self.announced = self.vanished = self._next = 0
+        self.announced = self.skipped = self.vanished = self._next = 0
+        self._event: MDAEvent | None = None
         self._exposures: tuple[MDAEvent, ...] = ()
         self._before = self._thread = 0
         self._metadata: Mapping[str, Any] = {}
@@ -75,10 +80,9 @@ class Delivery:
         In the acquisition thread.
         """
         self.settle(hook)
-        exposures = tuple(
-            e for e in getattr(event, "events", (event,)) if e.action.type == "acquire_image"
-        )
+        exposures = _exposures(event)
         self.announced += len(exposures)
+        self._event = event
         # A single exposure is no sequence, and nothing of it goes into the buffer.
         self._exposures = exposures if hasattr(event, "events") else ()
         self._before, self._thread, self._metadata = hook.received, threading.get_ident(), {}
@@ -109,6 +113,7 @@ class Delivery:
         Nothing where another thread still acquires.
         """
         delivered = hook.received - self._before
+        self._count_skipped(delivered)
         try:
             if delivered < len(self._exposures) and threading.get_ident() == self._thread:
                 self._take(hook)
@@ -118,6 +123,18 @@ class Delivery:
             log.warning("What is left in the core's buffer cannot be fetched: %s", e)
         finally:
             self._exposures = ()
+
+    def _count_skipped(self, delivered: int) -> None:
+        """Count the exposures of the last event if the engine skipped it.
+
+        pymmcore-plus (0.18.1) tells nobody. It marks an event before it has it exposed, and an
+        engine skips while it sets up; its own engine never does.
+        """
+        event, self._event = self._event, None
+        if event is None or delivered or "runner_t0" in event.metadata:
+            return
+        if getattr(type(self._core.mda.engine), "setup_event", None) is not MDAEngine.setup_event:
+            self.skipped += len(_exposures(event))
 
     def _take(self, hook: MDAHook) -> None:
         if self._core.isSequenceRunning():  # somebody else's by now
@@ -143,6 +160,11 @@ class Delivery:
         """
         said = self._metadata.get("exposure_ms", event.exposure)
         return float(said if said is not None else self._core.getExposure())
+
+
+def _exposures(event: Any) -> tuple[MDAEvent, ...]:
+    """Return the exposures of an event, of which a sequence has several."""
+    return tuple(e for e in getattr(event, "events", (event,)) if e.action.type == "acquire_image")
 
 
 def _place(numbered: object, expected: int, n: int) -> int:

@@ -256,8 +256,9 @@ class Placing:
         try:
             return stream._replace(position=self._fields[stream.position, g or 0]), t, raw
         except KeyError:
+            came = "no field" if g is None else f"field {g}"
             raise ConfigError(
-                f"A frame of field {g} of position {stream.position} came, and this run was opened"
+                f"A frame of {came} of position {stream.position} came, and this run was opened"
                 " without it: give the plan to LiveSR(plan=...)."
             ) from None
 
@@ -323,8 +324,9 @@ def no_raw_axis(n_raw: int) -> ConfigError:
     """Return the error of a plan that counts raw frames along time, and has more than time."""
     return ConfigError(
         f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the"
-        f" order of the {n_raw} raw frames is unknown: describe it with"
-        " livesr.live.sources.plan.sim_sequence."
+        f" order of the {n_raw} raw frames is unknown: take livesr.with_raw_frames(plan, rig) as"
+        " the plan, or livesr.sim_sequence, or give every event its raw frame, as"
+        f" MDAEvent(index={{'t': 0, 'z': 2, {RAW_AXIS!r}: 3}})."
     )
 
 

@@ -8,9 +8,11 @@ carries it to the frame.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
+from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ from useq import Channel, MDAEvent, MDASequence, WellPlatePlan
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
+from livesr.base.files import not_expected
 from livesr.live.sources.mda import RAW_AXIS
 
 log = logging.getLogger(__name__)
@@ -82,22 +85,48 @@ def sim_sequence(
         where the pattern display follows the camera's trigger by itself; give it where software
         selects the pattern. A sequenceable property is still triggered in hardware
 
+    Raises
+    ------
+    ConfigError
+        If there would be no exposure, or an argument is of another kind.
+
     Notes
     -----
     The sequence can be iterated again and again, which pymmcore-plus needs to merge events. For a
     `useq.v2` sequence it announces an empty plan in `sequenceStarted`: give this one to the plugin.
     """
+    _check_lapse(n_t, channels, raw, interval_s)
     axes: list[v2.AxisIterable[object]] = [v2.TIntervalLoops(interval=interval_s, loops=n_t)]
     if channels:
         axes.append(
             v2.ChannelsPlan(values=[Channel(config=name, group=group) for name in channels])
         )
     by_channel = dict(raw) if isinstance(raw, Mapping) else {}
-    most = raw if isinstance(raw, int) else max(raw.values())
+    most = max(raw.values()) if isinstance(raw, Mapping) else raw
     axes.append(
         SIMAxis(values=list(range(most)), pattern_property=pattern_property, raw_frames=by_channel)
     )
     return v2.MDASequence(axes=tuple(axes), axis_order=tuple(axis.axis_key for axis in axes))
+
+
+def _check_lapse(n_t: object, channels: object, raw: object, interval_s: object) -> None:
+    """Refuse what would make no time lapse, or another one than was meant."""
+    if not _counts(n_t):
+        raise not_expected(n_t, "n_t", "a number of super-resolution frames, 1 or more")
+    names = None if isinstance(channels, str) or not isinstance(channels, Iterable) else channels
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise not_expected(channels, "channels", "a list of the names of presets, as ['488']")
+    numbers = raw.values() if isinstance(raw, Mapping) else (raw,)
+    if not numbers or not all(map(_counts, numbers)):
+        raise not_expected(
+            raw, "raw", "a number of exposures, 1 or more, or one for each channel, as {'488': 9}"
+        )
+    if not isinstance(interval_s, Real) or not 0 <= float(interval_s) < math.inf:
+        raise not_expected(interval_s, "interval_s", "seconds, 0 or more")
+
+
+def _counts(n: object) -> bool:
+    return isinstance(n, Integral) and int(n) >= 1
 
 
 _WRITTEN_EVENTS = 1000
@@ -249,16 +278,29 @@ class AuditPlan(RawFramesPlan):
         )
 
 
-def with_raw_frames(plan: MDASequence, rig: RigConfig, schedule: Due | None) -> RawFramesPlan:
+def with_raw_frames(
+    plan: MDASequence, rig: RigConfig, schedule: Due | None = None
+) -> RawFramesPlan:
     """Return a plan with the raw frames of every channel of a rig innermost.
 
-    True channels are left out of it where `schedule`, if there is one, says that no audit is due.
+    For plans with positions, planes or grids, of rigs that expose several raw frames for one
+    super-resolution frame. Give it to `LiveSR` and to ``core.mda.run``.
+
+    Parameters
+    ----------
+    plan : without raw frames
+    rig : says how many each channel has
+    schedule : of a rig with audits, what says when one is due: true channels are left out where
+        none is
 
     Raises
     ------
     ConfigError
-        As of `AuditPlan`.
+        If `plan` is no `useq.MDASequence`. With audits, if time points follow each other without an
+        interval, or one channel is taken through all of time before the next.
     """
+    if not isinstance(plan, MDASequence):
+        raise not_expected(plan, "plan", "a useq.MDASequence, which has no raw frames yet")
     if schedule and rig.superpose:
         return AuditPlan(plan, rig.raw_frames, rig.superpose.channels, schedule)
     only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""

@@ -127,9 +127,10 @@ class Ingest:
         if stream.z >= run.stack(stream.position, stream.channel).z_planes:
             raise FrameShapeError(
                 f"A frame of channel {stream.channel or 'default'} at position {stream.position},"
-                f" plane {stream.z} came; this run was opened for {len(run.positions)}"
-                f" positions and {run.z_planes} planes, and not for this one. Give the plan"
-                " to LiveSR(plan=...)."
+                f" plane {stream.z} came; this run was opened for"
+                f" {_counted(len(run.positions), 'position')} and"
+                f" {_counted(run.z_planes, 'plane')}, and not for this one. Give the plan to"
+                " LiveSR(plan=...)."
             )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
             came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
@@ -159,8 +160,18 @@ class Ingest:
         try:
             return self._run.channels[name]
         except KeyError:
+            if not name:
+                raise FrameShapeError(
+                    "A frame came whose event names no channel; this run was opened for"
+                    f" {', '.join(map(repr, self._run.channels))}: name one of them in the event,"
+                    " as MDAEvent(channel=...), or in the plan."
+                ) from None
             raise FrameShapeError(
                 f"A frame of channel {name!r} came; this run was opened for"
                 f" {', '.join(map(repr, self._run.channels))}. Give the plan to LiveSR(plan=...),"
                 " or name the channel in rig.yaml."
             ) from None
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -1,0 +1,73 @@
+"""Listeners and sinks of others see the pixels of the run, and cannot change what it stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from livesr import LiveSR, MulticolorFrame, RawStack, Sink, SRFrame, sim_sequence
+from rigs import SIZE, virtual_sim
+
+
+class Overwriting(Sink):
+    """Subtracts a background in place, as a script may."""
+
+    name = "overwriting"
+    lossless = True
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    def raw(self, stack: RawStack) -> None:
+        for frame in stack.frames:
+            self._clear(frame)
+
+    def recon(self, frame: SRFrame) -> None:
+        self._clear(frame.image)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        self._clear(frame.channels)
+        self._clear(frame.source.image)
+
+    def _clear(self, pixels: Any) -> None:
+        try:
+            pixels[:] = 0
+        except ValueError:
+            self.refused += 1
+
+
+def test_who_writes_into_a_frame_changes_no_run(tmp_path: Path) -> None:
+    given: list[np.ndarray] = []
+    measured: list[np.ndarray] = []
+    predicted: list[np.ndarray] = []
+
+    def clear_measurement(frame: SRFrame) -> None:
+        measured.append(frame.image.copy())
+        frame.image[:] = 0
+
+    def clear_prediction(frame: MulticolorFrame) -> None:
+        predicted.append(frame.channels.copy())
+        frame[frame.labels[0]][:] = 0
+
+    sink, plan = Overwriting(), sim_sequence(3, ["488"])
+    store = tmp_path / "r.ome.zarr"
+    with virtual_sim() as core:
+        core.mda.events.frameReady.connect(lambda image, *_: given.append(image.copy()))
+        settings: dict[str, Any] = {"plan": plan, "store": store, "sinks": [sink]}
+        with LiveSR(
+            core, rig="virtual_sim", engine="identity", policy="complete", **settings
+        ) as session:
+            session.input_ready.connect(clear_measurement)
+            session.frame_ready.connect(clear_prediction)
+            assert session.camera_pixels is None
+            core.mda.run(plan)
+        core.mda.events.frameReady.disconnect()
+    images = zarr.open_group(store, mode="r")
+    assert np.array_equal(images["raw/0"][:].reshape(-1, SIZE, SIZE), given)
+    assert np.array_equal(images["sr/0"][:], predicted)
+    assert np.allclose(images["recon/0"][:].std((1, 2)), [m.std() for m in measured], rtol=0.01)
+    assert session.report["listener_errors"] == len(measured) + len(predicted) == 6
+    assert sink.refused == 3 * (9 + 1 + 2)
