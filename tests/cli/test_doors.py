@@ -53,6 +53,8 @@ _READ = {
 _LATER = {
     "check picture",  # only with --hardware
     "run spare_disk",  # by the sink that writes there, as the store
+    "run store",
+    "demo store",
     "run pairs",
 }
 

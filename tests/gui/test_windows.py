@@ -145,5 +145,9 @@ def test_what_cannot_be_done_is_a_sentence(tmp_path: Path) -> None:
     wanted, there = seen["wanted and there"]
     assert seen["scrolled"]
     assert wanted <= there  # nothing lies behind the bar
-    assert "Traceback" not in seen["store"]
-    assert "file" in seen["store"]
+    state, said = seen["store"]
+    assert state == "idle"  # before an engine is opened
+    assert said.startswith("Cannot create ")
+    assert "Traceback" not in said
+    assert "later" in seen["store later"]
+    assert "Traceback" not in seen["store later"]

@@ -184,9 +184,17 @@ class Interrupting(Sink):
             time.sleep(0.05)
 
 
+@pytest.fixture
+def answered() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, which a program in the background of a shell has not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("when", ["entered", "started", "replayed"])
 def test_ctrl_c_while_a_run_opens_leaves_nothing_open(
-    core: CMMCorePlus, tmp_path: Path, when: str
+    core: CMMCorePlus, tmp_path: Path, when: str, answered: None
 ) -> None:
     with live(core, tmp_path / "recorded.ome.zarr") as recorded:
         core.mda.run(lapse(3))

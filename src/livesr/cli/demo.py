@@ -30,7 +30,7 @@ def demo(
         ),
     ] = 256,
     engine: options.Engine = None,
-    store: options.Store = Path("livesr-demo.ome.zarr"),
+    store: options.StoreOfRun = Path("livesr-demo.ome.zarr"),
     publish: options.Publish = "tcp://127.0.0.1:*",
     sink: options.Sinks = None,
     policy: options.Policy = "latest",

@@ -175,12 +175,10 @@ Localiser = Annotated[
         ),
     ),
 ]
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        callback=to_make, help="OME-Zarr to write; a path that exists gets the next number."
-    ),
-]
+_STORE = "OME-Zarr to write; a path that exists gets the next number."
+Store = Annotated[Path | None, typer.Option(callback=to_make, help=_STORE)]
+StoreOfRun = Annotated[Path | None, typer.Option(help=_STORE)]
+"""Of a run, which looks at it with its other places: the command of --on-finish hears of it."""
 Complete = Annotated[
     str,
     typer.Option(

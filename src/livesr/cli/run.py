@@ -114,7 +114,7 @@ def run(
     reconstruct: options.Reconstruct = None,
     restore: options.Restore = None,
     localiser: options.Localiser = None,
-    store: options.Store = None,
+    store: options.StoreOfRun = None,
     spare_disk: options.SpareDisk = None,
     flush: options.Flush = None,
     publish: options.Publish = None,

@@ -169,11 +169,11 @@ class OMEZarrSink(Sink):
             As `open`.
         """
         wanted = self.path.absolute()
-        _refuse_full(wanted, self._reserve_bytes)
         try:
             check_folder(wanted.parent)
         except OSError as e:
             raise _cannot_create(wanted, e) from e
+        _refuse_full(wanted, self._reserve_bytes)
         if self._spare_folder is not None:
             try:
                 check_folder(self._spare_folder)
