@@ -27,6 +27,7 @@ from livesr.store.exports.part import Part
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from livesr.store.repair import repair
+from livesr.viewer.frame_pairs import Selection
 from livesr.viewer.store_source import StoreSource
 from recorded_runs import Live, mixing_engine, moving_groups, sim_rig
 
@@ -171,6 +172,18 @@ def test_what_is_of_another_kind_is_refused_in_a_sentence_and_repaired(
     with pytest.raises(LiveSRError, match=r"zarr\.json.*'livesr repair .*refused\.ome\.zarr'"):
         RecordedStore(store)
     assert_handled(whole, tmp_path / "handled", damage, in_full=damage.other == "a list")
+
+
+@pytest.mark.parametrize("key", ["intensity.unit", "stream", "position_name"])
+def test_what_nothing_needs_may_be_gone(whole: Path, tmp_path: Path, key: str) -> None:
+    store = tmp_path / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    for kind in ("recon", "sr", "uncertainty"):
+        Damage(f"{kind}/zarr.json", ("attributes", "livesr", *key.split(".")), "gone").do(store)
+    export(store, "tiff", tmp_path / "tiff", Part())
+    pair = StoreSource(store).pair(Selection(), 0, widefield=True)
+    assert pair is not None
+    assert pair.prediction is not None
 
 
 def test_some_damages(whole: Path, tmp_path: Path) -> None:

@@ -302,12 +302,12 @@ class StoreSource:
         normalisation = self._normalisations.get((stream, t))
         return WireHeader(
             type="frame",
-            stream=own["stream"],
+            stream=own.get("stream", ""),
             seq=t,
             t_pub_ns=now_ns(),
             t_acq_ns=line.get("t_acq_ns"),
             position=stream.position,
-            position_name=own["position_name"],
+            position_name=own.get("position_name", ""),
             channel=stream.channel,
             z=stream.z,
             t=t,

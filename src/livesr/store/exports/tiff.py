@@ -155,9 +155,8 @@ def _description(image: Chosen) -> str:
     if isinstance(model := own.get("model"), Mapping):
         lines.append(f"Engine {model.get('id')}, sha256 {model.get('sha256')}")
     if intensity := own.get("intensity"):
-        lines.append(
-            f"{intensity['unit']} = {intensity['scale']:g} x (value - {intensity['offset']:g})"
-        )
+        unit = intensity.get("unit") or "intensity"  # nothing else needs it, and it may be gone
+        lines.append(f"{unit} = {intensity['scale']:g} x (value - {intensity['offset']:g})")
     gaps = missing_times(image)
     if gaps:
         lines.append(f"Missing, zeros here: t {', '.join(gaps)}")
