@@ -10,7 +10,7 @@ in the end.
 
 Variants
 --------
-recipe : the recipe as it is, with AdamW
+recipe : the recipe as it is, with AdamW or what --optimiser says
 balance 0, balance 1 : dim structures count by their light alone; every structure counts alike
 context : lateral context (Ashesh et al. 2023, "uSplit"): features of the image 4 and 16 times
     coarser than those of the network are added to its own
@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--optimiser", choices=("adam", "adamw", "muon"), default="adamw")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS)[:6])
     given = parser.parse_args()
@@ -249,7 +250,7 @@ def configured(recipe: Recipe, given: argparse.Namespace, **change: Any) -> Trai
         update={
             "architecture": change.get("architecture", "imcsr"),
             "loss": loss,
-            "optimiser": change.get("optimiser", "adamw"),
+            "optimiser": change.get("optimiser", given.optimiser),
             "start": given.start,
             "steps": given.steps,
             "minutes": None,
