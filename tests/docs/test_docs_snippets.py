@@ -15,7 +15,7 @@ import pytest
 
 from contracts import describe, feed, multicolor_frame
 from livesr.base.frames import Stream
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.wire import WireHeader
 from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -129,7 +129,7 @@ def test_every_key_of_the_frames_log_is_documented(store: Path) -> None:
         for row in columns("store-layout.md", "frames.jsonl")
         for name in re.findall(r"`(\w+)`", row[0])
     }
-    written = {key for event in read_frames_log(store / "livesr" / "frames.jsonl") for key in event}
+    written = {key for event in read_log(store / "livesr" / "frames.jsonl").events for key in event}
     assert written <= documented
 
 

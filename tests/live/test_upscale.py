@@ -23,9 +23,9 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.geometry import Geometry
-from livesr.live.compose import summation_residual
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.upscale import Upscaler, memory_bytes
+from plain_residual import summation_residual
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups
 from rigs import core_of
 from upscaling import edsr_engine, enlarged

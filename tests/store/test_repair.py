@@ -23,7 +23,7 @@ from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 from livesr.check.store import check_store
 from livesr.formats import layout
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
@@ -131,7 +131,7 @@ def assert_consistent(store: Path) -> None:
         name: zarr.open_array(store / name / "0", mode="r")[:] for name in ("raw", "recon", "sr")
     }
     assert len({len(a) for a in images.values()}) == 1
-    events = read_frames_log(store / layout.FRAMES_LOG)
+    events = read_log(store / layout.FRAMES_LOG).events
     told = {(e["series"], e["t"], e["z"]) for e in events if e["stored"]}
     planes = RecordedStore(store).images["raw", 0, "488"].scale.get("z") is not None
     for name, a in images.items():
@@ -340,7 +340,7 @@ def test_a_full_shard_that_the_length_does_not_count_is_kept(tmp_path: Path) -> 
     report = repair(store)
     assert {i["after"] for i in report.images.values()} == {32}
     assert_consistent(store)
-    line = [e for e in read_frames_log(log) if e.get("repaired")]
+    line = [e for e in read_log(log).events if e.get("repaired")]
     assert [(e["series"], e["t"], e["stored"]) for e in line] == [("raw", 31, True)]
 
 

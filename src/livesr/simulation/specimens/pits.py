@@ -13,7 +13,6 @@ from livesr.simulation.specimens.outline import CellOutline
 from livesr.simulation.specimens.raster import splat_polylines
 from livesr.simulation.specimens.structure import Structure, StructureParameters
 
-Floats = NDArray[np.floating]
 Image = NDArray[np.float32]
 
 
