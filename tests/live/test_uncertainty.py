@@ -24,7 +24,7 @@ from livesr.base.frames import Normalisation, Stream
 from livesr.base.geometry import Geometry
 from livesr.evaluation.live_path import separate
 from livesr.formats.store import RecordedStore
-from livesr.live.inference.engine import Limits, Uncertain, load_engine, write_manifest
+from livesr.live.inference.engine import Limits, load_engine, write_manifest
 from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
@@ -47,7 +47,9 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RigConfig:
     monkeypatch.setenv("LIVESR_HOME", str(tmp_path))
     folder = tmp_path / "engines" / "small"
     manifest = make_engine(folder, small_network()).manifest
-    measured = {"limits": {"uncertainty": {"views": "flips", "scale": SCALE, "correlation": 0.5}}}
+    measured = {
+        "limits": {"uncertainty": {"augmentation": "flips", "scale": SCALE, "correlation": 0.5}}
+    }
     write_manifest(folder, type(manifest).model_validate(manifest.model_dump() | measured))
     return sim_rig(str(load_engine(folder).folder))
 
@@ -248,12 +250,6 @@ def test_what_is_measured_of_it_is_the_bare_spread(rig: RigConfig) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.uncertainty.any()
         np.testing.assert_array_equal(one.uncertainty, other.uncertainty)
-
-
-def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
-    assert ComputeConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
-    assert "'turns' is now called 'd4'" in caplog.text
-    assert Uncertain.model_validate({"views": "turns", "scale": 1}).augmentation == "d4"
 
 
 @pytest.mark.parametrize("said", ["sides", False])
