@@ -33,6 +33,7 @@ from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from rigs import SIZE, core_of, virtual_sim
+from waiting import until
 
 ENGINE = {"engine": "identity", "threads": 1, "policy": "complete"}
 
@@ -74,13 +75,6 @@ def live(core: CMMCorePlus) -> Iterator[None]:
     core.startContinuousSequenceAcquisition()
     yield
     core.stopSequenceAcquisition()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
 
 
 def frames(session: LiveSR, number: int) -> None:

@@ -4,7 +4,6 @@ offline, and the prediction as without; their mean, which is another prediction.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
+from waiting import until
 
 SCALE = 3.0
 INSIDE = np.s_[:, 20:44, 20:44]  # where no edge is made even
@@ -61,10 +61,7 @@ def recorded(rig: RigConfig, store: Path, n_t: int = 4, **how: Any) -> tuple[dic
 
 
 def waited_for(condition: Callable[[], bool]) -> float:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(condition)
     return 0.0
 
 
