@@ -46,9 +46,7 @@ def sim_core() -> Iterator[CMMCorePlus]:
 
 @pytest.fixture(scope="module")
 def demo_core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", SIZE)
-        core.setProperty("Camera", "OnCameraCCDYSize", SIZE)
+    with core_of("demo", exposure_ms=2, demo_px=SIZE) as core:
         yield core
 
 

@@ -187,9 +187,7 @@ def test_what_is_no_sink_is_refused_at_once(recording: Path, rig: Path) -> None:
 
 @pytest.fixture(scope="module")
 def core(rig: Path) -> Iterator[CMMCorePlus]:
-    with core_of(rig, exposure_ms=5) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 64)
-        core.setProperty("Camera", "OnCameraCCDYSize", 64)
+    with core_of(rig, exposure_ms=5, demo_px=64) as core:
         yield core
 
 

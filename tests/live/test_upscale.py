@@ -336,9 +336,7 @@ def test_a_session_with_both(tmp_path: Path) -> None:
     one = load_rig("demo")
     one = one.model_copy(update={"channels": {"488": one.channels["488"]}})
     shown: list[MulticolorFrame] = []
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 64)
-        core.setProperty("Camera", "OnCameraCCDYSize", 64)
+    with core_of("demo", exposure_ms=2, demo_px=64) as core:
         plan = useq.MDASequence(
             time_plan=useq.TIntervalLoops(interval=0, loops=4), channels=["488"]
         )

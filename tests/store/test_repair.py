@@ -18,7 +18,7 @@ import pytest
 import yaozarrs
 import zarr
 
-from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
+from contracts import code, describe, multicolor_frame, raw_stack, small_store, sr_frame
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 from livesr.check.store import check_store
@@ -109,12 +109,7 @@ def killed(script: str, store: Path, seconds: float, *arguments: object, lines: 
 
 
 def finished(tmp_path: Path, frames: int = 20) -> Path:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
-    for t in range(frames):
-        feed(sink, t)
-    sink.close({})
-    return sink.path
+    return small_store(tmp_path / "run.ome.zarr", frames)
 
 
 def state_of(store: Path) -> dict[Path, tuple[int, bytes]]:
@@ -406,22 +401,18 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_store_without_ome_xml_gets_it(tmp_path: Path) -> None:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
-    for t in range(3):
-        feed(sink, t)
-    sink.close({})
-    file = sink.path / OME_XML
+    store = finished(tmp_path, 3)
+    file = store / OME_XML
     was = file.read_text()
     assert 'SizeT="3"' in was
-    assert not repair(sink.path).changed
+    assert not repair(store).changed
     for damage in (file.unlink, lambda: file.write_text(was.replace("Image:raw", "Image:0"))):
         damage()
-        (note,) = [f for f in check_store(sink.path).findings if f.code == "ome-xml"]
+        (note,) = [f for f in check_store(store).findings if f.code == "ome-xml"]
         assert note.level == "note"
-        assert repair(sink.path).metadata == (OME_XML,)
+        assert repair(store).metadata == (OME_XML,)
         assert file.read_text() == was
-        assert not [f for f in check_store(sink.path).findings if f.code == "ome-xml"]
+        assert not [f for f in check_store(store).findings if f.code == "ome-xml"]
     file.write_text(was.replace('SizeT="3"', 'SizeT="1"'))  # as a killed run leaves it
-    assert repair(sink.path).changed
+    assert repair(store).changed
     assert file.read_text() == was
