@@ -102,7 +102,7 @@ class CoatedPits(Structure):
             np.ones(count, np.float32) for _ in range(3)
         )
         self._draw(np.arange(count))
-        self._settle(line_density=1.0)
+        self._settle()
 
     def _draw(self, which: NDArray[np.intp]) -> None:
         """Draw life, size and brightness of the pits `which`."""
