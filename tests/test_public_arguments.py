@@ -23,9 +23,7 @@ NO_PATHS = [5, None, 2.5, {"a": 1}, [1], b"x", object()]
 
 @pytest.fixture(scope="module")
 def core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=1) as core:
-        for side in ("OnCameraCCDXSize", "OnCameraCCDYSize"):
-            core.setProperty("Camera", side, 32)
+    with core_of("demo", exposure_ms=1, demo_px=32) as core:
         yield core
 
 

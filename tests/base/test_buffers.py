@@ -63,7 +63,6 @@ def test_only_an_older_item_of_the_same_key_is_displaced() -> None:
     latest: LatestPerKey[str, int] = LatestPerKey()
     assert [latest.put("a", 1), latest.put("b", 2), latest.put("a", 3)] == [[], [], [1]]
     assert [latest.get(), latest.get()] == [3, 2]
-    assert latest.displaced == 1
 
 
 def test_what_is_rare_is_displaced_by_its_like_alone() -> None:
@@ -129,7 +128,6 @@ def test_an_idle_item_is_served_only_when_nothing_else_waits_and_any_other_displ
     assert latest.put("a", 5) == []
     latest.close()
     assert [latest.get(), latest.get()] == [5, None]
-    assert latest.displaced == 0
 
 
 def test_an_idle_item_is_not_served_after_the_end() -> None:

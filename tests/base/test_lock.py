@@ -17,6 +17,7 @@ import pytest
 
 from livesr.base import lock as lock_module
 from livesr.base.lock import LOCK, STALE_S, Lock, LockedError, held, holder
+from waiting import until
 
 HOLD = """
 import sys, time
@@ -220,10 +221,7 @@ def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "BEAT_S", 0.01)
     with Lock(tmp_path, "run"):
         aged(tmp_path, 1000)
-        deadline = time.monotonic() + 20
-        while time.time() - (tmp_path / LOCK).stat().st_mtime > 500 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert time.time() - (tmp_path / LOCK).stat().st_mtime < 500
+        until(lambda: time.time() - (tmp_path / LOCK).stat().st_mtime < 500)
         assert holder(tmp_path) is not None
 
 

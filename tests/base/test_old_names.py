@@ -11,9 +11,8 @@ import pytest
 
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError
-from livesr.base.run_config import RunConfig
 from livesr.live.inference.engine import load_engine
-from livesr.modalities.sim.config import SIMConfig
+from livesr.simulation.domain import Domain
 from livesr.training.data import DataConfig
 from livesr.training.pair_folder import write_pairs
 from livesr.training.simulated import SimulatedPairs
@@ -31,25 +30,6 @@ def rig_with(folder: Path, old: str, new: str) -> Path:
     path = folder / "rig.yaml"
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     return path
-
-
-def test_sim_trust_is_read_as_quality_limits(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    rig = load_rig(rig_with(tmp_path, "sim:\n", "sim:\n  trust: {motion_nm: 77}\n"))
-    assert SIMConfig.of(rig).quality_limits.motion_nm == 77
-    assert said(caplog, "trust", "quality_limits")
-
-
-def test_both_names_at_once_are_refused(tmp_path: Path) -> None:
-    both = "sim:\n  trust: {motion_nm: 77}\n  quality_limits: {motion_nm: 78}\n"
-    with pytest.raises(ConfigError, match="'trust' is the old name of 'quality_limits'"):
-        load_rig(rig_with(tmp_path, "sim:\n", both))
-
-
-def test_uncertainty_by_turns_is_read_as_d4(caplog: pytest.LogCaptureFixture) -> None:
-    assert RunConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
-    assert "'turns' is now called 'd4': the old name is still read" in caplog.text
 
 
 def test_the_modality_passthrough_is_read_as_widefield(
@@ -76,16 +56,11 @@ def test_a_manifest_with_old_names_is_the_same_engine(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = engine_with(
-        tmp_path,
-        ("training_distribution:", "familiar:"),
-        ("{augmentation: flips", "{views: flips"),
-        ("normalisation: background-scale", "normalisation: background-headroom"),
+        tmp_path, ("normalisation: background-scale", "normalisation: background-headroom")
     )
     today = load_engine("imcsr-mt-er-lyso-light").manifest
     caplog.clear()
     assert load_engine(old).manifest == today
-    assert said(caplog, "familiar", "training_distribution")
-    assert said(caplog, "views", "augmentation")
     assert "'background-headroom' is now called 'background-scale'" in caplog.text
 
 
@@ -103,12 +78,14 @@ def test_another_normalisation_is_refused(tmp_path: Path) -> None:
 
 def test_a_recipe_with_old_names(caplog: pytest.LogCaptureFixture) -> None:
     numbers = {"train": 2, "validation": 1, "seed": 1, "validation_seed": 2}
-    old = {**numbers, "remixed": 0.3, "domain": {"headroom_spread": 0.1}}
-    data = DataConfig.model_validate(old)
-    assert (data.recombined, data.domain.scale_spread) == (0.3, 0.1)
-    assert said(caplog, "remixed", "recombined")
+    data = DataConfig.model_validate({**numbers, "domain": {"headroom_spread": 0.1}})
+    assert data.domain.scale_spread == 0.1
     assert said(caplog, "headroom_spread", "scale_spread")
-    assert data.settings()["recombined"] == 0.3
+
+
+def test_both_names_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="'headroom_spread' is the old name of 'scale_spread'"):
+        Domain.model_validate({"headroom_spread": 0.1, "scale_spread": 0.2})
 
 
 def test_pairs_of_an_older_version_are_not_made_again(tmp_path: Path) -> None:

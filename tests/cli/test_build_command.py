@@ -6,21 +6,12 @@ What was asked is checked, and the reason is a sentence.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from livesr.live.inference.cuda import why_no_gpu
-
-
-def livesr(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "livesr", *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+from own_process import livesr
 
 
 @pytest.mark.skipif(why_no_gpu() is None, reason="a GPU is here")

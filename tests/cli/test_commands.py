@@ -31,6 +31,7 @@ from livesr.base.version import __version__
 from livesr.cli import session
 from livesr.cli.experiment import Experiment
 from livesr.cli.output import run_table
+from waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--size", "64", "--frames", "5", "--engine", "identity", "--exposure", "2"]
@@ -446,9 +447,7 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(
         tmp_path,
     )
     log = tmp_path / "c.ome.zarr" / "livesr" / "frames.jsonl"
-    deadline = time.monotonic() + 200
-    while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: log.is_file() and log.stat().st_size, 200)
     for n, each in enumerate(ending):
         time.sleep(0.3 * n)
         process.send_signal(getattr(signal, each))

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from livesr.base.errors import ConfigError
 from livesr.cli.on_finish import OnFinish, command_of, split
+from waiting import until
 
 QUIET = Console(quiet=True)
 REPORT = {
@@ -93,10 +94,7 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> Non
         assert f"was ended after {seconds} s" in report["warnings"][-1]
         if pid.is_file() and pid.read_text():
             break
-    deadline = time.monotonic() + 60
-    while psutil.pid_exists(int(pid.read_text())):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not psutil.pid_exists(int(pid.read_text())))
 
 
 def test_without_a_command_the_report_stays_as_it_is() -> None:

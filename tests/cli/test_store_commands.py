@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from livesr.live.inference.engine import Engine
+from own_process import livesr
 from recorded_runs import Live, array, mixing_engine, moving_groups, sim_rig
 
 
@@ -22,14 +23,6 @@ def engine(tmp_path: Path) -> Engine:
     return mixing_engine(
         tmp_path / "engines" / "mixing"
     )  # where commands that run in this folder find it
-
-
-def livesr(*arguments: object, cwd: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "livesr", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def as_json(*arguments: object, cwd: Path) -> dict[str, Any]:

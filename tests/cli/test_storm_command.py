@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import yaozarrs
 import zarr
 
 from livesr.formats.localisations import read_localisations
+from own_process import report_of
 
 RIG = Path(__file__).parents[2] / "hardware_configs" / "virtual_storm"
 SMALL = {"SensorSize": 64, "Frames": 60, "Fluorophores": 1000, "Lit": 8}
@@ -30,21 +28,9 @@ def small_rig(folder: Path) -> Path:
     return rig
 
 
-def livesr(*arguments: object, cwd: Path) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-m", "livesr", *map(str, arguments), "--json"],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_a_storm_run_is_localised_stored_and_processed_again(tmp_path: Path) -> None:
     rig = small_rig(tmp_path)
-    report = livesr(
+    report = report_of(
         "run",
         rig,
         "--frames",
@@ -69,7 +55,7 @@ def test_a_storm_run_is_localised_stored_and_processed_again(tmp_path: Path) -> 
     assert zarr.open_array(store / "recon" / "0", mode="r").shape == (3, 342, 342)
     found = read_localisations(store / "localisations.csv")
     assert len(found) > 200
-    again = livesr("process", store, "--store", "again.ome.zarr", cwd=tmp_path)
+    again = report_of("process", store, "--store", "again.ome.zarr", cwd=tmp_path)
     assert (Path(again["store"]) / "localisations.csv").read_bytes() == (
         store / "localisations.csv"
     ).read_bytes()

@@ -31,6 +31,7 @@ from livesr.training import networks
 from livesr.training.journal import read_log
 from livesr.training.recipes import load_recipe, names
 from livesr.training.simulated import SimulatedPairs
+from own_process import report_of
 
 pytestmark = pytest.mark.timeout(900)  # several trainings each
 
@@ -70,22 +71,13 @@ RECIPE = {
 }
 
 
-def livesr(*arguments: str, cwd: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "livesr", *arguments, "--json"]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.mark.slow
 def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
-    livesr("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", cwd=tmp_path)
+    report_of("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", cwd=tmp_path)
     assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"curves.png", "validation.png"}
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
-    livesr(
+    report_of(
         "train",
         "--recipe",
         "tiny.yaml",
@@ -100,7 +92,7 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "log.csv").read_text().splitlines()[
         : len(rows)
     ] == rows  # it went on, it did not begin anew
-    result = livesr(
+    result = report_of(
         "export",
         "run",
         "--out",
@@ -120,7 +112,7 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     assert engine.manifest.metrics.residual is not None
     card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
     assert "9 steps of 2 patches of 48 x 48" in " ".join(card.split())
-    report = livesr(
+    report = report_of(
         "demo",
         "--engine",
         "tiny",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +13,12 @@ import pytest
 
 from contracts import describe, feed, multicolor_frame
 from livesr.base.frames import Stream
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.wire import WireHeader
 from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.zeromq import ZeroMQSink
+from own_process import said_by
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -78,21 +77,9 @@ def endpoint() -> Iterator[str]:
     publisher.join()
 
 
-def run(code: str, argument: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", code, argument],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 def test_the_subscriber(endpoint: str) -> None:
     (code,) = snippets("wire-format.md")
-    lines = run(code, endpoint)
+    lines = said_by("-c", code, endpoint).splitlines()
     assert len(lines) >= 3
     assert "['Microtubules', 'ER', 'Lysosomes']" in lines[0]
     assert lines[0].endswith("0.0625")
@@ -100,18 +87,18 @@ def test_the_subscriber(endpoint: str) -> None:
 
 def test_reading_a_store(store: Path) -> None:
     reading, log = snippets("store-layout.md")
-    lines = run(reading, str(store))
+    lines = said_by("-c", reading, str(store)).splitlines()
     assert lines[:3] == [
         "raw (4, 9, 16, 16) measurement",
         "recon (4, 32, 32) measurement",
         "sr (4, 3, 32, 32) prediction",
     ]
     assert lines[3].endswith("ADU")
-    assert run(log, str(store)) == ["11 pictures; 1 predictions to backfill"]
+    assert said_by("-c", log, str(store)).splitlines() == ["11 pictures; 1 predictions to backfill"]
     line = {"series": "sr", "state": "separated", "stored": True, "backfilled": True}
     with (store / "livesr" / "frames.jsonl").open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line | {"t": 3, "position": 0, "channel": "488", "z": 0}) + "\n")
-    assert run(log, str(store)) == ["12 pictures; 0 predictions to backfill"]
+    assert said_by("-c", log, str(store)).splitlines() == ["12 pictures; 0 predictions to backfill"]
 
 
 def test_every_header_field_is_documented() -> None:
@@ -129,7 +116,7 @@ def test_every_key_of_the_frames_log_is_documented(store: Path) -> None:
         for row in columns("store-layout.md", "frames.jsonl")
         for name in re.findall(r"`(\w+)`", row[0])
     }
-    written = {key for event in read_frames_log(store / "livesr" / "frames.jsonl") for key in event}
+    written = {key for event in read_log(store / "livesr" / "frames.jsonl").events for key in event}
     assert written <= documented
 
 

@@ -6,12 +6,12 @@ Its commands are those that CI runs, its snippet runs, its links lead somewhere.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from own_process import said_by
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [
@@ -59,16 +59,7 @@ def test_the_public_host_runs_what_ci_runs() -> None:
 def test_the_snippet_runs(tmp_path: Path) -> None:
     (snippet,) = blocks("python")
     script = snippet.replace(":5555", ":*").replace("run.ome.zarr", str(tmp_path / "run.ome.zarr"))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    *frames, last = done.stdout.splitlines()
+    *frames, last = said_by("-c", script, cwd=tmp_path).splitlines()
     assert last.endswith("frames separated")
     assert len(frames) == int(last.split()[0]) > 0, "it emits frames"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,17 @@ import pytest
 import typer
 
 from livesr.cli import app
+from own_process import said_by
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("tutorials/*.md"))]
 
 
-def run(code: str, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_script_of_the_tutorial_runs(tmp_path: Path) -> None:
     page = (DOCS / "tutorials" / "script.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    said = run(code, tmp_path)
+    said = said_by("-c", code, cwd=tmp_path)
     assert said.count("residual") == 5
     assert "5 separated, 0 raw frames lost" in said
 
@@ -48,7 +34,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     assert not any(c["outputs"] for c in cells), "kept without outputs"
     code = "\n".join("".join(c["source"]) for c in cells)
-    said = run(f"import matplotlib; matplotlib.use('agg')\n{code}", tmp_path)
+    said = said_by("-c", f"import matplotlib; matplotlib.use('agg')\n{code}", cwd=tmp_path)
     assert "4 frames separated, 0 raw frames lost" in said
     assert "sr (4, 3, 512, 512)" in said
     assert said.count("residual") == 4

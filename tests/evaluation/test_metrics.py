@@ -87,9 +87,7 @@ def test_after_the_fit_nrmse_and_pcc_say_the_same(
     reference = percentile_normalised(truth)
     assert reference is not None
     expected = reference.std() * math.sqrt(1 - pcc(prediction, truth) ** 2)
-    assert nrmse(linear_fit(prediction, reference), reference, 1.0) == pytest.approx(
-        expected, rel=1e-9
-    )
+    assert nrmse(linear_fit(prediction, reference), reference) == pytest.approx(expected, rel=1e-9)
     assert score(prediction, truth).nrmse == pytest.approx(expected, rel=1e-9)
 
 

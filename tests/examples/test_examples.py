@@ -14,6 +14,7 @@ import pytest
 
 from contracts import describe, multicolor_frame, sr_frame
 from livesr.live.sinks.zeromq import ZeroMQSink
+from own_process import said_by
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ARGUMENTS = {
@@ -30,19 +31,6 @@ ARGUMENTS = {
     "storm_density.py": (["run.ome.zarr", "4", "short_storm"], "the laser is left at 0"),
     "storm_localisations.py": (["run.ome.zarr", "2", "short_storm"], "of the emitters found"),
 }
-
-
-def run(name: str, arguments: list[str], cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 NIGHTLY = {"arm_then_trigger.py", "fluctuations_live.py", "live_mode.py", "superposition_test.py"}
@@ -63,7 +51,7 @@ def test_example(name: str, tmp_path: Path) -> None:
         (rig / "rig.cfg").write_text(
             cfg.replace("Camera,Frames,1000", "Camera,Frames,200"), encoding="utf-8"
         )
-    assert words in run(name, arguments, tmp_path)
+    assert words in said_by(EXAMPLES / name, *arguments, cwd=tmp_path)
 
 
 def test_the_subscriber_receives_a_demo(tmp_path: Path) -> None:
@@ -85,7 +73,7 @@ def test_the_subscriber_receives_a_demo(tmp_path: Path) -> None:
         "identity",
     ]
     demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    out = run("subscribe.py", [address, "3"], tmp_path)
+    out = said_by(EXAMPLES / "subscribe.py", address, 3, cwd=tmp_path)
     assert demo.wait(60) == 0
     assert out.count("prediction by identity") == 3
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from contracts import SinkContract
 from livesr.formats.store import RecordedStore
 from livesr.formats.zarr_files import open_array
 from livesr.live.sinks.sink import Sink
+from own_process import livesr, report_of
 from rig_copies import RIGS
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "plugin_package"
@@ -70,21 +69,6 @@ class TestIntensityTable(SinkContract):
         return IntensityTable(tmp_path / "no folder" / "intensity.csv")
 
 
-def livesr(environment: dict[str, str], folder: Path, *arguments: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "livesr", *map(str, arguments), "--json"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "intensity.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -97,7 +81,7 @@ def test_each_takes_fewer_than_60_lines() -> None:
 
 
 def test_what_it_adds_is_listed(environment: dict[str, str], tmp_path: Path) -> None:
-    assert livesr(environment, tmp_path, "info")["extensions"] == [
+    assert report_of("info", cwd=tmp_path, env=environment)["extensions"] == [
         {"kind": "modalities", "name": "median", "package": "livesr-example 1.0"},
         {"kind": "sinks", "name": "intensity-table", "package": "livesr-example 1.0"},
     ]
@@ -105,7 +89,9 @@ def test_what_it_adds_is_listed(environment: dict[str, str], tmp_path: Path) -> 
 
 def test_a_live_demo_feeds_its_sink(environment: dict[str, str], tmp_path: Path) -> None:
     how = ("--size", 64, "--store", "demo.ome.zarr", "--sink", "intensity-table")
-    report = livesr(environment, tmp_path, "demo", "--frames", 4, "--policy", "complete", *how)
+    report = report_of(
+        "demo", "--frames", 4, "--policy", "complete", *how, cwd=tmp_path, env=environment
+    )
     table = rows(tmp_path)
     assert len(table) == 3 * report["sr_frames"] == 12
     assert {row["structure"] for row in table} == {"Microtubules", "ER", "Lysosomes"}
@@ -121,7 +107,7 @@ def test_a_live_run_goes_through_both(
 ) -> None:
     how = ("--frames", 3, "--channels", "488", "--policy", "complete")
     used = ("--sink", "intensity-table", "--store", "run.ome.zarr")
-    report = livesr(environment, tmp_path, "run", rig, *how, *used)
+    report = report_of("run", rig, *how, *used, cwd=tmp_path, env=environment)
     assert report["raw_frames"] == 9
     assert report["raw_lost"] == 0
     assert len({row["t"] for row in rows(tmp_path)}) == report["sr_frames"] == 3
@@ -135,24 +121,16 @@ def test_a_recording_goes_through_both(
     tifffile.imwrite(tmp_path / "raw.tif", rng.integers(100, 900, (12, 64, 64), np.uint16))
     what = ("--replay", "raw.tif", "--channel", "488", "--rate", "max", "--policy", "complete")
     used = ("--sink", "intensity-table", "--store", "run.ome.zarr")
-    report = livesr(environment, tmp_path, "run", rig, *what, *used)
+    report = report_of("run", rig, *what, *used, cwd=tmp_path, env=environment)
     assert report["sr_frames"] == 4
     assert len({row["t"] for row in rows(tmp_path)}) == 4
     _is_the_median(RecordedStore(tmp_path / "run.ome.zarr"))
 
 
 def test_a_typo_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "livesr", "demo", "--sink", "intensity-tabel"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "Did you mean 'intensity-table'?" in " ".join(done.stderr.split())
+    code, _, err = livesr("demo", "--sink", "intensity-tabel", cwd=tmp_path, env=environment)
+    assert code == 2
+    assert "Did you mean 'intensity-table'?" in " ".join(err.split())
 
 
 def _is_the_median(store: RecordedStore) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runner import open_session
 from recorded_runs import Live, assert_equal, mixing_engine, moving_groups, sim_rig
 from triton_process import TritonServer, needs_triton
+from waiting import until
 
 needs_triton()
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="tritonserver runs on Linux")
@@ -45,13 +45,6 @@ def on(server: TritonServer) -> ComputeConfig:
 
 def frames(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((3, *SHAPE), np.float32)
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 90
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_it_predicts_what_this_computer_does_for_two_clients(server: TritonServer) -> None:

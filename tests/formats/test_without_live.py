@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contracts import code, describe, feed, multicolor_frame
+from contracts import code, describe, feed, multicolor_frame, small_store
 from livesr.base.frames import Stream
 from livesr.formats.wire import WireHeader, encode
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -41,13 +41,9 @@ with Subscriber(sys.argv[1]) as subscriber:
 
 
 def test_a_store_is_read(tmp_path: Path) -> None:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
-    for t in range(4):
-        feed(sink, t)
-    sink.close({})
+    store = small_store(tmp_path / "run.ome.zarr", 4)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _STORE + _ABSENT, str(sink.path)],
+        [sys.executable, "-W", "error", "-c", _STORE + _ABSENT, str(store)],
         capture_output=True,
         text=True,
         check=False,

@@ -30,7 +30,7 @@ from livesr.formats.store import RecordedStore, array_shape
 from livesr.formats.wire import FRAME, WireError, decode
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.onnx_file import names_other_files
+from livesr.live.inference.onnx_file import examine
 from livesr.live.plan_summary import summarise
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.viewer.browser.messages import parse_message
@@ -280,7 +280,7 @@ READERS: dict[str, Reader] = {
         _json({"type": "view", "view": {"mode": "split", "raw": True}}),
     ),
     "onnx": Reader(
-        lambda data, _: names_other_files(data),
+        lambda data, _: examine(data).other_files,
         lambda folder: [(identity_engine(folder / "engine").folder / "model.onnx").read_bytes()],
         (ValueError,),
     ),

@@ -33,9 +33,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def demo_core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=10) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", SIZE)
-        core.setProperty("Camera", "OnCameraCCDYSize", SIZE)
+    with core_of("demo", exposure_ms=10, demo_px=SIZE) as core:
         core.setConfig("Channel", "488")
         yield core
         core.stopSequenceAcquisition()

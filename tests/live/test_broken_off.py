@@ -24,9 +24,7 @@ from rigs import core_of
 
 @pytest.fixture(scope="module")
 def core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 32)
-        core.setProperty("Camera", "OnCameraCCDYSize", 32)
+    with core_of("demo", exposure_ms=2, demo_px=32) as core:
         yield core
 
 

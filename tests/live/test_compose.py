@@ -16,10 +16,10 @@ from livesr.live.compose import (
     Composer,
     highest,
     noise_threshold,
-    summation_residual,
 )
 from livesr.live.inference.engine import Manifest
 from livesr.live.out_of_distribution import features
+from plain_residual import summation_residual
 
 SHAPE = (70, 101)  # no multiple of a band
 BACKGROUND, SCALE, NOISE = 100.0, 900.0, 5.0

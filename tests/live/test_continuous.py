@@ -33,6 +33,7 @@ from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from rigs import SIZE, core_of, virtual_sim
+from waiting import until
 
 ENGINE = {"engine": "identity", "threads": 1, "policy": "complete"}
 
@@ -45,9 +46,7 @@ def sim_core() -> Iterator[CMMCorePlus]:
 
 @pytest.fixture(scope="module")
 def demo_core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", SIZE)
-        core.setProperty("Camera", "OnCameraCCDYSize", SIZE)
+    with core_of("demo", exposure_ms=2, demo_px=SIZE) as core:
         yield core
 
 
@@ -74,13 +73,6 @@ def live(core: CMMCorePlus) -> Iterator[None]:
     core.startContinuousSequenceAcquisition()
     yield
     core.stopSequenceAcquisition()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
 
 
 def frames(session: LiveSR, number: int) -> None:

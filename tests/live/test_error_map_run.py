@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import RIGS, Live, array, lines, moving_groups, sim_rig
+from waiting import until
 
 N_T = 4
 FILM = 8  # groups
@@ -170,13 +170,10 @@ def test_it_comes_on_the_wire_after_its_prediction(tmp_path: Path) -> None:
     run.pipeline.open()
     try:
         with Subscriber(str(publisher.endpoint)) as subscriber:
-            deadline = time.monotonic() + 60
-            while not subscriber.heard and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: subscriber.heard)
             run.pipeline.open = lambda: None  # type: ignore[method-assign]
             run.record(moving_groups(4), pace_s=lambda t: 0.1)
-            while subscriber.newest("end") is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: subscriber.newest("end") is not None)
             message = subscriber.newest("sr/error")
     finally:
         run.pipeline.end()

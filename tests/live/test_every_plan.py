@@ -36,9 +36,7 @@ FIELD_UM = 32 * 0.065
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=1) as core:
-        for side in ("OnCameraCCDXSize", "OnCameraCCDYSize"):
-            core.setProperty("Camera", side, 32)
+    with core_of("demo", exposure_ms=1, demo_px=32) as core:
         yield core
 
 

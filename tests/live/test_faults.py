@@ -40,6 +40,7 @@ from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
 from rigs import core_of, virtual_sim
+from waiting import until
 
 MONITOR_S = 1.2  # longer than the monitor sleeps
 
@@ -51,9 +52,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @pytest.fixture(scope="module")
 def demo_core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 64)
-        core.setProperty("Camera", "OnCameraCCDYSize", 64)
+    with core_of("demo", exposure_ms=2, demo_px=64) as core:
         yield core
 
 
@@ -408,10 +407,7 @@ def test_another_exposure_is_noticed_in_live_mode(demo_core: CMMCorePlus) -> Non
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}})
 
     def received(number: int) -> None:
-        deadline = time.monotonic() + 60
-        while session.status().get("raw_frames", 0) < number:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: session.status().get("raw_frames", 0) >= number, every_s=0.005)
 
     with LiveSR(demo_core, rig=rig, engine="none", live="own") as session:
         demo_core.setExposure(2)

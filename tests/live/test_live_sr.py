@@ -50,9 +50,7 @@ def sim_core() -> Iterator[CMMCorePlus]:
 
 @pytest.fixture(scope="module")
 def demo_core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 64)
-        core.setProperty("Camera", "OnCameraCCDYSize", 64)
+    with core_of("demo", exposure_ms=2, demo_px=64) as core:
         yield core
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import tifffile
 from pymmcore_plus import CMMCorePlus
 from useq import MDASequence
 
+import waiting
 from livesr import LiveSR, Replay, Sink
 from livesr.base.errors import ConfigError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame
@@ -114,10 +114,7 @@ def until() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
-    deadline = time.monotonic() + 10
-    while any(t.name == "livesr-hangs" for t in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    waiting.until(lambda: all(t.name != "livesr-hangs" for t in threading.enumerate()))
 
 
 def test_a_lossless_sink_gets_what_the_store_holds(
@@ -190,9 +187,7 @@ def test_what_is_no_sink_is_refused_at_once(recording: Path, rig: Path) -> None:
 
 @pytest.fixture(scope="module")
 def core(rig: Path) -> Iterator[CMMCorePlus]:
-    with core_of(rig, exposure_ms=5) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 64)
-        core.setProperty("Camera", "OnCameraCCDYSize", 64)
+    with core_of(rig, exposure_ms=5, demo_px=64) as core:
         yield core
 
 

@@ -28,7 +28,7 @@ from livesr.base.frames import MulticolorFrame
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.evaluation.metrics import pcc
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.live.keeping_up import COMPLETE, LATEST
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
@@ -180,7 +180,7 @@ def run_of(
     feed(pipeline, groups, "488")
     pipeline.end()
     report = pipeline.join()
-    return report, read_frames_log(sink.path / "livesr" / "frames.jsonl"), sink.path
+    return report, read_log(sink.path / "livesr" / "frames.jsonl").events, sink.path
 
 
 def test_a_good_frame_says_how_good_it_is(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
         report = pipeline.join()
         lines = [
             e
-            for e in read_frames_log(sink.path / "livesr" / "frames.jsonl")
+            for e in read_log(sink.path / "livesr" / "frames.jsonl").events
             if e["series"] == "recon"
         ]
         doubts = [line.get("doubt", "") for line in lines]

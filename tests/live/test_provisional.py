@@ -5,7 +5,6 @@ Marked, replaced, never stored, and never in the way of those that stay.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
 from recorded_runs import Live, array, assert_equal, lines, mixing_engine, moving_groups, sim_rig
+from waiting import until
 
 PERIOD_S = 0.06  # of super-resolution frames: the small network needs some ms
 
@@ -68,9 +68,7 @@ def calm_period(live: Live, t: int) -> float:
 
     Return the pause that follows.
     """
-    deadline = time.monotonic() + 60
-    while live.pipeline.counts["sr_frames"] < t and time.monotonic() < deadline:
-        time.sleep(0.001)
+    until(lambda: live.pipeline.counts["sr_frames"] >= t, every_s=0.001)
     return PERIOD_S
 
 
@@ -191,9 +189,7 @@ def test_on_the_wire_provisional_comes_before_final(
         if t == 0:
             assert sink.endpoint
             subscriber.connect(sink.endpoint)
-            deadline = time.monotonic() + 60
-            while b"sr/frame" not in sink._publisher._subscribed and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: b"sr/frame" in sink._publisher._subscribed)
         while subscriber.poll(0):
             received.append(_what(subscriber))
         return calm_period(live, t)

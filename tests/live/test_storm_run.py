@@ -5,7 +5,6 @@ What is localised is what was lit, in an MDA and outside.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_stor
 from livesr.simulation.blinking_rig import BlinkingBank
 from recorded_runs import Live, lines
 from rigs import core_of
+from waiting import until
 
 N, SIZE = 10, 64
 
@@ -107,9 +107,7 @@ def test_live_mode_groups_by_the_number_of_the_frame(
         core, rig=rig(), store=tmp_path / "run.ome.zarr", live="own", policy="complete"
     ) as sr:
         core.startContinuousSequenceAcquisition()
-        deadline = time.monotonic() + 60
-        while sr.status().get("recon_frames", 0) < 4 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: sr.status().get("recon_frames", 0) >= 4)
         core.stopSequenceAcquisition()
         sr.wait()
     raw = zarr.open_array(sr.store / "raw" / "0", mode="r")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from livesr.store.repair import repair
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import array
 from rigs import core_of
+from waiting import until
 
 CHANNELS = ("488", "561", "640")
 SUM = "488+561+640"
@@ -85,13 +85,10 @@ def run(core: CMMCorePlus, rig: RigConfig, tmp_path_factory: pytest.TempPathFact
     )
     with session, Subscriber(session.endpoint) as subscriber:
         session.frame_ready.connect(frames.append)
-        deadline = time.monotonic() + 60
-        while not subscriber.heard and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: subscriber.heard)
         core.mda.run(plan)
         session.wait()
-        while subscriber.newest("end") is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: subscriber.newest("end") is not None)
         header = subscriber.newest("sr/frame").header
     return Run(
         RecordedStore(Path(session.report["store"])),

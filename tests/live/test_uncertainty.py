@@ -4,7 +4,6 @@ offline, and the prediction as without; their mean, which is another prediction.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from livesr.base.frames import Normalisation, Stream
 from livesr.base.geometry import Geometry
 from livesr.evaluation.live_path import separate
 from livesr.formats.store import RecordedStore
-from livesr.live.inference.engine import Limits, Uncertain, load_engine, write_manifest
+from livesr.live.inference.engine import Limits, load_engine, write_manifest
 from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
@@ -36,6 +35,7 @@ from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
+from waiting import until
 
 SCALE = 3.0
 INSIDE = np.s_[:, 20:44, 20:44]  # where no edge is made even
@@ -47,7 +47,9 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RigConfig:
     monkeypatch.setenv("LIVESR_HOME", str(tmp_path))
     folder = tmp_path / "engines" / "small"
     manifest = make_engine(folder, small_network()).manifest
-    measured = {"limits": {"uncertainty": {"views": "flips", "scale": SCALE, "correlation": 0.5}}}
+    measured = {
+        "limits": {"uncertainty": {"augmentation": "flips", "scale": SCALE, "correlation": 0.5}}
+    }
     write_manifest(folder, type(manifest).model_validate(manifest.model_dump() | measured))
     return sim_rig(str(load_engine(folder).folder))
 
@@ -59,10 +61,7 @@ def recorded(rig: RigConfig, store: Path, n_t: int = 4, **how: Any) -> tuple[dic
 
 
 def waited_for(condition: Callable[[], bool]) -> float:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(condition)
     return 0.0
 
 
@@ -248,12 +247,6 @@ def test_what_is_measured_of_it_is_the_bare_spread(rig: RigConfig) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.uncertainty.any()
         np.testing.assert_array_equal(one.uncertainty, other.uncertainty)
-
-
-def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
-    assert ComputeConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
-    assert "'turns' is now called 'd4'" in caplog.text
-    assert Uncertain.model_validate({"views": "turns", "scale": 1}).augmentation == "d4"
 
 
 @pytest.mark.parametrize("said", ["sides", False])

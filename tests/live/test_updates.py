@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
 from recorded_runs import Live, assert_equal, lines, moving_groups, sim_rig
 from recorded_runs import array as stored
+from waiting import until
 
 N_T = 6
 
@@ -68,9 +68,7 @@ def record(store: Path, update: str, **settings: Any) -> tuple[Shown, dict[str, 
 
 def calm(live: Live, shown: Shown, t: int) -> float:
     """Wait until the group of `t` was shown, so that nothing is given up."""
-    deadline = time.monotonic() + 30
-    while len(shown.whole) <= t and time.monotonic() < deadline:
-        time.sleep(0.001)
+    until(lambda: len(shown.whole) > t, every_s=0.001)
     return 0.0
 
 

@@ -23,9 +23,9 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.geometry import Geometry
-from livesr.live.compose import summation_residual
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.upscale import Upscaler, memory_bytes
+from plain_residual import summation_residual
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups
 from rigs import core_of
 from upscaling import edsr_engine, enlarged
@@ -336,9 +336,7 @@ def test_a_session_with_both(tmp_path: Path) -> None:
     one = load_rig("demo")
     one = one.model_copy(update={"channels": {"488": one.channels["488"]}})
     shown: list[MulticolorFrame] = []
-    with core_of("demo", exposure_ms=2) as core:
-        core.setProperty("Camera", "OnCameraCCDXSize", 64)
-        core.setProperty("Camera", "OnCameraCCDYSize", 64)
+    with core_of("demo", exposure_ms=2, demo_px=64) as core:
         plan = useq.MDASequence(
             time_plan=useq.TIntervalLoops(interval=0, loops=4), channels=["488"]
         )

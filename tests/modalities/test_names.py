@@ -26,7 +26,6 @@ ALLOWED = {
     "modalities/registry.py": "the one line that lists each",
     "live/sources/mda.py": "RAW_AXIS, the axis of raw frames in users' plans, of every modality",
     "simulation/rig.py": "copies of a virtual rig name it in their rig.cfg",
-    "simulation/storm_rig.py": "likewise",
     "training/images.py": "the names that files of BioSR have",
 }
 """Files that may, and why."""

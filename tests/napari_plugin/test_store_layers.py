@@ -16,9 +16,9 @@ from contracts import (
     code,
     describe,
     describe_channel,
-    feed,
     multicolor_frame,
     raw_stack,
+    small_store,
     sr_frame,
 )
 from livesr.base.errors import StoreError
@@ -32,12 +32,7 @@ pytest.importorskip("dask", reason="dask is not installed: pip install 'livesr[n
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe(interval_s=0.5))
-    for t in range(4):
-        feed(sink, t)
-    sink.close({})
-    return sink.path
+    return small_store(tmp_path / "run.ome.zarr", 4, interval_s=0.5)
 
 
 def named(path: Path) -> dict[str, tuple]:

@@ -1,18 +1,11 @@
 import numpy as np
 import pytest
 
-from livesr.optics.illumination import Pattern, illumination
+from livesr.optics.illumination import Pattern
+from pattern_light import illumination
 
 PATTERN = Pattern(k_um=(3.1, -4.2), phase_rad=0.7, modulation=0.6)
 PIXEL_UM = 0.065
-
-
-def test_is_the_written_formula():
-    y, x = np.mgrid[:40, :56] * PIXEL_UM
-    expected = 1 + 0.6 * np.cos(2 * np.pi * (3.1 * y - 4.2 * x) + 0.7 + 0.4)
-    got = illumination((40, 56), PIXEL_UM, PATTERN, 0.4)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_phase_steps_of_one_turn_add_up_to_uniform_light():

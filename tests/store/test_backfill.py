@@ -20,7 +20,7 @@ from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import Stream
 from livesr.evaluation.error_bars import Known, calibrated
 from livesr.formats import layout
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.identity import identity_engine
@@ -128,7 +128,7 @@ def test_a_neighbour_of_a_gap_is_computed_again(tmp_path: Path, engine: Engine) 
     log = store / layout.FRAMES_LOG
     events = [
         e
-        for e in read_frames_log(log)
+        for e in read_log(log).events
         if not (e["t"] == 5 and e["state"] in ("recon", "separated"))
     ]
     log.write_text("".join(json.dumps(e) + "\n" for e in events))

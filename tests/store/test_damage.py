@@ -25,7 +25,7 @@ import zarr
 from livesr.base.errors import DamagedFileError
 from livesr.check.store import check_store
 from livesr.formats import layout
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.shard_file import read_index, shard_form
 from livesr.formats.store import RecordedStore, read_json
 from livesr.live.inference.engine import Engine
@@ -223,7 +223,7 @@ def assert_repaired(store: Path, cost: Frames) -> None:
         elif t < len(raw):
             assert not raw[t, i].any(), (t, i)
     assert len({len(array(store, kind)) for kind in KINDS}) == 1
-    read_frames_log(store / layout.FRAMES_LOG)
+    read_log(store / layout.FRAMES_LOG)
     lost = {
         (t, i) for t, i in itertools.product(range(FRAMES), range(RAW)) if i not in told.get(t, ())
     }

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 import zarr
 
-from contracts import describe, feed
-from livesr.live.sinks.ome_zarr import OMEZarrSink
+from contracts import small_store
 from livesr.store.exports.export import export
 
 pytestmark = [
@@ -45,12 +44,7 @@ print("info", getMetadata("Info"));
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe(interval_s=0.5))
-    for t in range(3):
-        feed(sink, t)
-    sink.close({})
-    return sink.path
+    return small_store(tmp_path / "run.ome.zarr", 3, interval_s=0.5)
 
 
 def bioformats() -> Path:

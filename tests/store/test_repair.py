@@ -18,12 +18,12 @@ import pytest
 import yaozarrs
 import zarr
 
-from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
+from contracts import code, describe, multicolor_frame, raw_stack, small_store, sr_frame
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 from livesr.check.store import check_store
 from livesr.formats import layout
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
@@ -109,12 +109,7 @@ def killed(script: str, store: Path, seconds: float, *arguments: object, lines: 
 
 
 def finished(tmp_path: Path, frames: int = 20) -> Path:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
-    for t in range(frames):
-        feed(sink, t)
-    sink.close({})
-    return sink.path
+    return small_store(tmp_path / "run.ome.zarr", frames)
 
 
 def state_of(store: Path) -> dict[Path, tuple[int, bytes]]:
@@ -131,7 +126,7 @@ def assert_consistent(store: Path) -> None:
         name: zarr.open_array(store / name / "0", mode="r")[:] for name in ("raw", "recon", "sr")
     }
     assert len({len(a) for a in images.values()}) == 1
-    events = read_frames_log(store / layout.FRAMES_LOG)
+    events = read_log(store / layout.FRAMES_LOG).events
     told = {(e["series"], e["t"], e["z"]) for e in events if e["stored"]}
     planes = RecordedStore(store).images["raw", 0, "488"].scale.get("z") is not None
     for name, a in images.items():
@@ -340,7 +335,7 @@ def test_a_full_shard_that_the_length_does_not_count_is_kept(tmp_path: Path) -> 
     report = repair(store)
     assert {i["after"] for i in report.images.values()} == {32}
     assert_consistent(store)
-    line = [e for e in read_frames_log(log) if e.get("repaired")]
+    line = [e for e in read_log(log).events if e.get("repaired")]
     assert [(e["series"], e["t"], e["stored"]) for e in line] == [("raw", 31, True)]
 
 
@@ -406,22 +401,18 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_store_without_ome_xml_gets_it(tmp_path: Path) -> None:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
-    for t in range(3):
-        feed(sink, t)
-    sink.close({})
-    file = sink.path / OME_XML
+    store = finished(tmp_path, 3)
+    file = store / OME_XML
     was = file.read_text()
     assert 'SizeT="3"' in was
-    assert not repair(sink.path).changed
+    assert not repair(store).changed
     for damage in (file.unlink, lambda: file.write_text(was.replace("Image:raw", "Image:0"))):
         damage()
-        (note,) = [f for f in check_store(sink.path).findings if f.code == "ome-xml"]
+        (note,) = [f for f in check_store(store).findings if f.code == "ome-xml"]
         assert note.level == "note"
-        assert repair(sink.path).metadata == (OME_XML,)
+        assert repair(store).metadata == (OME_XML,)
         assert file.read_text() == was
-        assert not [f for f in check_store(sink.path).findings if f.code == "ome-xml"]
+        assert not [f for f in check_store(store).findings if f.code == "ome-xml"]
     file.write_text(was.replace('SizeT="3"', 'SizeT="1"'))  # as a killed run leaves it
-    assert repair(sink.path).changed
+    assert repair(store).changed
     assert file.read_text() == was

@@ -26,6 +26,7 @@ from livesr.store.repair import repair
 from livesr.store.replay import Replay
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
 from recordings import write_dv, write_mmstack, write_mrc, write_ndtiff, write_ome_zarr
+from waiting import until
 
 RUNTIME: dict[str, Any] = {"backend": "openvino", "precision": "f32", "threads": 1}
 ALL = {"rate": "max", "policy": "complete", **RUNTIME}
@@ -465,9 +466,7 @@ def test_reading_runs_only_a_little_ahead() -> None:
         target=play, args=(hook, frames(), stopped, "max"), name="livesr-test"
     )
     player.start()
-    deadline = time.monotonic() + 60
-    while len(read) < 20 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(read) >= 20)
     time.sleep(0.05)
     assert len(read) <= 5 + 16 + 2  # what waits in the queue, the look-ahead, one in each hand
     room.set()

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from livesr.store.process import process
 from livesr.store.raw_input import recording_input, store_input
 from livesr.store.repair import repair
 from recorded_runs import RIGS, SIZE, Live, array, assert_equal, lines
+from waiting import until
 
 N = 6
 TABLE = "localisations.csv"
@@ -198,9 +198,7 @@ def test_a_killed_run_is_repaired_and_keeps_its_table(tmp_path: Path, rig: RigCo
     process_ = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process_.stdout is not None
     assert process_.stdout.readline() == "open\n"
-    deadline = time.monotonic() + 60
-    while not (store / "raw" / "0" / "c" / "2").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until((store / "raw" / "0" / "c" / "2").exists, every_s=0.005)
     process_.kill()
     assert process_.wait() == -signal.SIGKILL
     process_.stdout.close()

@@ -16,6 +16,7 @@ import pytest
 from livesr.base.errors import LiveSRError, UsageError
 from livesr.base.frames import MulticolorFrame, Normalisation, RawStack, SRFrame, Stream
 from livesr.base.run_description import ChannelDescription, RunDescription
+from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.thread import SinkThreads
 
@@ -137,6 +138,16 @@ def feed(sink: Sink, t: int, stream: Stream = Stream(0, "488")) -> None:
     sink.recon(sr_frame(t, stream))
     if t:
         sink.separated(multicolor_frame(t - 1, stream))
+
+
+def small_store(folder: Path, time_points: int, **changes: object) -> Path:
+    """Write a store of a run that ended well; return `folder`."""
+    sink = OMEZarrSink(folder)
+    sink.open(describe(**changes))
+    for t in range(time_points):
+        feed(sink, t)
+    sink.close({})
+    return folder
 
 
 class SinkContract:

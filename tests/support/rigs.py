@@ -18,9 +18,15 @@ SIZE = 64
 
 @contextmanager
 def core_of(
-    rig: str | Path, exposure_ms: float | None = None, **properties: object
+    rig: str | Path,
+    exposure_ms: float | None = None,
+    demo_px: int | None = None,
+    **properties: object,
 ) -> Iterator[CMMCorePlus]:
-    """A loaded core; pre-init properties of the virtual camera by name."""
+    """A loaded core; pre-init properties of the virtual camera by name.
+
+    Micro-Manager's demo camera has `demo_px` pixels a side.
+    """
     request = Request(
         rig=load_rig(rig),
         experiment=Experiment(frames=1),
@@ -30,6 +36,9 @@ def core_of(
     )
     core = load_core(request)
     try:
+        if demo_px:
+            core.setProperty("Camera", "OnCameraCCDXSize", demo_px)
+            core.setProperty("Camera", "OnCameraCCDYSize", demo_px)
         yield core
     finally:
         to_focus(core)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts import code, describe, feed, multicolor_frame
+from contracts import code, describe, feed, multicolor_frame, small_store
 from livesr.base.frames import Stream
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.levels import build_levels
@@ -19,12 +19,7 @@ pytest.importorskip("ome_zarr", reason="ome-zarr is not installed: pip install o
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe(interval_s=0.5))
-    for t in range(4):
-        feed(sink, t)
-    sink.close({})
-    return sink.path
+    return small_store(tmp_path / "run.ome.zarr", 4, interval_s=0.5)
 
 
 def opened(image: Path):

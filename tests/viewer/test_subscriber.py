@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,13 +20,7 @@ from livesr.viewer import subscriber as subscriber_module
 from livesr.viewer.frame_pairs import LiveFramePairs
 from livesr.viewer.subscriber import Subscriber
 from livesr.viewer.successive import SuccessiveSource
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return condition()
+from waiting import until
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def sink() -> Iterator[ZeroMQSink]:
 @pytest.fixture
 def subscriber(sink: ZeroMQSink) -> Iterator[Subscriber]:
     with Subscriber(sink.endpoint) as subscriber:
-        assert until(lambda: subscriber.heard)
+        until(lambda: subscriber.heard)
         yield subscriber
 
 
@@ -48,7 +42,7 @@ def test_only_the_newest_is_kept(sink: ZeroMQSink, subscriber: Subscriber) -> No
     for t in range(30):
         sink.separated(multicolor_frame(t))
         time.sleep(0.001)
-    assert until(lambda: (m := subscriber.newest()) is not None and m.header.t == 29)
+    until(lambda: (m := subscriber.newest()) is not None and m.header.t == 29)
     assert subscriber.next_frame(timeout_s=60).header.t == 29
     assert subscriber.next_frame(timeout_s=0.05) is None
 
@@ -68,7 +62,7 @@ def test_whoever_listens_is_told_of_news_through_a_change_of_sources(
     end()  # may be told twice
     news.clear()
     sink.separated(multicolor_frame(2))
-    assert until(lambda: (m := subscriber.newest()) is not None and m.header.t == 2)
+    until(lambda: (m := subscriber.newest()) is not None and m.header.t == 2)
     assert not news.is_set()
 
 
@@ -85,11 +79,11 @@ def test_streams_are_kept_apart(sink: ZeroMQSink, subscriber: Subscriber) -> Non
         sink.separated(multicolor_frame(1, stream))
         sink.recon(sr_frame(1, stream))
         time.sleep(0.01)
-    assert until(lambda: subscriber.newest(channel="561", position=1, z=1) is not None)
+    until(lambda: subscriber.newest(channel="561", position=1, z=1) is not None)
     for stream in streams:
         found = subscriber.newest(channel=stream.channel, position=stream.position, z=stream.z)
         assert found.pixels[0, 0, 0] == code(stream, 1)
-    assert until(lambda: subscriber.newest("sr/input", position=1, channel="561", z=1) is not None)
+    until(lambda: subscriber.newest("sr/input", position=1, channel="561", z=1) is not None)
     assert subscriber.newest("sr/input", channel="488", position=0, z=1).pixels[0, 0] == code(
         Stream(0, "488", 1), 1
     )
@@ -111,20 +105,20 @@ def test_iteration_ends_with_the_stream(sink: ZeroMQSink, subscriber: Subscriber
     assert times == sorted(set(times))
     assert times[-1] == 9
     assert subscriber.ended
-    assert until(lambda: subscriber.status == {"sr_frames": 10})
+    until(lambda: subscriber.status == {"sr_frames": 10})
 
 
 def test_silence_is_an_end(
     sink: ZeroMQSink, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriber_module, "SILENCE_S", 0.2)
-    assert until(lambda: subscriber.ended)
+    until(lambda: subscriber.ended)
 
     def speaks_again() -> bool:
         sink.status({"sr_fps": 1})
         return not subscriber.ended
 
-    assert until(speaks_again)
+    until(speaks_again)
 
 
 def test_nothing_heard_is_no_end() -> None:
@@ -138,12 +132,12 @@ def test_a_new_run_on_the_same_address() -> None:
     first = ZeroMQSink("tcp://127.0.0.1:*")
     first.open(describe())
     with Subscriber(first.endpoint) as subscriber:
-        assert until(lambda: subscriber.heard)
+        until(lambda: subscriber.heard)
         first.close({})
-        assert until(lambda: subscriber.ended)
+        until(lambda: subscriber.ended)
         second = ZeroMQSink(first.endpoint)
         second.open(describe(stream_id="another"))
-        assert until(lambda: not subscriber.ended)
+        until(lambda: not subscriber.ended)
         second.separated(multicolor_frame(0))
         assert subscriber.next_frame(timeout_s=60).header.stream == "another"
         assert subscriber.missed == 0
@@ -168,7 +162,7 @@ def test_a_slow_viewer_counts_what_it_missed(sink: ZeroMQSink) -> None:
         time.sleep(0.004)
     drain()
     sink.separated(multicolor_frame(60))
-    assert until(lambda: (drain(), counter.newest())[1].header.t == 60)
+    until(lambda: (drain(), counter.newest())[1].header.t == 60)
     assert counter.missed > 0
     assert counter.received - 1 + counter.missed == 61
     slow.close(0)
@@ -198,7 +192,7 @@ def test_what_is_no_message_is_counted_and_survived() -> None:
             stranger.send_multipart(parts)
             time.sleep(0.01)
         stranger.send_multipart(good)
-        assert until(lambda: subscriber.newest("sr/input") is not None)
+        until(lambda: subscriber.newest("sr/input") is not None)
         assert subscriber.rejected == len(bad)
         assert "topic" in subscriber.last_rejection
         assert subscriber.newest("sr/frame") is None
@@ -243,24 +237,24 @@ def test_widefield_is_made_for_those_who_ask_and_only_while_they_do(
 ) -> None:
     monkeypatch.setattr(subscriber_module, "_WANTED_S", 0.2)
     sink.recon(sr_frame(1))
-    assert until(lambda: subscriber.newest("sr/input") is not None)
+    until(lambda: subscriber.newest("sr/input") is not None)
     shown = subscriber.newest("sr/input")
     assert not sink.watches_exposures
     assert subscriber.widefield_of(shown) is None
-    assert until(lambda: subscriber.widefield_of(shown) is None and sink.watches_exposures)
+    until(lambda: subscriber.widefield_of(shown) is None and sink.watches_exposures)
     sink.exposed(raw_stack(1))
-    assert until(lambda: subscriber.widefield_of(shown) is not None)
+    until(lambda: subscriber.widefield_of(shown) is not None)
     found = subscriber.widefield_of(shown)
     assert (found.header.t, found.header.axes, found.pixels.shape) == (1, "yx", (16, 16))
     assert int(found.pixels[3, 3]) == 104  # the mean of 100 ... 108
     assert found.header.ai == {"prediction": False}
-    assert until(lambda: not sink.watches_exposures)  # nobody has asked for a while
+    until(lambda: not sink.watches_exposures)  # nobody has asked for a while
 
 
 def test_a_stream_says_where_it_was_taken(sink: ZeroMQSink, subscriber: Subscriber) -> None:
     stage = StagePosition(120.5, -3.25, 7.0)
     sink.recon(replace(sr_frame(0, Stream(1, "488", 1)), stage=stage))
-    assert until(lambda: bool(subscriber.streams()))
+    until(lambda: bool(subscriber.streams()))
     (found,) = subscriber.streams()
     assert found == ("488", 1, "B", 1, 0.25, 120.5, -3.25)
 
@@ -280,7 +274,7 @@ def test_in_another_process(sink: ZeroMQSink) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
-        assert until(lambda: bool(sink._publisher._subscribed))
+        until(lambda: bool(sink._publisher._subscribed))
         for t in range(5):
             sink.separated(multicolor_frame(t))
             time.sleep(0.05)

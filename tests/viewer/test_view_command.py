@@ -14,19 +14,13 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from contracts import describe, feed
-from livesr.live.sinks.ome_zarr import OMEZarrSink
+from contracts import small_store
 from livesr.viewer.icons import CACHE
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
-    for t in range(3):
-        feed(sink, t)
-    sink.close({})
-    return sink.path
+    return small_store(tmp_path / "run.ome.zarr", 3)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")

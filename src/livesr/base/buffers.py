@@ -128,7 +128,6 @@ class LatestPerKey(Generic[K, T]):
         self._idle: T | None = None
         self._changed = threading.Condition()
         self._closed = False
-        self.displaced = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
@@ -153,7 +152,6 @@ class LatestPerKey(Generic[K, T]):
                 waiting = self._items[key] = deque(
                     entry for entry, gone in zip(waiting, goes, strict=True) if not gone
                 )
-            self.displaced += len(out)
             waiting.append((group, rare, item))
             self._idle = None
             self._changed.notify_all()

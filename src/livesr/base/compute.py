@@ -6,23 +6,11 @@ a device. Opens neither.
 
 from __future__ import annotations
 
-import logging
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from livesr.base.config import Endpoint, Model
-
-log = logging.getLogger(__name__)
-
-
-def augmentation_named(name: Any) -> Any:
-    """Return the mode of test-time augmentation that is meant: "turns" is the old name of "d4"."""
-    if name != "turns":
-        return name
-    log.warning("The uncertainty by 'turns' is now called 'd4': the old name is still read.")
-    return "d4"
-
 
 Augmentation = Literal["half-turn", "flips", "d4"]
 """Sides from which a network sees its input: 2, upright and turned by 180 degrees; 4, with both
@@ -67,7 +55,7 @@ class ComputeConfig(Model):
     up to 1.45 times finer or coarser, and what it predicts back: auto does, off does not. None does
     as the run that is computed again, else as auto.
     """
-    uncertainty: Annotated[Views | None, BeforeValidator(augmentation_named)] = None
+    uncertainty: Views | None = None
     """Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or, of square
     frames, 8 (d4) views of its input: the network then takes as many times as long. None does as
     the run that is computed again, else does not; off does not.

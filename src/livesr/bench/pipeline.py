@@ -28,7 +28,7 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
-from livesr.base.frames import MulticolorFrame
+from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.threads import one_blas_thread
 from livesr.bench.engine import bench_engine
 from livesr.bench.result import Result, Target, compared
@@ -99,6 +99,25 @@ def virtual_rig(name: str, **properties: float) -> Iterator[tuple[CMMCorePlus, R
         yield core, rig
     finally:
         core.unloadAllDevices()
+
+
+def acquired_per_second(core: CMMCorePlus, rig: RigConfig, groups: int, raw: int) -> float:
+    """Record `groups` of `raw` frames; return camera frames/s from the first picture on."""
+    arrivals_s: list[float] = []
+
+    def arrived(frame: SRFrame) -> None:
+        arrivals_s.append(time.perf_counter())
+
+    plan = sim_sequence(groups, channels=list(rig.channels), raw=raw)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LiveSR(
+            core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete"
+        ) as session,
+    ):
+        session.input_ready.connect(arrived)
+        core.mda.run(plan)
+    return raw * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
 
 
 @dataclass(frozen=True, slots=True)

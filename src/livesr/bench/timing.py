@@ -18,6 +18,13 @@ Block = Callable[[], Sequence[float]]
 _RESAMPLES, _RESAMPLES_UNPAIRED = 5000, 1000
 
 
+def per_second(count: int, work: Callable[[], object]) -> float:
+    """Return how many of what `work` does `count` of are done in a second."""
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """`n` samples: median, 99th percentile, and the width of their middle half relative to the

@@ -48,9 +48,9 @@ def completed(
     out: Console,
     *,
     compute: ComputeConfig,
-    engine: str | None = None,
+    engine: str | None,
     upscale: str | None = None,
-    lines: bool = False,
+    lines: bool,
 ) -> dict[str, Any]:
     """Complete the store of a run that went to its end; return its report with what was done.
 

@@ -490,14 +490,14 @@ Resample = Annotated[
     ),
 ]
 Uncertainty = Annotated[
-    Literal["half-turn", "flips", "d4", "turns", "off"] | None,
+    Literal["half-turn", "flips", "d4", "off"] | None,
     typer.Option(
         metavar="half-turn|flips|d4|off",
         rich_help_panel=COMPUTED,
         help=(
             "Estimate how uncertain every prediction is, from 2 (half-turn), 4 (flips) or 8 views"
             " (d4; square frames) of its input: the network takes as many times as long. off does"
-            " not, where the run that is computed again did. turns is the old name of d4."
+            " not, where the run that is computed again did."
         ),
     ),
 ]

@@ -60,10 +60,11 @@ def view(
         with pairs_of(source, keys) as pairs:
             show_window(pairs)
         return
-    out = console(quiet=as_json)
-    with preview(
-        source, out, host=host, port=port, browser=browser and not as_json, keys=keys
-    ) as url:
+    out, browser = console(quiet=as_json), browser and not as_json
+    with (
+        pairs_of(source, keys) as pairs,
+        served(pairs, out, host=host, port=port, browser=browser) as url,
+    ):
         if as_json:
             print_json({"url": url, "source": source})
         while True:
@@ -83,27 +84,6 @@ def pairs_of(source: str, keys: Path | None = None) -> Iterator[FramePairSource]
         return
     with Subscriber(source, keys=keys) as subscriber:
         yield LiveFramePairs(subscriber)
-
-
-@contextmanager
-def preview(
-    source: str,
-    out: Console,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    browser: bool = True,
-    keys: Path | None = None,
-) -> Iterator[str]:
-    """Serve the page for `source` while the block runs.
-
-    Gives an address that lets in one browser.
-    """
-    with (
-        pairs_of(source, keys) as pairs,
-        served(pairs, out, host=host, port=port, browser=browser) as url,
-    ):
-        yield url
 
 
 @contextmanager

@@ -289,7 +289,7 @@ def _more_scores(predicted: Image, truth: Image) -> dict[str, float]:
     if reference is None:
         return {}
     fitted = linear_fit(predicted, reference)
-    found = {"psnr": -20 * math.log10(max(nrmse(fitted, reference, span=1.0), 1e-9))}
+    found = {"psnr": -20 * math.log10(max(nrmse(fitted, reference), 1e-9))}
     if min(truth.shape) >= MS_SSIM_SMALLEST_PX:
         found["ms_ssim"] = ms_ssim(fitted, reference)
     if (value := microssim(predicted, truth)) is not None:
@@ -297,13 +297,13 @@ def _more_scores(predicted: Image, truth: Image) -> dict[str, float]:
     return found
 
 
-def less_background(image: Image, reach: int = _REACH_PX) -> Image:
-    """Subtract the smoothed lower envelope within `reach` pixels of (y, x).
+def less_background(image: Image) -> Image:
+    """Subtract the smoothed lower envelope within `_REACH_PX` of (y, x).
 
     What falls below 0 is cut off.
     """
-    lower = minimum_filter(gaussian_filter(image, 2), reach)
-    return np.maximum(image - gaussian_filter(lower, reach / 1.5), 0)
+    lower = minimum_filter(gaussian_filter(image, 2), _REACH_PX)
+    return np.maximum(image - gaussian_filter(lower, _REACH_PX / 1.5), 0)
 
 
 def microssim(predicted: Image, truth: Image) -> float | None:

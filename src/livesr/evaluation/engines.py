@@ -41,7 +41,6 @@ from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence, sequences_of
 from livesr.simulation.specimens import STRUCTURES
 
-Image = NDArray[np.floating[Any]]
 Structured = dict[str, float]
 Inside = tuple[EllipsisType, slice, slice]
 

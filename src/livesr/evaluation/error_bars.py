@@ -407,22 +407,3 @@ def _known(
     inside = (slice(None), slice(y, truth.shape[1] - y), slice(x, truth.shape[2] - x))
     share = np.float32(1 / scale)
     return Known(same[inside] * share, truth[inside] * share, field)
-
-
-def covered(bars: ErrorBars, known: Sequence[Known], labels: Sequence[str]) -> dict[str, float]:
-    """Return the share of the pixels of each structure that lie within the bounds."""
-    found = {}
-    for c, label in enumerate(labels):
-        shares = [
-            _share_within(bars.structures[label], one.predicted[c], one.truth[c]) for one in known
-        ]
-        found[label] = round(float(np.mean(shares)), 4)
-    return found
-
-
-def _share_within(bars: StructureBars, predicted: Image, truth: Image) -> float:
-    bins = np.maximum(np.searchsorted(bars.from_, predicted, side="right") - 1, 0)
-    low = predicted - np.asarray(bars.below)[bins]
-    high = predicted + np.asarray(bars.above)[bins]
-    # In a picture nothing is below 0: a lower bound there holds for every truth.
-    return float(np.mean((truth <= high) & ((truth >= low) | (low <= 0))))

@@ -118,7 +118,7 @@ def score(prediction: Image, truth: Image) -> Score:
     if reference is None:
         return Score(math.nan, math.nan, math.nan)
     fitted = linear_fit(prediction, reference)
-    error = nrmse(fitted, reference, span=1.0)
+    error = nrmse(fitted, reference)
     return Score(
         pcc=pcc(prediction, truth),
         ssim=ssim(fitted, reference, data_range=1.0),
@@ -131,9 +131,9 @@ def score(prediction: Image, truth: Image) -> Score:
     )
 
 
-def ms_ssim(a: Image, b: Image, data_range: float = 1.0) -> float:
+def ms_ssim(a: Image, b: Image) -> float:
     """Mean structural similarity over five scales, each half as fine (Wang, Simoncelli and Bovik
-    2003).
+    2003), of images whose range is 1.
 
     Means of contrast and structure at the finer scales and of SSIM at the coarsest, weighed by the
     paper's exponents; negative means count as 0. Equals torchmetrics'
@@ -150,7 +150,7 @@ def ms_ssim(a: Image, b: Image, data_range: float = 1.0) -> float:
             " side"
         )
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    constants = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    constants = 0.01**2, 0.03**2
     product = 1.0
     for scale, weight in enumerate(_MS_SSIM_WEIGHTS, start=1):
         luminance, structure = similarity_maps(x, y, constants)
@@ -172,15 +172,15 @@ def mean_gradient(image: Image) -> float:
     return float(np.sqrt((dy * dy + dx * dx) / 2).mean())
 
 
-def false_positive_energy(prediction: Image, truth: Image, least: float = 0.02) -> float:
-    """Return the predicted light where the truth stays below `least` of its maximum.
+def false_positive_energy(prediction: Image, truth: Image) -> float:
+    """Return the predicted light where the truth stays below 2 % of its maximum.
 
     All of it if the truth is dark.
 
     In the prediction's unit; only positive light counts.
     """
     peak = float(truth.max())
-    dark = truth < least * peak if peak > 0 else np.ones(truth.shape, bool)
+    dark = truth < 0.02 * peak if peak > 0 else np.ones(truth.shape, bool)
     return float(np.maximum(prediction, 0)[dark].sum(dtype=np.float64))
 
 

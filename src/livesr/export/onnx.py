@@ -156,8 +156,8 @@ def unsupported_ops(model: ModelProto) -> set[str]:
     return {node.op_type for node in model.graph.node} - ALLOWED_OPS
 
 
-def with_plain_weights(model: ModelProto, dtype: type[np.floating[Any]] = np.float32) -> ModelProto:
-    """Return a copy whose kernels are initialisers of `dtype`, without casts between them and their
+def with_plain_weights(model: ModelProto) -> ModelProto:
+    """Return a copy whose kernels are initialisers of float32, without casts between them and their
     convolutions.
     """
     plain = ModelProto()
@@ -165,7 +165,7 @@ def with_plain_weights(model: ModelProto, dtype: type[np.floating[Any]] = np.flo
     graph = plain.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]:
-        weights = numpy_helper.to_array(stored[node.input[0]]).astype(dtype)
+        weights = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
         graph.initializer.remove(stored[node.input[0]])
         graph.initializer.append(numpy_helper.from_array(weights, node.output[0]))
         graph.node.remove(node)

@@ -9,7 +9,6 @@ system has the picture. ``array[t]`` holds a picture where the last line about i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 
-FRAMES_LOG_VERSION = 1
 Event: TypeAlias = dict[str, Any]
 """A line that is understood: `Line`, with keys of later versions."""
 SeriesName: TypeAlias = Literal[
@@ -62,9 +60,6 @@ STORED_STATES: Mapping[SeriesName, State] = {
     "error": "estimated",
 }
 """What the line about a picture that is whole says."""
-
-
-log = logging.getLogger(__name__)
 
 
 class _NormalisedWith(TypedDict):
@@ -235,20 +230,6 @@ def read_log(path: Path) -> LogContents:
     except OSError as e:
         raise StoreError(f"Cannot read {path}: {e.strerror or e}.") from e
     return LogContents(events, tuple(unknown), torn)
-
-
-def read_frames_log(path: Path) -> list[dict[str, Any]]:
-    """Return the events of `read_log`; what is not understood is logged.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read at all.
-    """
-    found = read_log(path)
-    if found.problem:
-        log.warning("%s: %s", path, found.problem)
-    return found.events
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:

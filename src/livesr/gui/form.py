@@ -77,13 +77,11 @@ class Form(QtWidgets.QWidget):
         form = QtWidgets.QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QtWidgets.QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        form.addRow("Rig", _beside(self.rig_name, _button("…", self._find_rig, "Find a rig.yaml")))
+        form.addRow("Rig", _beside(self.rig_name, _button(self._find_rig, "Find a rig.yaml")))
         form.addRow("Engine", self.engine)
         form.addRow(
             "Store",
-            _beside(
-                self.store_wanted, self.store, _button("…", self._find_store, "Choose a folder")
-            ),
+            _beside(self.store_wanted, self.store, _button(self._find_store, "Choose a folder")),
         )
         form.addRow("Policy", self.policy)
         form.addRow("Views", self.views)
@@ -209,9 +207,9 @@ def _tips(entries: tuple[tuple[str | None, str, str], ...]) -> str:
     return "\n".join(f"{text}: {tip}" for _, text, tip in entries)
 
 
-def _button(text: str, clicked: Any, tip: str) -> QtWidgets.QToolButton:
+def _button(clicked: Any, tip: str) -> QtWidgets.QToolButton:
     button = QtWidgets.QToolButton()
-    button.setText(text)
+    button.setText("…")
     button.setToolTip(tip)
     button.clicked.connect(clicked)
     return button

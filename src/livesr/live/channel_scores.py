@@ -114,7 +114,7 @@ def _score(
         label,
         pcc(prediction, truth),
         ssim(fitted, reference),
-        nrmse(fitted, reference, span=1.0),
+        nrmse(fitted, reference),
         pcc(summed, truth),
     )
 

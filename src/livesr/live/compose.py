@@ -93,32 +93,6 @@ def noise_threshold(x: NDArray[np.float32]) -> float:
     return float(_threshold_of(x[_EVERY_FOURTH].copy(), HOST))
 
 
-def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) -> float:
-    """Return sum |sum_c channels - x| / sum |x| over pixels where x or the channels' sum is above
-    noise.
-
-    The plain form of what `Composer` computes for every frame, for validation: the range that it
-    has there goes into the engine's manifest. IMC-SR's summation constraint (Wang et al. 2021) as a
-    check that needs no truth.
-
-    Parameters
-    ----------
-    channels : prediction, float32 (c, y, x)
-    x : the network's middle input frame, float32 (y, x), background subtracted; the same unit
-
-    Notes
-    -----
-    The sum counts as well as x, so that structures painted into an empty frame show.
-    """
-    total = channels.sum(0)
-    above = np.maximum(x, total) > noise_threshold(x)
-    difference, light = (
-        np.abs(total - x)[above].sum(dtype=np.float64),
-        np.abs(x)[above].sum(dtype=np.float64),
-    )
-    return Light(float(difference), float(light), np.empty(0)).residual
-
-
 class Composition(NamedTuple):
     """What one output of a network says by itself, before anything that follows its stream.
 

@@ -230,7 +230,7 @@ class CudaDevice:
 
     name = "cuda"
 
-    def __init__(self, slots: int = IN_FLIGHT) -> None:
+    def __init__(self) -> None:
         if reason := why_no_gpu():
             raise BackendError(f"Frames cannot be computed on a GPU. {reason}")
         try:
@@ -247,9 +247,9 @@ class CudaDevice:
             self.description: str = cupy.cuda.runtime.getDeviceProperties(self._device.id)[
                 "name"
             ].decode()
-            self.slots: Sequence[Slot] = [CudaSlot(cupy, empty_pinned) for _ in range(slots)]
+            self.slots: Sequence[Slot] = [CudaSlot(cupy, empty_pinned) for _ in range(IN_FLIGHT)]
             self.network_slots: Sequence[Slot] = [
-                CudaSlot(cupy, empty_pinned) for _ in range(slots)
+                CudaSlot(cupy, empty_pinned) for _ in range(IN_FLIGHT)
             ]
         except Exception as e:  # the driver's errors are RuntimeErrors of CuPy's own kinds
             raise BackendError(f"CuPy finds no CUDA device that it can use: {e}.") from e

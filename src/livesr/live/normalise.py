@@ -20,21 +20,24 @@ Nothing clips.
 BACKGROUND_PERCENTILE = 5.0
 BRIGHT_PERCENTILE = 99.9
 _SMALLEST_SCALE_ADU = 1.0
+_FOLLOW = 0.1  # share of a new frame's values in the running ones
+_BLOCK_PX = 2
+"""Side of the blocks whose means estimate the background, distance of the pixels that estimate the
+bright level. Live and training use the same, or b would differ with the noise.
+"""
+
 BORDER = 0.06
 """Fraction of each side that live frames leave out: reconstructions may fade to 0 there."""
 
 
 def background_and_scale(
-    image: Array, sample_step: int = 2, border: float = 0.0, arrays: Arrays = HOST
+    image: Array, border: float = 0.0, arrays: Arrays = HOST
 ) -> tuple[float, float]:
     """Return background b and scale s of one frame, so that x = (X - b) / s.
 
     Parameters
     ----------
     image : a reconstruction in ADU, float32 (y, x)
-    sample_step : side of the blocks whose means estimate the background, and distance of the pixels
-        that estimate the bright level. Live and training use the same, or b would differ with the
-        noise
     border : fraction of each side that is left out. A reconstruction may fade to 0 at its edges,
         which would otherwise pass for the background
     arrays : what `image` is an array of
@@ -52,8 +55,8 @@ def background_and_scale(
     """
     y, x = (int(n * border) for n in image.shape)
     inside = image[y : image.shape[0] - y, x : image.shape[1] - x]
-    dark_level = arrays.percentile(_block_means(inside, sample_step), BACKGROUND_PERCENTILE)
-    bright_level = arrays.percentile(inside[::sample_step, ::sample_step], BRIGHT_PERCENTILE)
+    dark_level = arrays.percentile(_block_means(inside, _BLOCK_PX), BACKGROUND_PERCENTILE)
+    bright_level = arrays.percentile(inside[::_BLOCK_PX, ::_BLOCK_PX], BRIGHT_PERCENTILE)
     background, bright = (float(level) for level in arrays.numbers([dark_level, bright_level]))
     return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_SCALE_ADU)
 
@@ -75,16 +78,12 @@ class FollowingNormalisation:
     Causal: the values for a frame depend on that frame and the ones before it, never on later ones,
     and are stored with it, so that an offline run repeats them exactly.
 
-    Parameters
-    ----------
-    follow : share of a new frame's values in the running ones; 0.1 forgets half in about seven
-        frames
+    Forgets half in about seven frames.
     """
 
-    __slots__ = ("_background", "_follow", "_scale")
+    __slots__ = ("_background", "_scale")
 
-    def __init__(self, follow: float = 0.1) -> None:
-        self._follow = follow
+    def __init__(self) -> None:
         self._background = self._scale = math.nan
 
     def resume(self, background: float, scale: float) -> tuple[float, float]:
@@ -100,6 +99,6 @@ class FollowingNormalisation:
         if math.isnan(self._background):
             self._background, self._scale = background, scale
         else:
-            self._background += self._follow * (background - self._background)
-            self._scale += self._follow * (scale - self._scale)
+            self._background += _FOLLOW * (background - self._background)
+            self._scale += _FOLLOW * (scale - self._scale)
         return self._background, self._scale

@@ -74,7 +74,7 @@ def of_other_cameras(core: CMMCorePlus, calibrated: Sequence[Setting], camera: s
     return [entry for entry in calibrated if entry[0] != camera and _is_camera(core, entry[0])]
 
 
-def value_now(core: CMMCorePlus, device: str, name: str, settings: Sequence[Setting] = ()) -> str:
+def value_now(core: CMMCorePlus, device: str, name: str, settings: Sequence[Setting]) -> str:
     """Return a property's value once `settings` are made, "" where the core does not have it.
 
     Moves nothing.

@@ -269,11 +269,6 @@ class Session:
         """The address that frames are published on, with its real port."""
         return self._publisher.endpoint if self._publisher else None
 
-    @property
-    def raw_endpoint(self) -> str | None:
-        """The address on which raw groups are handed out, with its real port."""
-        return self._raw_door.endpoint if self._raw_door else None
-
     def handed_out(self, timeout_s: float = 0.0) -> bool:
         """Wait until the computers that ask for the raw groups of the last run have all of them.
 

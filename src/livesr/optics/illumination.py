@@ -97,41 +97,6 @@ class Pattern:
         )
 
 
-def illumination(
-    shape: tuple[int, int],
-    pixel_size_um: float,
-    pattern: Pattern,
-    phase_step_rad: float = 0.0,
-    origin_px: tuple[float, float] = (0.0, 0.0),
-) -> NDArray[np.float32]:
-    """Relative intensity of one exposure, mean 1.
-
-    Parameters
-    ----------
-    shape, pixel_size_um : grid (y, x) and its sample distance; pixel (0, 0) of the grid lies on the
-        centre of the camera pixel there
-    pattern : direction, phase at the chip's origin and modulation
-    phase_step_rad : what this exposure adds to the pattern's phase
-    origin_px : first pixel (y, x) of the grid on the chip, in pixels of `pixel_size_um`
-
-    Returns
-    -------
-    NDArray[np.float32]
-        Shape (y, x): 1 + the sum over the waves of m cos(2 pi k.r + phase + step).
-    """
-    light = np.ones(shape)
-    for wave in pattern.seen_from(origin_px, pixel_size_um).stepped(phase_step_rad).waves:
-        # A plane wave is an outer product: two short exponentials instead of a cosine per pixel.
-        along_y = np.exp(
-            2j * np.pi * wave.k_um[0] * pixel_size_um * np.arange(shape[0]) + 1j * wave.phase_rad
-        )
-        along_x = np.exp(2j * np.pi * wave.k_um[1] * pixel_size_um * np.arange(shape[1]))
-        light += wave.modulation * (
-            along_y.real[:, None] * along_x.real - along_y.imag[:, None] * along_x.imag
-        )
-    return np.asarray(light, np.float32)
-
-
 def angle_major(angles: int, phases: int) -> list[tuple[int, int]]:
     """Return (angle, phase) of every raw index when all phases of an angle come first."""
     return list(product(range(angles), range(phases)))

@@ -28,17 +28,15 @@ _SSIM_SIGMA_PX = 1.5
 _SSIM_RADIUS_PX = 5  # 11 x 11 pixels
 
 
-def percentile_normalised(
-    image: Image, percentiles: tuple[float, float] = PERCENTILES
-) -> Doubles | None:
-    """Return `image` with its `percentiles` at 0 and 1, float64 and not clipped.
+def percentile_normalised(image: Image) -> Doubles | None:
+    """Return `image` with its `PERCENTILES` at 0 and 1, float64 and not clipped.
 
     None for an image without contrast.
 
     Where fewer pixels than the percentiles leave out carry all the contrast, its extremes take
     their place.
     """
-    low, high = np.percentile(image, percentiles)
+    low, high = np.percentile(image, PERCENTILES)
     if not high > low:
         low, high = float(image.min()), float(image.max())
     if not high > low:
@@ -95,13 +93,10 @@ def ssim(
     return float((luminance * structure).mean())
 
 
-def nrmse(prediction: Image, truth: Image, span: float) -> float:
-    """Root mean squared error divided by `span`, the truth's range.
-
-    After preparation, that of its percentiles, 1.
-    """
+def nrmse(prediction: Image, truth: Image) -> float:
+    """Root mean squared error over the truth's range: 1, that of its percentiles once prepared."""
     error = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
-    return math.sqrt(float(np.vdot(error, error)) / error.size) / span
+    return math.sqrt(float(np.vdot(error, error)) / error.size)
 
 
 def similarity_maps(a: Image, b: Image, constants: tuple[float, float]) -> tuple[Doubles, Doubles]:

@@ -5,8 +5,7 @@ Owns the `data` section's fields and the choice of the maker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,8 +28,6 @@ class DataConfig(Model):
 
     Training and validation never share a seed or a file.
     """
-
-    renamed: ClassVar[Mapping[str, str]] = {"remixed": "recombined"}
 
     kind: Literal["separate", "upscale", "reconstruct", "paired", "localise", "sparse"] = "separate"
     """"paired" takes own images of two kinds, `noisy/` and `clean/`, see

@@ -297,11 +297,11 @@ def _without_background(rng: np.random.Generator, image: Image) -> Image:
     return np.asarray(np.maximum(image - np.float32(level), 0), np.float32)
 
 
-def sharpened(image: Image, amount: float, sigma_px: float = 1.3) -> Image:
-    """Add `amount` times what a Gaussian of `sigma_px` takes away.
+def sharpened(image: Image, amount: float) -> Image:
+    """Add `amount` times what a Gaussian of 1.3 pixels takes away.
 
     What falls below 0 is cut off.
     """
     return np.asarray(
-        np.maximum(image + amount * (image - gaussian_filter(image, sigma_px)), 0), np.float32
+        np.maximum(image + amount * (image - gaussian_filter(image, 1.3)), 0), np.float32
     )

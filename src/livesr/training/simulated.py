@@ -185,8 +185,8 @@ def degradation_of(degradation: Degradation | None) -> dict[str, Any]:
 def coarse_and_fine(
     fine: Image,
     scale: int,
-    degradation: Degradation | None = None,
-    entropy: tuple[int, ...] = (),
+    degradation: Degradation | None,
+    entropy: tuple[int, ...],
 ) -> tuple[Image, Image]:
     """Return `fine` (y, x) sampled `scale` times more coarsely and itself, (1, y, x) each,
     normalised alike.

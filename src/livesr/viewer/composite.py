@@ -268,18 +268,14 @@ def colored(grey: Picture, lut: Lut) -> Picture:
     return grey if lut == "gray" else palette(lut)[grey]
 
 
-def auto_window(
-    image: Pixels, low_percent: float = 1.0, high_percent: float = 99.8
-) -> tuple[float, float]:
-    """(low, high) in the image's own units from percentiles of at most about 65 000 of its
-    pixels.
-    """
+def auto_window(image: Pixels) -> tuple[float, float]:
+    """(low, high) in the image's own units, percentiles of at most about 65 000 of its pixels."""
     step = max(1, math.isqrt(image.size // _BAND_PIXELS))
-    low, high = np.percentile(image[::step, ::step], (low_percent, high_percent))
+    low, high = np.percentile(image[::step, ::step], (1, 99.8))
     return float(low), float(max(high, low + 1e-6))
 
 
-def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
+def encode_jpeg(picture: Picture) -> bytes:
     """JPEG of uint8 (y, x) or (y, x, 3), colour at full resolution.
 
     Subsampling would smear one-pixel filaments.
@@ -294,7 +290,7 @@ def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
             f"picture is {picture.shape}, JPEG holds at most {_JPEG_MAX_PIXELS} pixels across"
         )
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=90, subsampling=0)
     return buffer.getvalue()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from livesr.live.paths import build_path
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from recorded_runs import Live, array, assert_equal, moving_groups, sim_rig
+from waiting import until
 
 SHAPE = (24, 33)
 
@@ -67,14 +67,6 @@ def frames(seed: int = 0) -> np.ndarray:
 def inferred(session: Any, given: np.ndarray) -> np.ndarray:
     session.input[...] = given
     return np.array(session.infer())
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that has to come; a minute is for the slowest computer."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # -- in order --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.onnx_file import MAX_NODES, OPERATORS, names_other_files, why_refused
+from livesr.live.inference.onnx_file import MAX_NODES, OPERATORS, examine, why_refused
 
 onnx = pytest.importorskip("onnx")
 onnx_graph = pytest.importorskip("livesr.live.inference.onnx_graph")
@@ -64,27 +64,27 @@ PLACES: list[Callable[[], Any]] = [
 
 @pytest.mark.parametrize("place", PLACES)
 def test_found_wherever_a_tensor_can_be(place: Callable[[], Any]) -> None:
-    assert names_other_files(helper.make_model(place()).SerializeToString())
+    assert examine(helper.make_model(place()).SerializeToString()).other_files
 
 
 def test_found_in_a_function() -> None:
     constant = helper.make_node("Constant", [], ["c"], value=external_tensor())
     function = helper.make_function("d", "f", [], ["c"], [constant], [helper.make_opsetid("", 17)])
     model = helper.make_model(graph(), functions=[function])
-    assert names_other_files(model.SerializeToString())
+    assert examine(model.SerializeToString()).other_files
 
 
 def test_a_name_alone_is_enough() -> None:
     tensor = onnx.TensorProto(name="w", dims=[1], data_type=1)
     tensor.external_data.add(key="location", value="x")  # a runtime may go by either field
-    assert names_other_files(helper.make_model(graph(initialisers=[tensor])).SerializeToString())
+    assert examine(helper.make_model(graph(initialisers=[tensor])).SerializeToString()).other_files
 
 
 def test_shipped_engines_are_whole() -> None:
     folders = engine_folders()
     assert folders
     for folder in folders.values():
-        assert not names_other_files(load_engine(folder).onnx_path.read_bytes())
+        assert not examine(load_engine(folder).onnx_path.read_bytes()).other_files
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -99,13 +99,13 @@ def test_endless_nesting() -> None:
     for _ in range(400):  # a graph in an attribute in a node in a graph ...
         inner = field(1, field(5, field(6, inner)))
     with pytest.raises(ValueError, match="nested"):
-        names_other_files(field(7, inner))
+        examine(field(7, inner))
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
     try:
-        names_other_files(data)
+        examine(data)
     except ValueError:
         return
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +39,7 @@ from livesr.live.inference.tensorrt import (
 )
 from livesr.live.inference.tensorrt_build import RTX, build, capabilities, logger
 from livesr.live.inference.typed_onnx import typed
+from own_process import livesr
 from quantised import quantised
 
 trt = pytest.importorskip(
@@ -367,19 +367,11 @@ def test_the_generations_are_among_what_it_compiles_for() -> None:
 class TestCommand:
     """`livesr build --for`: a plan for a card that is not here."""
 
-    def livesr(self, *arguments: str, cwd: Path) -> tuple[int, str, str]:
-        import subprocess
-
-        command = [sys.executable, "-m", "livesr", "build", *arguments]
-        done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
-
     def test_plans_are_made_here_and_found_there(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        code, out, err = self.livesr(
+        code, out, err = livesr(
+            "build",
             "identity",
             "--shape",
             "64x96",
@@ -419,7 +411,7 @@ class TestCommand:
     def test_what_cannot_be_compiled_for_is_said(
         self, cards: str, said: str, tmp_path: Path
     ) -> None:
-        code, _, err = self.livesr("identity", "--for", *cards.split("|"), cwd=tmp_path)
+        code, _, err = livesr("build", "identity", "--for", *cards.split("|"), cwd=tmp_path)
         assert code == 2
         assert said in " ".join(err.split())
 

@@ -18,9 +18,10 @@ from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.widefield.reconstructor import Passthrough
-from livesr.optics.illumination import Pattern, illumination
+from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise
 from livesr.optics.otf import otf
+from pattern_light import illumination
 
 PIXEL_UM, NA, EMISSION_UM = 0.065, 1.49, 0.525
 K_UM = 5.3

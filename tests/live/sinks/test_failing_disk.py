@@ -23,7 +23,7 @@ from failing_disk import failing, failures, preloaded
 from livesr.base.errors import LiveSRError
 from livesr.base.frames import RawStack, Stream
 from livesr.formats import layout
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.thread import SinkThread
 
@@ -128,7 +128,7 @@ def test_the_program_says_what_is_there(tmp_path: Path, part: str, first: int) -
     behind = (
         sum(
             "elsewhere" in e
-            for e in read_frames_log(store / layout.FRAMES_LOG)
+            for e in read_log(store / layout.FRAMES_LOG).events
             if e["series"] == "raw"
         )
         * RAW
@@ -281,7 +281,7 @@ def put(
 def check_log(sink: OMEZarrSink, found: Found) -> list[str]:
     """The last line about a picture says whether the array holds it."""
     last = {
-        (e["series"], e["t"]): e["stored"] for e in read_frames_log(sink.path / layout.FRAMES_LOG)
+        (e["series"], e["t"]): e["stored"] for e in read_log(sink.path / layout.FRAMES_LOG).events
     }
     said = {t for (series, t), stored in last.items() if series == "raw" and stored}
     there = {t for (t, _), where in found.planes.items() if where == "store"}

@@ -17,7 +17,7 @@ from fuzzing import damaged, examples
 from livesr.base.documents import to_json
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
-from livesr.formats.frames_log import read_frames_log, read_log
+from livesr.formats.frames_log import read_log
 from livesr.live.sinks.frames_log import FramesLog
 
 LINE: dict[str, Any] = {
@@ -190,13 +190,6 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     )
     (event,) = read_log(written(tmp_path, line)).events
     assert not {"t_camera_ms", "residual"} & event.keys()
-
-
-def test_those_who_take_the_events_alone_are_told_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert read_frames_log(written(tmp_path, b"{\n", LINE)) == [LINE]
-    assert "line 1" in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from livesr.base.errors import FrameShapeError, RecordingError, StoreError
 from livesr.base.files import next_free_path
 from livesr.base.frames import RawStack, Stream
 from livesr.formats import layout
-from livesr.formats.frames_log import read_frames_log
+from livesr.formats.frames_log import read_log
 from livesr.formats.series_spec import SeriesSpec
 from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, lasting, memory_bytes
 from livesr.live.sinks.frames_log import FramesLog
@@ -74,7 +74,7 @@ def attributes(store: Path, name: str) -> dict:
 
 
 def events(store: Path, state: str) -> list[dict]:
-    return [e for e in read_frames_log(store / layout.FRAMES_LOG) if e["state"] == state]
+    return [e for e in read_log(store / layout.FRAMES_LOG).events if e["state"] == state]
 
 
 class TestRouting:
@@ -283,7 +283,7 @@ class TestFramesLog:
         feed(sink, 0)
         sink.separated(multicolor_frame(0, residual=float("nan"), warnings=("too dim",)))
         # Read while the store is open: a killed process would leave the same.
-        raw, recon, separated = read_frames_log(sink.path / layout.FRAMES_LOG)
+        raw, recon, separated = read_log(sink.path / layout.FRAMES_LOG).events
         where = {
             "t": 0,
             "position": 0,
@@ -320,7 +320,7 @@ class TestFramesLog:
             log.write("raw", "raw", STREAM, t)
             log.close()
             log.close()
-        assert [e["t"] for e in read_frames_log(tmp_path / "frames.jsonl")] == [0, 1, 2]
+        assert [e["t"] for e in read_log(tmp_path / "frames.jsonl").events] == [0, 1, 2]
 
     def test_reconstructions_that_do_not_fit_are_counted(self, sink: OMEZarrSink) -> None:
         sink.open(describe())

@@ -20,6 +20,7 @@ from livesr.live.sinks import sink as sinks
 from livesr.live.sinks import thread
 from livesr.live.sinks.sink import SINKS, Sink, made, named_apart
 from livesr.live.sinks.thread import SinkThread
+from waiting import until
 
 CALLS = ("open", "raw", "unplaced", "recon", "separated", "skipped", "status", "finish", "close")
 
@@ -84,10 +85,7 @@ def gate():
     event = threading.Event()
     yield event
     event.set()
-    deadline = time.monotonic() + 10
-    while any(t.name == "livesr-script" for t in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: all(t.name != "livesr-script" for t in threading.enumerate()))
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from livesr.formats.wire import Message, decode
 from livesr.live.sinks import zeromq
 from livesr.live.sinks.headers import PictureHeaders
 from livesr.live.sinks.zeromq import ZeroMQSink
+from waiting import until
 
 STREAM = Stream(0, "488")
 
@@ -437,10 +438,8 @@ class TestConnections:
                 with contextlib.suppress(ConnectionError):  # the door is closed
                     stack.enter_context(socket.create_connection(address, timeout=60))
                     opened += 1
-            deadline = time.monotonic() + 60
-            while psutil.Process().num_fds() - opened > before + 100:  # those of the sink
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            # those of the sink
+            until(lambda: psutil.Process().num_fds() - opened <= before + 100)
             assert listener.receive().header.type == "start"  # it was closed too, and came back
             sink.recon(sr_frame(3))
             assert listener.receive().pixels[0, 0] == code(STREAM, 3)

@@ -23,9 +23,7 @@ from rigs import core_of, virtual_sim
 
 @pytest.fixture
 def core() -> Iterator[CMMCorePlus]:
-    with core_of("demo", exposure_ms=2) as core:
-        for side in ("OnCameraCCDXSize", "OnCameraCCDYSize"):
-            core.setProperty("Camera", side, 64)
+    with core_of("demo", exposure_ms=2, demo_px=64) as core:
         yield core
 
 

@@ -24,9 +24,10 @@ from livesr.modalities.sim.modality import SIM
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.optics.illumination import Pattern, illumination
+from livesr.optics.illumination import Pattern
 from livesr.optics.otf import otf
 from livesr.optics.similarity import pcc
+from pattern_light import illumination
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (160, 160), 0.065, 1.49, 0.525
 K_UM, DAMPING = 4.6, 0.7

@@ -8,8 +8,9 @@ import pytest
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
-from livesr.optics.illumination import Pattern, illumination
+from livesr.optics.illumination import Pattern
 from livesr.optics.otf import otf
+from pattern_light import illumination
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (96, 80), 0.065, 1.49, 0.525
 PATTERNS = [

@@ -13,7 +13,7 @@ from livesr.bench.result import AGREEMENT, Measured, Result
 _SUITES = ("gpu.parity", "gpu.speed", "gpu.frame")
 
 
-def to_paste(known: Measured, width: int = 78) -> str:
+def to_paste(known: Measured) -> str:
     """Return card, driver, versions, agreement, times and what did not run, a few lines in all.
 
     Empty where nothing of the GPU's suites was measured.
@@ -23,7 +23,7 @@ def to_paste(known: Measured, width: int = 78) -> str:
         return ""
     lines = [*_where(results), *_agreement(results), *_times(results), *_faults(known)]
     return "\n".join(
-        part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")
+        part for line in lines for part in textwrap.wrap(line, 78, subsequent_indent="  ")
     )
 
 

@@ -20,7 +20,6 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from livesr.base import contained
-from livesr.base.compute import augmentation_named
 from livesr.base.config import Model, Number, Positive, Step, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.base.registry import announced_folders
@@ -171,9 +170,7 @@ class Uncertain(Model):
     correlation : of the absolute error of single pixels with it, by rank (Spearman)
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {"views": "augmentation"}
-
-    augmentation: Annotated[str, BeforeValidator(augmentation_named)]
+    augmentation: str
     scale: Positive
     correlation: Number | None = None
 
@@ -219,7 +216,6 @@ class Limits(Model):
     uncertainty : None was not measured
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {"familiar": "training_distribution"}
     dropped: ClassVar[frozenset[str]] = frozenset({"familiarity"})
 
     measured_with: Sha256 | None = None

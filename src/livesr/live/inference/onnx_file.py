@@ -200,14 +200,6 @@ def examine(model: bytes) -> OnnxFacts:
     return facts
 
 
-def names_other_files(model: bytes) -> bool:
-    """Return whether a tensor anywhere in the model says that its values are in another file.
-
-    Raises as `examine`.
-    """
-    return examine(model).other_files
-
-
 def why_refused(model: bytes) -> str | None:
     """Return in a sentence why no runtime shall parse a file, None if one may.
 

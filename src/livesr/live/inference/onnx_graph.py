@@ -24,7 +24,6 @@ Attributes: TypeAlias = dict[str, Any]
 Operator: TypeAlias = Callable[..., Any]
 OPERATORS: dict[str, Operator] = {}
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CODES = (torch.int8, torch.uint8)
 _TORCH_TYPES = {
     onnx.TensorProto.INT32: torch.int32,

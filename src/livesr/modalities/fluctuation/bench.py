@@ -8,10 +8,7 @@ microtubules. `peers.py` compares with NanoPyx.
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +16,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
 from livesr.base.config import RigConfig, load_rig
-from livesr.base.frames import RawStack, SRFrame, Stream
+from livesr.base.frames import RawStack, Stream
 from livesr.base.geometry import Geometry
 from livesr.base.threads import one_blas_thread
-from livesr.bench.pipeline import virtual_rig
+from livesr.bench.pipeline import acquired_per_second, virtual_rig
 from livesr.bench.result import Result, Target, compared
-from livesr.bench.timing import interleave
-from livesr.live.plugin import LiveSR
-from livesr.live.sources.plan import sim_sequence
+from livesr.bench.timing import interleave, per_second
 from livesr.modalities.fluctuation.config import FluctuationConfig
 from livesr.modalities.fluctuation.modality import Fluctuation
 from livesr.modalities.fluctuation.reconstructor import FluctuationReconstructor
@@ -113,7 +108,10 @@ def _live(quick: bool) -> Result:
 
         core.setExposure(1e3 / (1.3 * bare()[0]))
         comparison = interleave(
-            lambda: [_run(core, rig, groups)], bare, 1 if quick else 3, warm_up=False
+            lambda: [acquired_per_second(core, rig, groups, every)],
+            bare,
+            1 if quick else 3,
+            warm_up=False,
         )
     return compared(
         "fluctuation.live",
@@ -124,26 +122,6 @@ def _live(quick: bool) -> Result:
         f"{size}^2, groups of {every}, image of {alone.shape[0]}^2; virtual camera and store with"
         " raw on the same cores",
     )
-
-
-def _run(core: Any, rig: RigConfig, groups: int) -> float:
-    """Acquire; return camera frames/s from the first image to the last."""
-    arrivals_s: list[float] = []
-
-    def arrived(frame: SRFrame) -> None:
-        arrivals_s.append(time.perf_counter())
-
-    every = FluctuationConfig.of(rig).every
-    plan = sim_sequence(groups, channels=list(rig.channels), raw=every)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        LiveSR(
-            core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete"
-        ) as session,
-    ):
-        session.input_ready.connect(arrived)
-        core.mda.run(plan)
-    return every * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
 
 
 def _quality(rig: RigConfig, lit: float, quick: bool) -> list[Result]:
@@ -197,10 +175,3 @@ def reconstructor_of(
     section = FluctuationConfig.of(rig).model_copy(update=settings)
     camera = Geometry((size, size), "uint16", rig.optics.pixel_size_nm / 1e3)
     return Fluctuation().build(rig.with_section(section), next(iter(rig.channels)), camera)
-
-
-def per_second(count: int, work: Callable[[], object]) -> float:
-    """Return how many of what `work` does `count` of are done in a second."""
-    start = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - start)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from livesr.base.config import load_rig
 from livesr.base.threads import one_blas_thread
 from livesr.bench.result import LeftOut, Result, Target, compared, peer_version
-from livesr.bench.timing import interleave
-from livesr.modalities.fluctuation.bench import TRUTH_NM, per_second, structure
+from livesr.bench.timing import interleave, per_second
+from livesr.modalities.fluctuation.bench import TRUTH_NM, structure
 from livesr.modalities.fluctuation.convergence import Convergence
 from livesr.modalities.fluctuation.simulation import fluctuating_bank
 from livesr.optics.similarity import pcc

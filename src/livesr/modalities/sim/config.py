@@ -5,7 +5,6 @@ Owns the model and its defaults. Reads no file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -79,7 +78,6 @@ class QualityLimitsConfig(Model):
 class SIMConfig(Section):
     """How raw frames are ordered, what pattern each one saw, and how they are reconstructed."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"trust": "quality_limits"}
     incidental: ClassVar[frozenset[str]] = frozenset(
         {"order", "mosaic", "update", "phase_steps_rad", "patterns", "quality_limits"}
         | {"follow_drift", "calibrated_with", "pattern_property", "trigger"}

@@ -189,7 +189,7 @@ class QualityMeter:
         return self._binned_nm * found.px, self._binned_nm * found.error_px
 
     def slopes(
-        self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
+        self, zero: Array, bands: Array, spikes: NDArray[np.float64]
     ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
         """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast
         to noise; (waves,) each.

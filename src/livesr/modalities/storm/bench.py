@@ -11,8 +11,6 @@ thresholds; livesr with its default.
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.base.config import RigConfig, load_rig
-from livesr.base.frames import RawStack, SRFrame, Stream
+from livesr.base.frames import RawStack, Stream
 from livesr.base.geometry import Geometry
-from livesr.bench.pipeline import virtual_rig
+from livesr.bench.pipeline import acquired_per_second, virtual_rig
 from livesr.bench.result import Result, Target, compared
-from livesr.bench.timing import interleave
-from livesr.live.plugin import LiveSR
-from livesr.live.sources.plan import sim_sequence
+from livesr.bench.timing import interleave, per_second
 from livesr.modalities.storm import bench_3d, bench_drift
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.modality import STORM
@@ -108,7 +104,10 @@ def _live(quick: bool) -> Result:
 
         core.setExposure(1e3 / (1.3 * bare()[0]))
         comparison = interleave(
-            lambda: [_run(core, rig, groups)], bare, 1 if quick else 3, warm_up=False
+            lambda: [acquired_per_second(core, rig, groups, n)],
+            bare,
+            1 if quick else 3,
+            warm_up=False,
         )
     note = (
         f"{size}^2, groups of {n}, running image of {alone.shape[0]}^2; virtual camera and store"
@@ -122,26 +121,6 @@ def _live(quick: bool) -> Result:
         (_FAST,),
         note,
     )
-
-
-def _run(core: Any, rig: RigConfig, groups: int) -> float:
-    """Acquire; return camera frames/s from the first running image to the last."""
-    arrivals_s: list[float] = []
-
-    def arrived(frame: SRFrame) -> None:
-        arrivals_s.append(time.perf_counter())
-
-    frames = STORMConfig.of(rig).frames
-    plan = sim_sequence(groups, channels=list(rig.channels), raw=frames)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        LiveSR(
-            core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete"
-        ) as session,
-    ):
-        session.input_ready.connect(arrived)
-        core.mda.run(plan)
-    return frames * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,24 +178,18 @@ def _quality(rig: RigConfig, lit: int, frames: int) -> list[Result]:
     )
     if theirs:
         note += f"; Picasso: recall {theirs.recall:.3f}, precision {theirs.precision:.3f}"
-    beside = "Picasso" if theirs else ""
+    return scored(f"storm.{{}}_{density}", ours, theirs, "Picasso", note)
+
+
+def scored(
+    name: str, ours: LocalisationScore, theirs: LocalisationScore | None, peer: str, note: str
+) -> list[Result]:
+    """Return Jaccard index and RMSE as results; `name` has a place for which of both it is."""
+    beside = peer if theirs else ""
+    jaccard, rmse_nm = (theirs.jaccard, theirs.rmse_nm) if theirs else (None, None)
     return [
-        Result(
-            f"storm.jaccard_{density}",
-            ours.jaccard,
-            "of 1",
-            theirs.jaccard if theirs else None,
-            beside,
-            note=note,
-        ),
-        Result(
-            f"storm.rmse_{density}",
-            ours.rmse_nm,
-            "nm",
-            theirs.rmse_nm if theirs else None,
-            beside,
-            note=note,
-        ),
+        Result(name.format("jaccard"), ours.jaccard, "of 1", jaccard, beside, note=note),
+        Result(name.format("rmse"), ours.rmse_nm, "nm", rmse_nm, beside, note=note),
     ]
 
 
@@ -297,10 +270,3 @@ def reconstructor_of(rig: RigConfig, size: int) -> STORMReconstructor:
     found = STORM().build(rig, next(iter(rig.channels)), camera)
     assert isinstance(found, STORMReconstructor)
     return found
-
-
-def per_second(count: int, work: Callable[[], object]) -> float:
-    """Return how many of what `work` does `count` of are done in a second."""
-    start = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - start)

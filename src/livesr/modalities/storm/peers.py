@@ -13,9 +13,8 @@ import numpy as np
 
 from livesr.base.config import load_rig
 from livesr.bench.result import LeftOut, Result, compared, peer_version
-from livesr.bench.timing import interleave
-from livesr.modalities.storm.bench import Known, Picasso, per_second, reconstructor_of
-from livesr.modalities.storm.score import LocalisationScore
+from livesr.bench.timing import interleave, per_second
+from livesr.modalities.storm.bench import Known, Picasso, reconstructor_of, scored
 
 _PACKAGE = "picassosr"
 _LIT = (50, 150)
@@ -44,11 +43,10 @@ def _measured(lit: int, frames: int, blocks: int) -> list[Result]:
         f"{frames} frames of {known.frames.shape[1]}^2, {density} emitters/um^2 and frame: recall"
         f" {ours.recall:.3f}, precision {ours.precision:.3f}"
     )
+    name, peer = f"storm.peers.{{}}_{density}", peer_version(_PACKAGE)
     if not Picasso.installed():
-        speed = Result(
-            f"storm.peers.speed_{density}", per_second(frames, localise), "frames/s", note=note
-        )
-        return [speed, *_scored(density, ours, None, note)]
+        speed = Result(name.format("speed"), per_second(frames, localise), "frames/s", note=note)
+        return [speed, *scored(name, ours, None, peer, note)]
     with Picasso(rig, known) as picasso:
         theirs, threshold = picasso.best()
         note += f"; Picasso recall {theirs.recall:.3f}, precision {theirs.precision:.3f}"
@@ -57,31 +55,5 @@ def _measured(lit: int, frames: int, blocks: int) -> list[Result]:
             lambda: [per_second(frames, lambda: picasso.localise(threshold))],
             blocks,
         )
-    speed = compared(
-        f"storm.peers.speed_{density}", comparison, "frames/s", peer_version(_PACKAGE), note=note
-    )
-    return [speed, *_scored(density, ours, theirs, note)]
-
-
-def _scored(
-    density: str, ours: LocalisationScore, theirs: LocalisationScore | None, note: str
-) -> list[Result]:
-    beside = peer_version(_PACKAGE) if theirs else ""
-    return [
-        Result(
-            f"storm.peers.jaccard_{density}",
-            ours.jaccard,
-            "of 1",
-            theirs.jaccard if theirs else None,
-            beside,
-            note=note,
-        ),
-        Result(
-            f"storm.peers.rmse_{density}",
-            ours.rmse_nm,
-            "nm",
-            theirs.rmse_nm if theirs else None,
-            beside,
-            note=note,
-        ),
-    ]
+    speed = compared(name.format("speed"), comparison, "frames/s", peer, note=note)
+    return [speed, *scored(name, ours, theirs, peer, note)]

@@ -61,7 +61,7 @@ def measure_shape(
     frame: NDArray[np.integer[Any]],
     places_px: NDArray[np.floating[Any]],
     sigma_px: float,
-    excess: float = 1.0,
+    excess: float,
 ) -> SpotShape | None:
     """Measure the brightest single spots of frames.
 

@@ -116,7 +116,7 @@ class Actin(Structure):
         self._mesh_light = self._light(self._mesh, p.mesh_um, p.mesh_brightness)
         self._fresh = np.zeros((mesh, 1), np.float32)
         mean_reverting(self._fresh, np.inf, 1.0, 1.0, rng)
-        self._settle(line_density=1.0)
+        self._settle()
 
     def _lines(
         self, heading: NDArray[np.floating], length_um: float, persistence_um: float

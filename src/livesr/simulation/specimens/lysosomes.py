@@ -186,7 +186,7 @@ class Lysosomes(Structure):
         self._scatter_content()
         self._place()
         self._set_off()
-        self._settle(line_density=1.0)
+        self._settle()
 
     def _draw_shapes(self) -> None:
         """Radius, wrinkles, wall, filling and focus of each lysosome."""

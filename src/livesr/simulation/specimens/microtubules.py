@@ -170,7 +170,7 @@ class Microtubules(Structure):
         self._allocate(self.count, round(2 * p.mean_length_um / self.NODE_SPACING_UM) + 1)
         self._nucleate(np.arange(self.count))
         self._bundle()
-        self._settle(line_density=1.0)
+        self._settle()
 
     @property
     def nodes_um(self) -> Image:

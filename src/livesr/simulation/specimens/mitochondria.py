@@ -135,7 +135,7 @@ class Mitochondria(Structure):
         )
         self._lines = SwayingLines(rng, rest, p.sway_nm / 1000, p.drift_nm / 1000, p.sway_time_s)
         self._draw_profile(arc, middle)
-        self._settle(line_density=1.0)
+        self._settle()
 
     def _places(self, count: int) -> Image:
         """Return the middle of each, (n, 2) um: some near another one (a Thomas process)."""

@@ -13,7 +13,6 @@ from livesr.simulation.specimens.outline import CellOutline
 from livesr.simulation.specimens.raster import splat_polylines
 from livesr.simulation.specimens.structure import Structure, StructureParameters
 
-Floats = NDArray[np.floating]
 Image = NDArray[np.float32]
 
 
@@ -103,7 +102,7 @@ class CoatedPits(Structure):
             np.ones(count, np.float32) for _ in range(3)
         )
         self._draw(np.arange(count))
-        self._settle(line_density=1.0)
+        self._settle()
 
     def _draw(self, which: NDArray[np.intp]) -> None:
         """Draw life, size and brightness of the pits `which`."""

@@ -186,7 +186,7 @@ class EndoplasmicReticulum(Structure):
         self._shape_tubules()
         self._add_branches()
         self._add_loops()
-        self._settle(line_density=1.0)
+        self._settle()
 
     def _weave(self) -> None:
         """Tessellate: junctions, the tubules between them, and the polygons that sheets fill."""

@@ -206,15 +206,13 @@ class Structure(ABC):
         In focus, and slightly out of focus.
         """
 
-    def _settle(self, line_density: float) -> None:
+    def _settle(self) -> None:
         """Fix brightness and haze for good.
 
-        Each structure calls it once, at the end of its construction.
-
-        `line_density`, fluorophores per pixel of a typical line, keeps a nearly empty field from
-        being amplified.
+        Each structure calls it once, at the end of its construction. A typical line has one
+        fluorophore per pixel, which keeps a nearly empty field from being amplified.
         """
-        floor = 0.6 * line_density / (np.sqrt(2 * np.pi) * self._sigma_px)
+        floor = 0.6 / (np.sqrt(2 * np.pi) * self._sigma_px)
         grain = self._rng.uniform(1.5, 4)
         blocks = [
             np.arange(size // self._BLOCK) * self._BLOCK * self.pixel_size_um

@@ -52,7 +52,6 @@ class Calibration:
     Attributes
     ----------
     order : (angle, phase) of every raw index
-    order_detected : whether it was found, not given
     found : one per angle, or of a lattice per direction
     optics : with the damping that the patterns were found with
     damping : estimated; None if it was given or could not be estimated
@@ -60,7 +59,6 @@ class Calibration:
     """
 
     order: list[tuple[int, int]]
-    order_detected: bool
     found: list[FoundPattern]
     optics: Optics
     damping: Damping | None
@@ -115,7 +113,6 @@ def calibrate(
     """
     raw, doubts = usable(raw, offset_adu)
     raw = without_hot_pixels(raw)
-    detected = order is None
     try:
         order = (
             detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
@@ -160,7 +157,7 @@ def calibrate(
     )
     doubts += doubts_about(found, damping, optics)
     doubts += [said for look in (motion, detail_beyond) if (said := look(raw, optics, offset_adu))]
-    return Calibration(order, detected, found, optics, damping, doubts, lattice)
+    return Calibration(order, found, optics, damping, doubts, lattice)
 
 
 def _in_another_order(

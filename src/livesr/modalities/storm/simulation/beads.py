@@ -13,7 +13,7 @@ from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.optics.vectorial import VectorialSpread
 
 _BEAD_LIGHT, _BEAD_BACKGROUND = 20_000.0, 20.0
-_BEADS_APART_PX, _EMITTERS_APART_PX = 36, 24
+_BEADS_A_SIDE, _BEADS_APART_PX, _EMITTERS_APART_PX = 4, 36, 24
 
 
 def bead_stack(
@@ -22,20 +22,18 @@ def bead_stack(
     *,
     planes: int = 61,
     step_nm: float = 25.0,
-    beads: int = 16,
 ) -> NDArray[np.uint16]:
-    """Return a z stack (plane, y, x), ADU, of beads on a coverslip that is not quite flat.
+    """Return a z stack (plane, y, x), ADU, of 4 x 4 beads on a coverslip that is not quite flat.
 
     Parameters
     ----------
     spread, noise : of microscope and camera
     planes, step_nm : from below focus to above it
-    beads : a square number of them, each with 20,000 photo-electrons a plane
     """
     rng = np.random.default_rng(1)
-    places = _apart(round(beads**0.5), _BEADS_APART_PX)
+    places = _apart(_BEADS_A_SIDE, _BEADS_APART_PX)
     places = places + rng.uniform(-4, 4, places.shape)
-    side = round(beads**0.5) * _BEADS_APART_PX + _BEADS_APART_PX // 3
+    side = _BEADS_A_SIDE * _BEADS_APART_PX + _BEADS_APART_PX // 3
     height_um = rng.normal(0, 0.02, len(places))
     stack = np.empty((planes, side, side), np.uint16)
     for k, plane in enumerate(stack):
