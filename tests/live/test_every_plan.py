@@ -312,6 +312,61 @@ def test_a_channel_that_leaves_planes_out_lies_in_the_stack(
     assert [bool(plane.any()) for plane in found["raw_0_561"]["0"][0, 0]] == [False, True, False]
 
 
+@pytest.mark.parametrize("loops", [1, 3])
+def test_every_channel_says_where_its_own_planes_are(
+    core: CMMCorePlus, tmp_path: Path, loops: int
+) -> None:
+    """Also one that is focused elsewhere, leaves planes out and comes first, at once."""
+    low = useq.Channel(config="561", do_stack=False, z_offset=-3)
+    plan = useq.MDASequence(
+        channels=[low, "488"],
+        stage_positions=[(0, 0, 7)],
+        z_plan=useq.ZRangeAround(range=2, step=0.5),
+        time_plan=useq.TIntervalLoops(interval=0, loops=loops),
+    )
+    report = acquired(core, plan, tmp_path / "r.ome.zarr")
+    found = images(report)
+    where = {
+        line["z"]: line["z_um"]
+        for line in lines(report)
+        if (line["series"], line["channel"]) == ("raw", "561")
+    }
+    assert [placed(found[name])[0] for name in ("raw_0_488", "raw_0_561")] == [6, 3]
+    assert where[2] == placed(found["raw_0_561"])[0] + 2 * 0.5
+
+
+def test_a_channel_without_the_first_plane_has_its_own_time_step(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    """It was a second a frame, whatever the camera did."""
+    middle = useq.Channel(config="561", do_stack=False)
+    plan = useq.MDASequence(
+        channels=["488", middle],
+        stage_positions=[(0, 0, 5)],
+        z_plan=useq.ZRangeAround(range=2, step=1),
+        time_plan=useq.TIntervalLoops(interval=0, loops=5),
+    )
+    report = acquired(core, plan, tmp_path / "r.ome.zarr")
+    taken = [
+        line["t_acq_ns"]
+        for line in lines(report)
+        if (line["series"], line["channel"], line["z"]) == ("raw", "561", 1)
+    ]
+    image = RecordedStore(Path(report["store"])).images["raw", 0, "561"]
+    assert image.scale["t"] == pytest.approx(float(np.median(np.diff(taken))) / 1e9)
+
+
+def test_planes_that_go_down_are_said(core: CMMCorePlus, tmp_path: Path) -> None:
+    z_plan = useq.ZRangeAround(range=2, step=1, go_up=False)
+    plan = useq.MDASequence(channels=["488"], stage_positions=[(0, 0, 5)], z_plan=z_plan)
+    report = acquired(core, plan, tmp_path / "r.ome.zarr", one=True)
+    assert any(w.startswith("The planes of a stack go down") for w in report["warnings"])
+    assert placed(images(report)["raw"])[0] == 6
+    up = plan.replace(z_plan=z_plan.replace(go_up=True))
+    report = acquired(core, up, tmp_path / "r.ome.zarr", one=True)
+    assert not any("go down" in w for w in report["warnings"])
+
+
 def test_where_the_stages_were_is_said_of_every_frame(core: CMMCorePlus, tmp_path: Path) -> None:
     """Also of triggered sequences, whose events do not say it: the stages are where they were."""
     core.setXYPosition(3, 4)

@@ -268,6 +268,14 @@ class _Walk:
                     " plane is (z_um)."
                 ),
             )
+        if any(z[i + 1] < z[i] for z in self._z_um.values() for i in z if i + 1 in z):
+            self._found.notes += (
+                (
+                    "The planes of a stack go down: the z axis of an image counts from its first"
+                    " plane on, so that the place it gives in um is right for that plane alone;"
+                    " frames.jsonl says where every plane is (z_um)."
+                ),
+            )
         if whole:
             depth: dict[int, int] = {}
             for stream in (

@@ -63,6 +63,7 @@ from livesr.live.sinks.sink import (
     time_shift_ms,
     to_uint16,
 )
+from livesr.live.sinks.stack_heights import StackHeights
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class OMEZarrSink(Sink):
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
         self._lock: Lock | None = None
-        self._plane0_um: dict[int, float | None] = {}
+        self._heights = StackHeights()
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
         self._counts = {
@@ -277,10 +278,7 @@ class OMEZarrSink(Sink):
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
-        if stack.stream.z == 0:
-            self._plane0_um.setdefault(stack.stream.position, stack.stage.z_um)
-        # A channel may leave the first planes of its position's stack out.
-        place.note_stage(stack.stage._replace(z_um=self._plane0_um.get(stack.stream.position)))
+        self._note_stage(place, stack.stream, stack.stage)
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -309,6 +307,8 @@ class OMEZarrSink(Sink):
         """Store a reconstruction as uint16, shifted by the run's `recon_offset_adu`."""
         place = self._place(frame.stream, frame.t)
         place.note_time(frame.stream, frame.t, frame.t_acq_ns)
+        if frame.parts:  # a sum has no raw group of its own
+            self._note_stage(place, frame.stream, frame.stage)
         if place.localisations and frame.localisations is not None:
             with self._recording():
                 place.localisations.append(frame.localisations)
@@ -474,6 +474,9 @@ class OMEZarrSink(Sink):
             with _all_of_them(self.path) as trying:
                 with trying():
                     self.finish()
+                for (position, channel), place in self._places.items():
+                    z_um = self._heights.first_plane_um(position, channel)
+                    place.note_stage(StagePosition(z_um=z_um))
                 for place, _, series in self._all_series():
                     with trying():
                         series.close(place.time_points(series.spec.z_planes), place.interval_s)
@@ -758,6 +761,11 @@ class OMEZarrSink(Sink):
         self._counts["strays"] += 1
         return str(path) if root != self.path else f"{path.parent.name}/{path.name}"
 
+    def _note_stage(self, place: _Place, stream: Stream, stage: StagePosition) -> None:
+        self._heights.note(stream, stage.z_um)
+        z_um = self._heights.first_plane_um(stream.position, stream.channel)
+        place.note_stage(stage._replace(z_um=z_um))
+
     def _show(
         self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]
     ) -> None:
@@ -880,6 +888,7 @@ class _Place:
     localisations: LocalisationsFile | None = None
     film: GroupFilm | None = None
     _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
+    _timed_plane: int | None = None
     _last_time: tuple[int, int] | None = None
     _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1001))
     # Reused for every reconstruction: the writer copies what is appended.
@@ -927,8 +936,13 @@ class _Place:
             series.place(stage)
 
     def note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
-        """Measure the interval between time points, at the first plane of a stack."""
-        if stream.z != 0 or (self._last_time and t <= self._last_time[0]):
+        """Measure the interval between time points, at the plane of a stack that came first.
+
+        That is not plane 0 where a channel leaves planes out.
+        """
+        if self._timed_plane is None:
+            self._timed_plane = stream.z
+        if stream.z != self._timed_plane or (self._last_time and t <= self._last_time[0]):
             return
         if self._last_time:
             self._intervals_s.append(

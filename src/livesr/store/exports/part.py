@@ -168,6 +168,27 @@ class Chosen:
         every = self.image.attributes["ome"].get("omero", {}).get("channels", ())
         return tuple(_label(every[c], self.said) for c in self.channels)
 
+    @property
+    def origin_px(self) -> tuple[float, float] | None:
+        """First pixel (y, x) of the chosen field on the camera's chip; None but of raw frames.
+
+        Pixel u of a mirrored picture of n pixels lies n - 1 - u pixels behind its first.
+        """
+        own = self.image.attributes["livesr"]
+        if (origin := own.get("origin_px")) is None:
+            return None
+        y, x = (
+            float(first) + (self.shape.length[axis] - part.stop if mirrored else part.start)
+            for first, axis, part, mirrored in zip(
+                origin,
+                "yx",
+                (self.rows, self.columns),
+                own.get("mirrored", (False, False)),
+                strict=True,
+            )
+        )
+        return y, x
+
     def frames(self) -> Iterator[tuple[int, int]]:
         """Yield (frame along t as exported, time point of the store), in order."""
         n = self.image.exposures
