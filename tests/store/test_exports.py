@@ -31,10 +31,11 @@ from livesr.base.errors import ConfigError, RunError, StoreError
 from livesr.base.frames import LOCALISATION, LOCALISATION_3D, StagePosition, Stream
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.localisations import HEADER, header, read_localisations, rows
+from livesr.formats.store import RecordedStore
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.exports.export import export
-from livesr.store.exports.part import SAID, Part, Region
+from livesr.store.exports.part import SAID, Part, Region, choose
 
 STREAM = Stream(0, "488")
 
@@ -204,6 +205,23 @@ def test_a_part_of_raw_frames_says_where_on_the_chip_it_is(
     hyperstack = export(sink.path, "imagej", tmp_path / "raw.tif", part)
     with tifffile.TiffFile(hyperstack.path) as tiff:
         assert said in tiff.imagej_metadata["Info"]
+
+
+@pytest.mark.parametrize("x_um", [0.1, 0.13, 0.16, 0.49])
+def test_a_region_is_the_same_place_in_every_image(store: Path, x_um: float) -> None:
+    """Each image rounded for itself, and raw frames lay half a pixel from what was made of them."""
+    part = Part(region=Region(x_um, 0.1, 0.3, 0.42))
+    raw, *others = choose(RecordedStore(store), part)
+    assert {image.image.kind for image in others} == {"recon", "sr"}
+    assert raw.columns.start == round(x_um / 0.065)
+    for image in others:
+        for fine, coarse in ((image.rows, raw.rows), (image.columns, raw.columns)):
+            assert (fine.start, fine.stop) == (2 * coarse.start, 2 * coarse.stop)
+    small = Part(
+        images=("sr",), region=Region(0.1, 0.1, 0.03, 0.03)
+    )  # less than one of the camera's
+    (image,) = choose(RecordedStore(store), small)
+    assert image.size[-2:] == (1, 1)
 
 
 def test_a_part(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_an_imagej_hyperstack_says_its_axes(tmp_path: Path) -> None:
 def test_signed_numbers_that_imagej_saved_are_those_of_the_camera(
     tmp_path: Path, compressed: bool
 ) -> None:
-    """As of a DeltaVision file that was opened and saved: ImageJ adds 32768 to each, and says so."""
+    """As of a DeltaVision file that was opened and saved: ImageJ adds 32768, and says so."""
     frames, signed = stamped(3, 2), {"axes": "TZYX", "cf": 0, "c0": -32768.0, "c1": 1.0}
     kept = (frames + np.uint16(32768)).astype(">u2")
     tifffile.imwrite(
