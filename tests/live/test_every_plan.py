@@ -18,9 +18,11 @@ from yaozarrs import validate_zarr_store
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError
+from livesr.base.frames import RawStack
 from livesr.formats.layout import folder_names
 from livesr.formats.store import RecordedStore
 from livesr.live.camera import stage_position
+from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sources.plan import RawFramesPlan, plan_text, with_field_of_view
 from livesr.store.backfill import backfill
 from livesr.store.exports.export import export
@@ -354,6 +356,33 @@ def test_a_channel_without_the_first_plane_has_its_own_time_step(
     ]
     image = RecordedStore(Path(report["store"])).images["raw", 0, "561"]
     assert image.scale["t"] == pytest.approx(float(np.median(np.diff(taken))) / 1e9)
+
+
+@pytest.mark.parametrize("left_out", [{"do_stack": False}, {"acquire_every": 3}])
+def test_what_a_plan_leaves_out_holds_up_nothing(
+    core: CMMCorePlus, tmp_path: Path, left_out: dict[str, Any]
+) -> None:
+    """Frames behind it waited in memory for eight stacks, and a killed process lost them."""
+    other = useq.Channel(config="561", **left_out)
+    plan = useq.MDASequence(
+        channels=["488", other],
+        stage_positions=[(0, 0, 5)],
+        z_plan=useq.ZRangeAround(range=2, step=1),
+        time_plan=useq.TIntervalLoops(interval=0, loops=7),
+    )
+    waiting: list[int] = []
+
+    class Watched(OMEZarrSink):
+        def raw(self, stack: RawStack) -> None:
+            super().raw(stack)
+            here = self._places[stack.stream.position, stack.stream.channel]
+            waiting.append(len(here.held["raw"]))
+
+    rig = load_rig("demo").with_engine("none")
+    with LiveSR(core, rig=rig, plan=plan, sinks=[Watched(tmp_path / "r.ome.zarr")]) as session:
+        core.mda.run(plan)
+    assert session.report["raw_stored"] == session.report["raw_frames"] == len(waiting)
+    assert set(waiting) == {0}
 
 
 def test_planes_that_go_down_are_said(core: CMMCorePlus, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from livesr.base.frames import (
     Stream,
 )
 from livesr.base.lock import Lock, held
-from livesr.base.run_description import RunDescription
+from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, SeriesName, State
 from livesr.formats.object_store import refuse_to_write
@@ -210,9 +210,7 @@ class OMEZarrSink(Sink):
         self._lock = held(self.path / layout.SIDECARS, "run")
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
         for position, channel in run.places:
-            place = self._places[position, channel.name] = _Place(
-                run.stack(position, channel.name).z_planes
-            )
+            place = self._places[position, channel.name] = _Place(run.stack(position, channel.name))
             for kind, spec in layout.series_specs(run, position, channel).items():
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
@@ -579,7 +577,9 @@ class OMEZarrSink(Sink):
         held[index] = _Held(state, stream, t, planes, facts)
         with self._recording():
             while held and (
-                min(held) == series.next or max(held) - series.next >= _patience(series.spec)
+                min(held) == series.next
+                or place.never_comes(series.next)
+                or max(held) - series.next >= _patience(series.spec)
             ):
                 self._append_next(place, kind)
         self._watch_disk()
@@ -805,7 +805,7 @@ class OMEZarrSink(Sink):
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
         place = self._places.get((stream.position, stream.channel))
-        if place is None or not 0 <= stream.z < place.z_planes or t < 0:
+        if place is None or not 0 <= stream.z < place.stack.z_planes or t < 0:
             raise RecordingError(
                 f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)}"
                 f" positions, channels {', '.join(c.name or 'default' for c in run.channels)} and"
@@ -874,7 +874,7 @@ class _Held(NamedTuple):
 class _Place:
     """The images of one position and channel, and what is known about their time axis."""
 
-    z_planes: int
+    stack: Stack
     series: dict[SeriesName, Series] = field(default_factory=dict)
     held: defaultdict[SeriesName, dict[int, _Held]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -925,7 +925,11 @@ class _Place:
 
     def index(self, stream: Stream, t: int) -> int:
         """Return the place of a plane along the arrays."""
-        return t * self.z_planes + stream.z
+        return t * self.stack.z_planes + stream.z
+
+    def never_comes(self, index: int) -> bool:
+        """Whether the plan leaves a plane out that has a place along the arrays."""
+        return self.stack.never_comes(*divmod(index, self.stack.z_planes))
 
     def note_stage(self, stage: StagePosition) -> None:
         """Let the images say where the stages were when the first of their planes was taken.
