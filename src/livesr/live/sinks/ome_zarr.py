@@ -276,7 +276,7 @@ class OMEZarrSink(Sink):
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
-        self._note_stage(place, stack.stream, stack.stage)
+        place.note_stage(self._heights.noted(stack.stream, stack.stage))
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -306,7 +306,7 @@ class OMEZarrSink(Sink):
         place = self._place(frame.stream, frame.t)
         place.note_time(frame.stream, frame.t, frame.t_acq_ns)
         if frame.parts:  # a sum has no raw group of its own
-            self._note_stage(place, frame.stream, frame.stage)
+            place.note_stage(self._heights.noted(frame.stream, frame.stage))
         if place.localisations and frame.localisations is not None:
             with self._recording():
                 place.localisations.append(frame.localisations)
@@ -760,11 +760,6 @@ class OMEZarrSink(Sink):
                         raise
         self._counts["strays"] += 1
         return str(path) if root != self.path else f"{path.parent.name}/{path.name}"
-
-    def _note_stage(self, place: _Place, stream: Stream, stage: StagePosition) -> None:
-        self._heights.note(stream, stage.z_um)
-        z_um = self._heights.first_plane_um(stream.position, stream.channel)
-        place.note_stage(stage._replace(z_um=z_um))
 
     def _show(
         self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]

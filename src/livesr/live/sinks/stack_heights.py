@@ -5,7 +5,7 @@ Owns what stages said of planes. Writes nothing.
 
 from __future__ import annotations
 
-from livesr.base.frames import Stream
+from livesr.base.frames import StagePosition, Stream
 
 
 class StackHeights:
@@ -18,6 +18,11 @@ class StackHeights:
         """Take where the focus drive was for a plane, in um; what is known already stays."""
         if z_um is not None:
             self._z_um.setdefault((stream.position, stream.channel), {}).setdefault(stream.z, z_um)
+
+    def noted(self, stream: Stream, stage: StagePosition) -> StagePosition:
+        """Take where the stages were for a plane; return where they are for plane 0, if known."""
+        self.note(stream, stage.z_um)
+        return stage._replace(z_um=self.first_plane_um(stream.position, stream.channel))
 
     def first_plane_um(self, position: int, channel: str) -> float | None:
         """Return where plane 0 of a stack is, None where nobody said.
