@@ -67,6 +67,8 @@ def test_what_bleaches_is_said() -> None:
         (790.0, "488 99%"),
         (799.9, "488 all"),
         (803.0, "488 all"),
+        (804.0, "488 all"),  # 0.5 %: it was "0% brighter"
+        (808.0, "488 all (1% brighter than at first)"),
         (840.0, "488 all (5% brighter than at first)"),
     ],
 )

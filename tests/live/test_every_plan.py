@@ -18,9 +18,11 @@ from yaozarrs import validate_zarr_store
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError
+from livesr.base.frames import RawStack
 from livesr.formats.layout import folder_names
 from livesr.formats.store import RecordedStore
 from livesr.live.camera import stage_position
+from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sources.plan import RawFramesPlan, plan_text, with_field_of_view
 from livesr.store.backfill import backfill
 from livesr.store.exports.export import export
@@ -308,6 +310,88 @@ def test_a_channel_that_leaves_planes_out_lies_in_the_stack(
     found = images(acquired(core, plan, tmp_path / "r.ome.zarr"))
     assert [placed(image)[0] for image in found.values()] == [4, 4]
     assert [bool(plane.any()) for plane in found["raw_0_561"]["0"][0, 0]] == [False, True, False]
+
+
+@pytest.mark.parametrize("loops", [1, 3])
+def test_every_channel_says_where_its_own_planes_are(
+    core: CMMCorePlus, tmp_path: Path, loops: int
+) -> None:
+    """Also one that is focused elsewhere, leaves planes out and comes first, at once."""
+    low = useq.Channel(config="561", do_stack=False, z_offset=-3)
+    plan = useq.MDASequence(
+        channels=[low, "488"],
+        stage_positions=[(0, 0, 7)],
+        z_plan=useq.ZRangeAround(range=2, step=0.5),
+        time_plan=useq.TIntervalLoops(interval=0, loops=loops),
+    )
+    report = acquired(core, plan, tmp_path / "r.ome.zarr")
+    found = images(report)
+    where = {
+        line["z"]: line["z_um"]
+        for line in lines(report)
+        if (line["series"], line["channel"]) == ("raw", "561")
+    }
+    assert [placed(found[name])[0] for name in ("raw_0_488", "raw_0_561")] == [6, 3]
+    assert where[2] == placed(found["raw_0_561"])[0] + 2 * 0.5
+
+
+def test_a_channel_without_the_first_plane_has_its_own_time_step(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    """It was a second a frame, whatever the camera did."""
+    middle = useq.Channel(config="561", do_stack=False)
+    plan = useq.MDASequence(
+        channels=["488", middle],
+        stage_positions=[(0, 0, 5)],
+        z_plan=useq.ZRangeAround(range=2, step=1),
+        time_plan=useq.TIntervalLoops(interval=0, loops=5),
+    )
+    report = acquired(core, plan, tmp_path / "r.ome.zarr")
+    taken = [
+        line["t_acq_ns"]
+        for line in lines(report)
+        if (line["series"], line["channel"], line["z"]) == ("raw", "561", 1)
+    ]
+    image = RecordedStore(Path(report["store"])).images["raw", 0, "561"]
+    assert image.scale["t"] == pytest.approx(float(np.median(np.diff(taken))) / 1e9)
+
+
+@pytest.mark.parametrize("left_out", [{"do_stack": False}, {"acquire_every": 3}])
+def test_what_a_plan_leaves_out_holds_up_nothing(
+    core: CMMCorePlus, tmp_path: Path, left_out: dict[str, Any]
+) -> None:
+    """Frames behind it waited in memory for eight stacks, and a killed process lost them."""
+    other = useq.Channel(config="561", **left_out)
+    plan = useq.MDASequence(
+        channels=["488", other],
+        stage_positions=[(0, 0, 5)],
+        z_plan=useq.ZRangeAround(range=2, step=1),
+        time_plan=useq.TIntervalLoops(interval=0, loops=7),
+    )
+    waiting: list[int] = []
+
+    class Watched(OMEZarrSink):
+        def raw(self, stack: RawStack) -> None:
+            super().raw(stack)
+            here = self._places[stack.stream.position, stack.stream.channel]
+            waiting.append(len(here.held["raw"]))
+
+    rig = load_rig("demo").with_engine("none")
+    with LiveSR(core, rig=rig, plan=plan, sinks=[Watched(tmp_path / "r.ome.zarr")]) as session:
+        core.mda.run(plan)
+    assert session.report["raw_stored"] == session.report["raw_frames"] == len(waiting)
+    assert set(waiting) == {0}
+
+
+def test_planes_that_go_down_are_said(core: CMMCorePlus, tmp_path: Path) -> None:
+    z_plan = useq.ZRangeAround(range=2, step=1, go_up=False)
+    plan = useq.MDASequence(channels=["488"], stage_positions=[(0, 0, 5)], z_plan=z_plan)
+    report = acquired(core, plan, tmp_path / "r.ome.zarr", one=True)
+    assert any(w.startswith("The planes of a stack go down") for w in report["warnings"])
+    assert placed(images(report)["raw"])[0] == 6
+    up = plan.replace(z_plan=z_plan.replace(go_up=True))
+    report = acquired(core, up, tmp_path / "r.ome.zarr", one=True)
+    assert not any("go down" in w for w in report["warnings"])
 
 
 def test_where_the_stages_were_is_said_of_every_frame(core: CMMCorePlus, tmp_path: Path) -> None:

@@ -229,3 +229,24 @@ def test_events_without_an_index_are_counted_along_time() -> None:
         {(0, c): Stack(1, 1.0) for c in ("561", "640")},
     )
     assert not found.lone
+
+
+@pytest.mark.parametrize("order", ["tpcz", "ptzc"])
+def test_what_a_plan_leaves_out_is_known(order: str) -> None:
+    plan = MDASequence(
+        axis_order=order,
+        time_plan=useq.TIntervalLoops(interval=2, loops=500),
+        stage_positions=[Position(x=0, y=0, z=0), Position(x=1, y=1, z=0)],
+        z_plan=useq.ZRangeAround(range=4, step=2),
+        channels=[
+            "561",
+            useq.Channel(config="640", do_stack=False),
+            useq.Channel(config="405", acquire_every=6),
+        ],
+    )
+    stacks = ask(plan).stacks
+    for p in range(2):
+        assert stacks[p, "561"] == Stack(3, 2.0)
+        assert stacks[p, "640"] == Stack(3, 2.0, left_out=(0, 2))
+        assert stacks[p, "405"] == Stack(3, 2.0, every=6)
+    assert [stacks[0, "405"].never_comes(t, 0) for t in (0, 1, 5, 6)] == [False, True, True, False]

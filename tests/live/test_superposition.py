@@ -149,6 +149,12 @@ def test_the_sum_and_what_it_is_made_of_lie_side_by_side(run: Run) -> None:
     assert run.lines("recon")[3]["time_shift_ms"] > 0
 
 
+def test_the_sum_lies_where_its_channels_do(run: Run) -> None:
+    where = {image.name: image.stage_um for image in run.store.images.values()}
+    assert where["raw_0_488"]
+    assert set(map(str, where.values())) == {str(where["raw_0_488"])}
+
+
 def test_an_offline_run_gives_the_same(run: Run, tmp_path: Path) -> None:
     raw = raw_input(run.store.path)
     report = process(raw, tmp_path / "again.ome.zarr", compute=ComputeConfig(threads=1))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,14 +17,25 @@ import pytest
 import tifffile
 import zarr
 
-from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
+from contracts import (
+    RAW,
+    code,
+    describe,
+    describe_channel,
+    feed,
+    multicolor_frame,
+    raw_stack,
+    sr_frame,
+)
 from livesr.base.errors import ConfigError, RunError, StoreError
-from livesr.base.frames import LOCALISATION, LOCALISATION_3D, Stream
+from livesr.base.frames import LOCALISATION, LOCALISATION_3D, StagePosition, Stream
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.localisations import HEADER, header, read_localisations, rows
+from livesr.formats.store import RecordedStore
 from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.exports.export import export
-from livesr.store.exports.part import SAID, Part, Region
+from livesr.store.exports.part import SAID, Part, Region, choose
 
 STREAM = Stream(0, "488")
 
@@ -137,6 +149,79 @@ def test_large_pictures_have_smaller_levels(tmp_path: Path) -> None:
     assert [level.shape for level in levels] == [(1, 300, 300), (1, 150, 150)]
     four = levels[0].reshape(1, 150, 2, 150, 2).astype(float).mean((2, 4))
     np.testing.assert_allclose(levels[1], four, atol=0.5)
+
+
+def test_a_part_in_version_0_4_lies_where_the_stages_were(tmp_path: Path) -> None:
+    """Every position was exported as if the stages stood at 0."""
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(positions=("A", "B"), z_planes=2, interval_s=0.5))
+    for p in (0, 1):
+        for z in (0, 1):
+            for t in range(3):
+                stage = StagePosition(x_um=100.0 * p, y_um=-50.0 * p, z_um=7 + 0.25 * z)
+                stream = Stream(p, "488", z)
+                sink.raw(replace(raw_stack(t, stream), stage=stage))
+                sink.recon(sr_frame(t, stream))
+    sink.close({})
+    part = Part(first=1, region=Region(0.13, 0.26, 0.325, 0.65))
+    done = export(sink.path, "ome-zarr-0.4", part=part)
+    for name, wanted in (
+        ("raw_A_488", [0.5, 0, 7, 0.26, 0.13]),
+        ("raw_B_488", [0.5, 0, 7, -49.74, 100.13]),
+        ("recon_B_488", [0.5, 7, -49.74, 100.13]),
+    ):
+        about = json.loads((done.path / name / ".zattrs").read_text())
+        steps = about["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        assert steps[1]["translation"] == pytest.approx(wanted), name
+
+
+@pytest.mark.parametrize("mirrored", [(False, False), (True, False), (False, True), (True, True)])
+def test_a_part_of_raw_frames_says_where_on_the_chip_it_is(
+    tmp_path: Path, mirrored: tuple[bool, bool]
+) -> None:
+    """SIM's phases count from there; every pixel here is its place on the chip."""
+    size, origin = 16, (32, 48)
+    chip = np.arange(200, dtype=np.uint16)
+    rows_, columns = (chip[first : first + size] for first in origin)
+    frame = 200 * rows_[:, None] + columns[None]
+    frame = frame[:: -1 if mirrored[0] else 1, :: -1 if mirrored[1] else 1]
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    about = replace(describe_channel(size=size), raw_origin_px=origin, raw_mirrored=mirrored)
+    sink.open(replace(describe(interval_s=0.5), channels=(about,)))
+    sink.raw(replace(raw_stack(0), frames=(np.ascontiguousarray(frame),) * RAW))
+    sink.close({})
+    part = Part(images=("raw",), region=Region(0.13, 0.26, 0.325, 0.52))
+    done = export(sink.path, "ome-zarr-0.4", part=part)
+    opened = open_recording(done.path / "raw")
+    got = opened.read((0,) * len(opened.axes)).pixels
+    assert got.shape == (8, 5)
+    on_chip = got // 200, got % 200
+    for axis in (0, 1):
+        first, n = opened.origin_px[axis], got.shape[axis]
+        u = np.arange(n)
+        wanted = first + (n - 1 - u if opened.mirrored[axis] else u)
+        np.testing.assert_array_equal(on_chip[axis].max(1 - axis), wanted)
+    said = f"First pixel on the chip: y {opened.origin_px[0]:g}, x {opened.origin_px[1]:g}"
+    hyperstack = export(sink.path, "imagej", tmp_path / "raw.tif", part)
+    with tifffile.TiffFile(hyperstack.path) as tiff:
+        assert said in tiff.imagej_metadata["Info"]
+
+
+@pytest.mark.parametrize("x_um", [0.1, 0.13, 0.16, 0.49])
+def test_a_region_is_the_same_place_in_every_image(store: Path, x_um: float) -> None:
+    """Each image rounded for itself, and raw frames lay half a pixel from what was made of them."""
+    part = Part(region=Region(x_um, 0.1, 0.3, 0.42))
+    raw, *others = choose(RecordedStore(store), part)
+    assert {image.image.kind for image in others} == {"recon", "sr"}
+    assert raw.columns.start == round(x_um / 0.065)
+    for image in others:
+        for fine, coarse in ((image.rows, raw.rows), (image.columns, raw.columns)):
+            assert (fine.start, fine.stop) == (2 * coarse.start, 2 * coarse.stop)
+    small = Part(
+        images=("sr",), region=Region(0.1, 0.1, 0.03, 0.03)
+    )  # less than one of the camera's
+    (image,) = choose(RecordedStore(store), small)
+    assert image.size[-2:] == (1, 1)
 
 
 def test_a_part(tmp_path: Path) -> None:

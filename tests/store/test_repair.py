@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,8 @@ import zarr
 
 from contracts import code, describe, multicolor_frame, raw_stack, small_store, sr_frame
 from livesr.base.errors import StoreError
-from livesr.base.frames import Stream
+from livesr.base.frames import StagePosition, Stream
+from livesr.base.run_description import Stack
 from livesr.check.store import check_store
 from livesr.formats import layout
 from livesr.formats.frames_log import read_log
@@ -337,6 +340,41 @@ def test_a_full_shard_that_the_length_does_not_count_is_kept(tmp_path: Path) -> 
     assert_consistent(store)
     line = [e for e in read_log(log).events if e.get("repaired")]
     assert [(e["series"], e["t"], e["stored"]) for e in line] == [("raw", 31, True)]
+
+
+def test_a_run_that_was_killed_early_says_when_and_where(tmp_path: Path) -> None:
+    """Images are described again after ten time points, which may take a night."""
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    left_out = {"488": (), "561": (0,)}
+    stacks = {(p, c): Stack(2, 0.25, left_out[c]) for p in (0, 1) for c in left_out}
+    about = {"channels": ("488", "561"), "positions": ("A", "B")}
+    sink.open(describe(**about, z_planes=2, stacks=stacks))
+    begun = {
+        file: file.read_bytes() for file in sink.path.rglob("zarr.json") if file.parent.name != "0"
+    }
+    for t in range(3):
+        for p in (0, 1):
+            for channel, z, focus_um in (("561", 1, 4), ("488", 0, 7), ("488", 1, 7)):
+                stage = StagePosition(100.0 * p, -50.0 * p, focus_um + 0.25 * z)
+                stream = Stream(p, channel, z)
+                sink.raw(replace(raw_stack(t, stream), stage=stage))
+                sink.recon(sr_frame(t, stream))
+    sink.close({})
+    wanted = described(sink.path)
+    for file, content in begun.items():  # as a kill leaves it
+        file.write_bytes(content)
+    (sink.path / layout.REPORT).unlink()
+    before = RecordedStore(sink.path).images["raw", 1, "561"]
+    assert (before.scale["t"], before.stage_um) == (1.0, {})
+    repair(sink.path)
+    assert described(sink.path) == wanted
+    assert wanted["raw_B_561"][1] == {"z": 4, "y": -50, "x": 100}
+    assert repair(sink.path).metadata == ()
+
+
+def described(store: Path) -> dict[str, Any]:
+    images = RecordedStore(store).images.values()
+    return {image.name: (image.scale, image.stage_um) for image in images}
 
 
 def test_missing_group_metadata_is_written(tmp_path: Path) -> None:

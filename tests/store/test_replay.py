@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -409,16 +410,21 @@ class Clock:
 
 
 def arrivals(
-    monkeypatch: pytest.MonkeyPatch, stamps_ms: list[float | None], rate: Rate, spacing_s: float = 0
+    monkeypatch: pytest.MonkeyPatch,
+    stamps_ms: list[float | None],
+    rate: Rate,
+    spacing_s: float = 0,
+    host_ms: Sequence[float] = (),
 ) -> list:
     clock = Clock()
     monkeypatch.setattr("livesr.live.sources.replay.time", clock)
     monkeypatch.setattr("livesr.live.sources.replay.now_ns", lambda: round((clock.now - 100) * 1e9))
     hook = MDAHook(lambda: 1000, lambda: None)
     pixels = np.zeros((2, 2), np.uint16)
+    host_ms = host_ms or [7 * i if ms is None else ms for i, ms in enumerate(stamps_ms)]
     frames = [
-        CameraFrame(pixels, Stream(), 0, i % 3, int(7e6) * i, None if ms is None else ms)
-        for i, ms in enumerate(stamps_ms)
+        CameraFrame(pixels, Stream(), 0, i % 3, int(1e6 * host), ms)
+        for i, (ms, host) in enumerate(zip(stamps_ms, host_ms, strict=True))
     ]
     play(hook, frames, clock, rate, spacing_s)
     return [round(hook.get().t_host_ns / 1e6, 3) for _ in frames]
@@ -445,6 +451,20 @@ def test_frames_come_at_the_recorded_times(monkeypatch: pytest.MonkeyPatch) -> N
         10,
         15,
     ]  # the camera's clock began anew
+
+
+def test_a_clock_that_begins_anew_with_every_sequence_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A time lapse of triggered groups was played without its pauses, and its time axis was as
+    wrong.
+    """
+    began_anew = [50.8, 50.4, 53.1]
+    assert arrivals(monkeypatch, began_anew, "recorded", host_ms=[0, 3000, 6000]) == [
+        0,
+        3000,
+        6000,
+    ]
 
 
 def test_frames_come_at_a_rate_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

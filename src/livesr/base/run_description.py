@@ -5,6 +5,7 @@ Owns the description that every sink receives and every store is laid out by. To
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,10 +81,20 @@ class ChannelDescription:
 
 
 class Stack(NamedTuple):
-    """The planes of one position and channel; none where nothing is acquired there."""
+    """The planes of one position and channel; none where nothing is acquired there.
+
+    `left_out` are planes that a channel never takes, and only every `every`th time point is taken:
+    what is known never to come need not be waited for.
+    """
 
     z_planes: int = 0
     z_step_um: float = 1.0
+    left_out: tuple[int, ...] = ()
+    every: int = 1
+
+    def never_comes(self, t: int, z: int) -> bool:
+        """Whether the plan leaves plane `z` of time point `t` out."""
+        return z in self.left_out or t % self.every != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,10 @@ class RunDescription:
         if self.stacks:
             about = next((c for c in self.channels if c.name == channel), None)
             parts = about.parts if about and about.parts else (channel,)
-            return min(self.stacks.get((position, part), Stack()) for part in parts)
+            stacks = [self.stacks.get((position, part), Stack()) for part in parts]
+            left_out = sorted({z for stack in stacks for z in stack.left_out})
+            every = math.lcm(*(stack.every for stack in stacks))
+            return min(stacks)._replace(left_out=tuple(left_out), every=every)
         return Stack(self.z_planes, self.z_step_um) if position < len(self.positions) else Stack()
 
     @property

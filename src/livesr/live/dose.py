@@ -138,6 +138,7 @@ def said(report: Mapping[str, Any]) -> str:
 
 def _left(share: float) -> str:
     """Say how much of the signal is left; what moved or came into focus makes it more than all."""
-    if share < 0.995:
-        return f"{share:.0%}"
-    return f"all ({share - 1:.0%} brighter than at first)" if share >= 1.005 else "all"
+    percent = round(100 * share)
+    if percent == 100:
+        return "all"
+    return f"{percent}%" if percent < 100 else f"all ({percent - 100}% brighter than at first)"

@@ -8,6 +8,7 @@ before a run is checked again with every frame, in `stages/ingest.py`.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class PlanSummary:
             }
         planes = tuple(f"{name}-z{z}" for name in self.positions for z in range(self.z_planes))
         apart = {
-            (position * self.z_planes + z, channel): Stack(1, stack.z_step_um)
+            (position * self.z_planes + z, channel): Stack(1, stack.z_step_um, every=stack.every)
             for (position, channel), stack in self.stacks.items()
             for z in range(stack.z_planes)
         }
@@ -166,6 +167,7 @@ class _Walk:
         self._z_um: dict[tuple[int, str], dict[int, float]] = {}
         self._raw_axis = False
         self._streams: set[Stream] = set()
+        self._every: defaultdict[tuple[int, str], int] = defaultdict(int)
         self._states: dict[str, _States] = {}
         self.positions = 0
 
@@ -183,6 +185,8 @@ class _Walk:
         self._states.setdefault(stream.channel, _States()).take(event)
         self._raw_axis |= RAW_AXIS in event.index
         self._streams.add(stream)
+        place = stream.position, stream.channel
+        self._every[place] = math.gcd(self._every[place], t)
         self.positions = max(self.positions, stream.position + 1)
         self._found.z_planes = max(self._found.z_planes, stream.z + 1)
         if event.z_pos is not None:
@@ -268,6 +272,14 @@ class _Walk:
                     " plane is (z_um)."
                 ),
             )
+        if any(z[i + 1] < z[i] for z in self._z_um.values() for i in z if i + 1 in z):
+            self._found.notes += (
+                (
+                    "The planes of a stack go down: the z axis of an image counts from its first"
+                    " plane on, so that the place it gives in um is right for that plane alone;"
+                    " frames.jsonl says where every plane is (z_um)."
+                ),
+            )
         if whole:
             depth: dict[int, int] = {}
             for stream in (
@@ -275,10 +287,15 @@ class _Walk:
             ):  # a channel that leaves planes out has the place of its position's stack
                 depth[stream.position] = max(depth.get(stream.position, 0), stream.z + 1)
             self._found.stacks = {
-                (s.position, s.channel): Stack(
-                    depth[s.position], middle.get((s.position, s.channel), self._found.z_step_um)
+                place: Stack(
+                    depth[place[0]],
+                    middle.get(place, self._found.z_step_um),
+                    tuple(
+                        z for z in range(depth[place[0]]) if Stream(*place, z) not in self._streams
+                    ),
+                    every or 1,
                 )
-                for s in sorted(self._streams)
+                for place, every in sorted(self._every.items())
             }
 
     def _check(self, stack: RawStack) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from livesr.base.config import RigConfig, Step, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
+from livesr.base.frames import Stream
 from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
@@ -37,6 +39,7 @@ from livesr.formats.shard_file import (
 from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json, shape_said
 from livesr.live.inference.engine import Manifest
 from livesr.live.paths import build_path
+from livesr.live.sinks.stack_heights import StackHeights
 from livesr.modalities.registry import modality
 from livesr.store.raw_input import camera_of
 
@@ -102,7 +105,7 @@ def rebuild_images(path: Path, events: Sequence[Event]) -> Rebuilt:
                     path / name / "0" / "zarr.json"
                 )
                 group = (
-                    _timed(kept["group"], events)
+                    _told(kept["group"], events)
                     if kept
                     else inferred.group(name, array, found.problems)
                 )
@@ -113,6 +116,11 @@ def rebuild_images(path: Path, events: Sequence[Event]) -> Rebuilt:
             )
             for file in (f"{name}/0/zarr.json", f"{name}/zarr.json"):
                 found.files.pop(file, None)
+    if not (path / layout.REPORT).is_file():  # killed, perhaps before an image said when and where
+        for name in set(names) - set(broken):
+            group = read_json(path / name / "zarr.json")
+            if (told := _told(group, events)) != group:
+                found.files[f"{name}/zarr.json"] = told
     return found
 
 
@@ -196,7 +204,7 @@ class _Inferred:
                     return about
         raise StoreError("the index of its shards is damaged as well")
 
-    def group(self, name: str, array: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    def group(self, name: str, array: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
         """Return an image's zarr.json, with the provenance that its pipeline would have given
         it.
         """
@@ -214,7 +222,7 @@ class _Inferred:
         unknown = modality(self._rig.modality_of(channel)).region_unknown
         if kind == "raw" and unknown:
             problems.append(f"{name}: {unknown}")
-        return _timed(
+        return _told(
             group_json({"ome": _ome(specs[kind]), "livesr": dict(specs[kind].provenance)}),
             self._events,
         )
@@ -596,6 +604,11 @@ def _ome(spec: SeriesSpec) -> dict[str, Any]:
     }
 
 
+def _told(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, Any]:
+    """Return the image with what the log shows of when and where, where it does not say it."""
+    return _placed(_timed(group, events), events)
+
+
 def _timed(group: Mapping[str, Any], events: Sequence[Event]) -> dict[str, Any]:
     """Return the image with the interval that the log shows, where it does not say one."""
     about = copy.deepcopy(dict(group))
@@ -622,10 +635,38 @@ def _interval_s(events: Sequence[Event], position: object, channel: object) -> f
 
 
 def _times(events: Sequence[Event], position: object, channel: object) -> Iterator[tuple[int, int]]:
-    for event in events:
-        if (
-            event["z"] == 0
-            and (event["position"], event["channel"]) == (position, channel)
-            and event.get("t_acq_ns")
-        ):
-            yield event["t"], event["t_acq_ns"]
+    taken = [
+        event
+        for event in events
+        if (event["position"], event["channel"]) == (position, channel) and event.get("t_acq_ns")
+    ]
+    first = min((event["z"] for event in taken), default=0)  # a channel may leave plane 0 out
+    return ((event["t"], event["t_acq_ns"]) for event in taken if event["z"] == first)
+
+
+def _placed(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, Any]:
+    """Return the image with the stages' place that the log shows, where it does not say one."""
+    own = group["attributes"]["livesr"]
+    position, channel = own.get("position"), own.get("channel")
+    raw = [e for e in events if e["series"] == "raw" and e["position"] == position]
+    taken = [e for e in raw if e["channel"] == channel]
+    image = group["attributes"]["ome"]["multiscales"][0]
+    if not taken or len(image["datasets"][0]["coordinateTransformations"]) > 1:
+        return group
+    heights = StackHeights()
+    for event in sorted(raw, key=itemgetter("t")):
+        heights.note(Stream(event["position"], event["channel"], event["z"]), event.get("z_um"))
+    first = min(taken, key=itemgetter("t", "z"))
+    known = {
+        "x": first.get("x_um"),
+        "y": first.get("y_um"),
+        "z": heights.first_plane_um(first["position"], first["channel"]),
+    }
+    axes = [axis["name"] for axis in image["axes"]]
+    if all(known.get(axis) is None for axis in axes):
+        return group
+    about = copy.deepcopy(dict(group))
+    dataset = about["attributes"]["ome"]["multiscales"][0]["datasets"][0]
+    moved = [float(known.get(axis) or 0.0) for axis in axes]
+    dataset["coordinateTransformations"].append({"type": "translation", "translation": moved})
+    return about

@@ -447,9 +447,8 @@ class _Recorded:
                     " that rig.yaml expects."
                 ),
             )
-        camera = Geometry(
-            file.shape, file.dtype, size_um, self._how.origin_px or file.origin_px or (0.0, 0.0)
-        )
+        origin_px = self._how.origin_px or file.origin_px or (0.0, 0.0)
+        camera = Geometry(file.shape, file.dtype, size_um, origin_px, file.mirrored)
         run = {
             "interval_s": self._period_s,
             "started_ns": file.started_ns,

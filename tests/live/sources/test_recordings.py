@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,58 @@ def test_an_imagej_hyperstack_says_its_axes(tmp_path: Path) -> None:
         pass
     with opened(tmp_path / "a.tif", "t,raw,c,y,x", n_raw=2) as recording:
         assert_holds(recording, frames, "trc")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_signed_numbers_that_imagej_saved_are_those_of_the_camera(
+    tmp_path: Path, compressed: bool
+) -> None:
+    """As of a DeltaVision file that was opened and saved: ImageJ adds 32768, and says so."""
+    frames, signed = stamped(3, 2), {"axes": "TZYX", "cf": 0, "c0": -32768.0, "c1": 1.0}
+    kept = (frames + np.uint16(32768)).astype(">u2")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        kept,
+        imagej=True,
+        metadata=signed,
+        compression="zlib" if compressed else None,
+    )
+    with opened(tmp_path / "a.tif", n_raw=1) as recording:
+        assert_holds(recording, frames, "tz")
+        assert recording.dtype == "uint16"
+        assert "32768 is taken off every value" in recording.notes[0]
+    kept[2, 1, 0, 0] = 32767
+    tifffile.imwrite(tmp_path / "b.tif", kept, imagej=True, metadata=signed)
+    with opened(tmp_path / "b.tif", n_raw=1) as recording:
+        recording.read((0, 0))
+        with pytest.raises(DamagedFileError, match="from -1 to"):
+            recording.read((2, 1))
+    other = {**signed, "c0": 0.0, "c1": 0.45}  # photons, which no camera gives
+    tifffile.imwrite(tmp_path / "c.tif", frames, imagej=True, metadata=other)
+    with opened(tmp_path / "c.tif", n_raw=1) as recording:
+        assert_holds(recording, frames, "tz")
+        assert "has a calibration of its grey values" in recording.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "interval_s", "z_um"),
+    [
+        ({"finterval": 2.0, "tunit": "min"}, 120, None),
+        ({"finterval": 2.0, "tunit": "frames"}, None, None),
+        ({"spacing": 300.0, "zunit": "nm"}, None, 0.3),
+        ({"spacing": 300.0, "zunit": "steps"}, None, None),
+    ],
+)
+def test_units_that_imagej_gives_to_an_axis(
+    tmp_path: Path, said: dict[str, Any], interval_s: float | None, z_um: float | None
+) -> None:
+    """A unit that nobody knows is not taken for seconds or um."""
+    frames, about = stamped(3, 2), {"axes": "TZYX", "unit": "micron", **said}
+    tifffile.imwrite(tmp_path / "a.tif", frames, imagej=True, resolution=(10, 10), metadata=about)
+    with opened(tmp_path / "a.tif", n_raw=1) as recording:
+        assert recording.interval_s == interval_s
+        assert recording.z_step_um == (None if z_um is None else pytest.approx(z_um))
+        assert recording.pixel_size_um == pytest.approx(0.1)
 
 
 def test_ome_tiff_says_its_axes_channels_and_positions(tmp_path: Path) -> None:

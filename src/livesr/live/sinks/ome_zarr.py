@@ -39,7 +39,7 @@ from livesr.base.frames import (
     Stream,
 )
 from livesr.base.lock import Lock, held
-from livesr.base.run_description import RunDescription
+from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, SeriesName, State
 from livesr.formats.object_store import refuse_to_write
@@ -63,6 +63,7 @@ from livesr.live.sinks.sink import (
     time_shift_ms,
     to_uint16,
 )
+from livesr.live.sinks.stack_heights import StackHeights
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class OMEZarrSink(Sink):
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
         self._lock: Lock | None = None
-        self._plane0_um: dict[int, float | None] = {}
+        self._heights = StackHeights()
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
         self._counts = {
@@ -209,9 +210,7 @@ class OMEZarrSink(Sink):
         self._lock = held(self.path / layout.SIDECARS, "run")
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
         for position, channel in run.places:
-            place = self._places[position, channel.name] = _Place(
-                run.stack(position, channel.name).z_planes
-            )
+            place = self._places[position, channel.name] = _Place(run.stack(position, channel.name))
             for kind, spec in layout.series_specs(run, position, channel).items():
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
@@ -277,10 +276,7 @@ class OMEZarrSink(Sink):
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
-        if stack.stream.z == 0:
-            self._plane0_um.setdefault(stack.stream.position, stack.stage.z_um)
-        # A channel may leave the first planes of its position's stack out.
-        place.note_stage(stack.stage._replace(z_um=self._plane0_um.get(stack.stream.position)))
+        place.note_stage(self._heights.noted(stack.stream, stack.stage))
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -309,6 +305,8 @@ class OMEZarrSink(Sink):
         """Store a reconstruction as uint16, shifted by the run's `recon_offset_adu`."""
         place = self._place(frame.stream, frame.t)
         place.note_time(frame.stream, frame.t, frame.t_acq_ns)
+        if frame.parts:  # a sum has no raw group of its own
+            place.note_stage(self._heights.noted(frame.stream, frame.stage))
         if place.localisations and frame.localisations is not None:
             with self._recording():
                 place.localisations.append(frame.localisations)
@@ -474,6 +472,9 @@ class OMEZarrSink(Sink):
             with _all_of_them(self.path) as trying:
                 with trying():
                     self.finish()
+                for (position, channel), place in self._places.items():
+                    z_um = self._heights.first_plane_um(position, channel)
+                    place.note_stage(StagePosition(z_um=z_um))
                 for place, _, series in self._all_series():
                     with trying():
                         series.close(place.time_points(series.spec.z_planes), place.interval_s)
@@ -576,7 +577,9 @@ class OMEZarrSink(Sink):
         held[index] = _Held(state, stream, t, planes, facts)
         with self._recording():
             while held and (
-                min(held) == series.next or max(held) - series.next >= _patience(series.spec)
+                min(held) == series.next
+                or place.never_comes(series.next)
+                or max(held) - series.next >= _patience(series.spec)
             ):
                 self._append_next(place, kind)
         self._watch_disk()
@@ -797,7 +800,7 @@ class OMEZarrSink(Sink):
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
         place = self._places.get((stream.position, stream.channel))
-        if place is None or not 0 <= stream.z < place.z_planes or t < 0:
+        if place is None or not 0 <= stream.z < place.stack.z_planes or t < 0:
             raise RecordingError(
                 f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)}"
                 f" positions, channels {', '.join(c.name or 'default' for c in run.channels)} and"
@@ -866,7 +869,7 @@ class _Held(NamedTuple):
 class _Place:
     """The images of one position and channel, and what is known about their time axis."""
 
-    z_planes: int
+    stack: Stack
     series: dict[SeriesName, Series] = field(default_factory=dict)
     held: defaultdict[SeriesName, dict[int, _Held]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -880,6 +883,7 @@ class _Place:
     localisations: LocalisationsFile | None = None
     film: GroupFilm | None = None
     _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
+    _timed_plane: int | None = None
     _last_time: tuple[int, int] | None = None
     _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1001))
     # Reused for every reconstruction: the writer copies what is appended.
@@ -916,7 +920,11 @@ class _Place:
 
     def index(self, stream: Stream, t: int) -> int:
         """Return the place of a plane along the arrays."""
-        return t * self.z_planes + stream.z
+        return t * self.stack.z_planes + stream.z
+
+    def never_comes(self, index: int) -> bool:
+        """Whether the plan leaves a plane out that has a place along the arrays."""
+        return self.stack.never_comes(*divmod(index, self.stack.z_planes))
 
     def note_stage(self, stage: StagePosition) -> None:
         """Let the images say where the stages were when the first of their planes was taken.
@@ -927,8 +935,13 @@ class _Place:
             series.place(stage)
 
     def note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
-        """Measure the interval between time points, at the first plane of a stack."""
-        if stream.z != 0 or (self._last_time and t <= self._last_time[0]):
+        """Measure the interval between time points, at the plane of a stack that came first.
+
+        That is not plane 0 where a channel leaves planes out.
+        """
+        if self._timed_plane is None:
+            self._timed_plane = stream.z
+        if stream.z != self._timed_plane or (self._last_time and t <= self._last_time[0]):
             return
         if self._last_time:
             self._intervals_s.append(

@@ -390,7 +390,7 @@ def about(run: RunDescription) -> dict[str, Any]:
         "interval_s": run.interval_s,
         "recon_offset_adu": run.recon_offset_adu,
         "started_ns": run.started_ns,
-        "stacks": [[p, c, *stack] for (p, c), stack in run.stacks.items()],
+        "stacks": [[p, c, s.z_planes, s.z_step_um] for (p, c), s in run.stacks.items()],
         "channels": [
             {
                 "name": channel.name,

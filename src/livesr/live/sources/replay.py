@@ -85,8 +85,9 @@ class _Pace:
             self._begun_s = self._begun_s or time.monotonic()
             self._count += 1
             return self._begun_s + (self._count - 1) / self._rate
-        recorded_s = frame.t_host_ns / 1e9 if frame.t_camera_ms is None else frame.t_camera_ms / 1e3
-        recorded_s += frame.raw * self._spacing_s
+        # Not the camera's clock, which many cameras begin anew with every sequence: where a file
+        # has no other, its readers made this of it.
+        recorded_s = frame.t_host_ns / 1e9 + frame.raw * self._spacing_s
         leapt = recorded_s - self._last_s > _AGES_S  # of a group before, a repair found no time
         if recorded_s < self._first_s or leapt:  # the first frame, or a clock that began anew
             self._begun_s, self._first_s = time.monotonic(), recorded_s

@@ -94,6 +94,7 @@ def _attributes(image: Chosen, sizes: Sequence[tuple[int, int]]) -> dict[str, An
         {**channels[c], "label": label.name}
         for c, label in zip(image.channels, image.labels, strict=True)
     ]
+    origin = image.origin_px
     first = next((t for t in image.times if image.is_stored(t, 0)), image.times.start)
     return {
         "multiscales": [
@@ -113,19 +114,24 @@ def _attributes(image: Chosen, sizes: Sequence[tuple[int, int]]) -> dict[str, An
             "channels": named,
             "rdefs": {"defaultT": (first - image.times.start) * image.image.exposures},
         },
-        "livesr": own["livesr"],
+        "livesr": {**own["livesr"], **({"origin_px": list(origin)} if origin else {})},
     }
 
 
 def _transformations(image: Chosen, level: int) -> list[Mapping[str, Any]]:
-    """Scale, and where the middle of the first pixel is; both in um."""
-    scale, factor = image.image.scale, 2**level
-    corner = {"y": image.rows.start, "x": image.columns.start}
+    """Scale, and where the middle of the first pixel is beside the stages' place; both in um.
+
+    Along t it is the time from the store's first time point, in s.
+    """
+    scale, factor, stage = image.image.scale, 2**level, image.image.stage_um
+    first = {"y": image.rows.start, "x": image.columns.start}
+    first["t"] = image.times.start * image.image.exposures
     steps, shifts = [], []
     for axis in _axes(image):
         in_plane = axis in "yx"
         steps.append(scale[axis] * (factor if in_plane else 1))
-        shifts.append(scale[axis] * (corner[axis] + (factor - 1) / 2) if in_plane else 0.0)
+        inside = first.get(axis, 0) + ((factor - 1) / 2 if in_plane else 0)
+        shifts.append(stage.get(axis, 0.0) + scale[axis] * inside)
     return [
         {"type": "scale", "scale": steps},
         {"type": "translation", "translation": shifts},

@@ -6,7 +6,7 @@ Owns the choice, and the reading of planes as they are chosen. Writes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,6 +168,27 @@ class Chosen:
         every = self.image.attributes["ome"].get("omero", {}).get("channels", ())
         return tuple(_label(every[c], self.said) for c in self.channels)
 
+    @property
+    def origin_px(self) -> tuple[float, float] | None:
+        """First pixel (y, x) of the chosen field on the camera's chip; None but of raw frames.
+
+        Pixel u of a mirrored picture of n pixels lies n - 1 - u pixels behind its first.
+        """
+        own = self.image.attributes["livesr"]
+        if (origin := own.get("origin_px")) is None:
+            return None
+        y, x = (
+            float(first) + (self.shape.length[axis] - part.stop if mirrored else part.start)
+            for first, axis, part, mirrored in zip(
+                origin,
+                "yx",
+                (self.rows, self.columns),
+                own.get("mirrored", (False, False)),
+                strict=True,
+            )
+        )
+        return y, x
+
     def frames(self) -> Iterator[tuple[int, int]]:
         """Yield (frame along t as exported, time point of the store), in order."""
         n = self.image.exposures
@@ -214,6 +235,7 @@ def choose(store: RecordedStore, part: Part) -> list[Chosen]:
         If that is nothing, or something is asked for that the store has not.
     """
     _check_names(store, part)
+    region = part.region and _on_grid(part.region, store)
     lines: dict[SeriesName, Mapping[tuple[Stream, int], Event]] = {}
     chosen = []
     for (kind, position, channel), image in store.images.items():
@@ -225,7 +247,7 @@ def choose(store: RecordedStore, part: Part) -> list[Chosen]:
             continue
         every = lines.setdefault(kind, store.pictures(kind))
         here = {(t, s.z): e for (s, t), e in every.items() if s[:2] == (position, channel)}
-        if found := _chosen(image, channels, here, part):
+        if found := _chosen(image, channels, here, replace(part, region=region)):
             chosen.append(found)
     if not chosen:
         raise StoreError(
@@ -279,6 +301,22 @@ def _chosen(
         return None
     rows, columns = _field(image, length, part.region)
     return Chosen(image, channels, range(part.first, end), rows, columns, stored)
+
+
+def _on_grid(region: Region, store: RecordedStore) -> Region:
+    """Return the region with its edges between the largest pixels of a store.
+
+    Each image rounding for itself would leave raw frames and what was made of them apart by half a
+    pixel of the camera. One that is smaller than such a pixel stays as it is.
+    """
+    largest = max(image.scale["x"] for image in store.images.values())
+
+    def ends(start: float, extent: float) -> tuple[float, float]:
+        first, end = (round(um / largest) * largest for um in (start, start + extent))
+        return (first, end - first) if end > first else (start, extent)
+
+    (x, width), (y, height) = ends(region.x, region.width), ends(region.y, region.height)
+    return Region(x, y, width, height)
 
 
 def _field(image: Image, length: Mapping[str, int], region: Region | None) -> tuple[slice, slice]:

@@ -160,6 +160,9 @@ def _description(image: Chosen) -> str:
     gaps = missing_times(image)
     if gaps:
         lines.append(f"Missing, zeros here: t {', '.join(gaps)}")
+    if origin := image.origin_px:
+        y, x = origin
+        lines.append(f"First pixel on the chip: y {y:g}, x {x:g} (--origin {y:g} {x:g})")
     lines.append(f"t 0 here is t {image.times.start} of {image.image.folder.parent.name}")
     return "\n".join(line for line in lines if line)
 

@@ -104,6 +104,7 @@ def _recording(
         interval_s=scale.get("t", 0.0) * (s_per(units.get("t", "")) or 0.0) or None,
         notes=(*pixels.notes, *senseless),
         origin_px=_pair(about.get("livesr", {}).get("origin_px")),
+        mirrored=_mirrored(about.get("livesr", {}).get("mirrored")),
         started_ns=path.stat().st_mtime_ns,
     )
 
@@ -224,3 +225,7 @@ def _senseless(path: Path, scale: dict[str, float]) -> list[str]:
 
 def _pair(value: Any) -> tuple[float, float] | None:
     return (float(value[0]), float(value[1])) if value else None
+
+
+def _mirrored(value: Any) -> tuple[bool, bool]:
+    return (bool(value[0]), bool(value[1])) if value else (False, False)

@@ -79,18 +79,25 @@ class CameraPixels:
     stored : type of the values in the file
     exact : whether every frame has to be looked at, because the file's type holds more than a
         camera gives
+    zero : the value in the file that is a camera's 0
     """
 
     path: Path
     name: str
     stored: np.dtype[Any]
     exact: bool
+    zero: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of it."""
         if not self.exact:
             return ()
+        if self.zero:
+            return (
+                f"{self.path.name} holds signed numbers as ImageJ keeps them: {self.zero} is taken"
+                " off every value.",
+            )
         return (
             (
                 f"{self.path.name} holds {self.stored.name}: its values are whole numbers, and are"
@@ -108,6 +115,8 @@ class CameraPixels:
         """
         if not self.exact:
             return np.array(values, dtype=self.name)
+        if self.zero:
+            values = values.astype(np.int64) - self.zero
         low, high = values.min(), values.max()
         # As Python's numbers: float16 takes 65535 for infinity.
         fits = low.item() >= 0 and high.item() <= _WHOLE
@@ -120,10 +129,14 @@ class CameraPixels:
         return np.array(values, dtype=self.name)
 
 
-def camera_pixels(path: Path, dtype: DTypeLike) -> CameraPixels:
+def camera_pixels(path: Path, dtype: DTypeLike, zero: int = 0) -> CameraPixels:
     """Return how values of `dtype` become a camera's.
 
     Those of other number types if they are whole and fit uint16.
+
+    Parameters
+    ----------
+    zero : the value in the file that is a camera's 0
 
     Raises
     ------
@@ -131,6 +144,8 @@ def camera_pixels(path: Path, dtype: DTypeLike) -> CameraPixels:
         If they never can be.
     """
     stored = np.dtype(dtype).newbyteorder("=")
+    if zero:
+        return CameraPixels(path, "uint16", stored, exact=True, zero=zero)
     if stored.name in ("uint8", "uint16"):
         return CameraPixels(path, stored.name, stored, exact=False)
     if stored.kind not in "iuf":

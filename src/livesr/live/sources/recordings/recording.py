@@ -64,6 +64,7 @@ class Recording:
     channels, positions : names, as many as the axis is long; empty if the file has none
     pixel_um : (y, x) size of a pixel in the sample, if the file says so
     origin_px : (y, x) where the camera's region began on its chip, if the file says so
+    mirrored : whether the picture is turned over along (y, x) since the SIM calibration
     interval_s : between two places of the axis t
     started_ns : when it began, since the Unix epoch
     timed : whether frames come with the camera's clock
@@ -85,6 +86,7 @@ class Recording:
     pixel_um: tuple[float, float] | None = None
     z_step_um: float | None = None
     origin_px: tuple[float, float] | None = None
+    mirrored: tuple[bool, bool] = (False, False)
     interval_s: float | None = None
     started_ns: int = 0
     timed: bool = False

@@ -19,7 +19,14 @@ from livesr.live.sources.recordings.ome_tiff import description_in, open_compani
 from livesr.live.sources.recordings.pixels import check_count
 from livesr.live.sources.recordings.placed import Placed, recording_of
 from livesr.live.sources.recordings.recording import Recording
-from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints, reason, rows_at
+from livesr.live.sources.recordings.tiff_pages import (
+    PageAt,
+    TiffPages,
+    complaints,
+    imagej_zero,
+    reason,
+    rows_at,
+)
 from livesr.live.sources.recordings.units import s_per, um_per
 
 if TYPE_CHECKING:
@@ -232,10 +239,17 @@ def _imagej(path: Path, tiff: TiffFile) -> dict[str, Any]:
         notes = (
             f"{path.name} gives a pixel size in {unit!r}, which is no known unit: it is not used.",
         )
+    z_unit, t_unit = str(about.get("zunit", unit)), str(about.get("tunit", "s"))
+    if s_per(t_unit) is None and _times(about, "finterval", 1.0):
+        notes += (f"{path.name} gives times in {t_unit!r}, which is no known unit: not used.",)
+    if "cf" in about and not imagej_zero(tiff):
+        notes += (
+            f"{path.name} has a calibration of its grey values: values are read as they are.",
+        )
     return {
         "pixel_um": (um * (y or x), um * x) if um and x else None,
-        "z_step_um": _times(about, "spacing", um),
-        "interval_s": _times(about, "finterval", s_per(str(about.get("tunit", "s"))) or 1.0),
+        "z_step_um": _times(about, "spacing", um if z_unit == unit else um_per(z_unit)),
+        "interval_s": _times(about, "finterval", s_per(t_unit)),
         "notes": notes,
     }
 

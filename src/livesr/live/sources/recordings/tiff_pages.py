@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _MAX_OPEN = 32
+_SIGNED = 1 << 15
 _CAMERA_BITS = range(8, 17)
 _MAX_UNPACKED = 2**28  # bytes of a strip or tile, or twice its frame if that is more
 _MAX_INFLATED = 1032  # bytes that one byte of deflate can become
@@ -89,7 +90,8 @@ class TiffPages:
             raise ConfigError(f"Cannot read {first.file} as TIFF: {reason(e)}.") from e
         _check_page(first.file, page, self.file(first.file).filehandle.size)
         self._shape = (int(page.imagelength), int(page.imagewidth))
-        self._pixels = camera_pixels(first.file, page.dtype or "O")
+        zero = imagej_zero(self.file(first.file))
+        self._pixels = camera_pixels(first.file, page.dtype or "O", zero)
         try:
             values = self._values(first, page, "its first frame")
             self._pixels.taken(values, "its first frame")
@@ -232,6 +234,18 @@ def reason(error: Exception) -> str:
     told = str(error)
     in_words = isinstance(error, (OSError, ValueError, ConfigError))
     return told if in_words else f"damaged ({type(error).__name__}: {told})"
+
+
+def imagej_zero(tiff: TiffFile) -> int:
+    """Return the value of a file that stands for 0.
+
+    ImageJ keeps signed numbers of 16 bit as unsigned ones that are larger by 32768, and says so by
+    a calibration of grey values: so it saves what it opened of DeltaVision and MRC.
+    """
+    said = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    told = said.get("cf"), said.get("c0"), said.get("c1")
+    signed = told == (0, -_SIGNED, 1) and tiff.pages.first.dtype == np.uint16
+    return _SIGNED if signed else 0
 
 
 def _close(tiff: TiffFile, file: BinaryIO) -> None:
