@@ -293,6 +293,19 @@ def test_an_image_that_the_store_does_not_name_is_not_shown(
     assert StoreSource(store).length == StoreSource(stores["rolling"]).length > 3
 
 
+def test_raw_that_the_store_does_not_name_was_recorded(whole: Path, tmp_path: Path) -> None:
+    store = tmp_path / "run.ome.zarr"
+    shutil.copytree(whole, store)
+    file = store / "OME" / "zarr.json"
+    about = read_json(file)
+    about["attributes"]["ome"]["series"].remove("raw")
+    file.write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(LiveSRError, match=r"zarr\.json does not name raw, .*'livesr repair "):
+        raw_input(store)
+    repair(store, still_growing_s=0.0)
+    raw_input(store)
+
+
 @pytest.mark.parametrize("key", ["intensity.unit", "stream", "position_name"])
 def test_what_nothing_needs_may_be_gone(whole: Path, tmp_path: Path, key: str) -> None:
     store = tmp_path / "run.ome.zarr"
