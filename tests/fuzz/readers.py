@@ -18,7 +18,7 @@ import yaml
 from livesr.base.archives import unpack
 from livesr.base.config import load_rig
 from livesr.base.documents import parse_json, parse_yaml
-from livesr.base.errors import LiveSRError
+from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.npy import open_npy
 from livesr.check.micromanager import Configuration
 from livesr.cli.experiment import Experiment, extent, plan_of, positions_of
@@ -184,6 +184,58 @@ def _about_store(data: bytes, folder: Path) -> object:
     return store.events, store.problems
 
 
+def _about_image(data: bytes, folder: Path) -> object:
+    """What every reader of an image asks for is there, once a store has been opened."""
+    found, refused = [], StoreError("no image")
+    for name in ("raw", "rolling", "depth"):
+        store = folder / name
+        _written(json.dumps({"attributes": {"livesr": STORE}}).encode(), store / "zarr.json")
+        series = {"attributes": {"ome": {"series": [name]}}}
+        _written(json.dumps(series).encode(), store / "OME" / "zarr.json")
+        _written(data, store / name / "zarr.json")
+        try:
+            (image,) = RecordedStore(store).images.values()
+        except StoreError as e:  # another kind, where that is all that is wrong
+            refused = e
+            continue
+        own = image.attributes["livesr"]
+        assert image.exposures > 0
+        assert image.scale.keys() >= {"y", "x"}
+        assert name != "rolling" or len(own["newest"]) == image.exposures
+        assert name != "depth" or own["range_nm"][0] < own["range_nm"][1]
+        found.append((image.depth_colors, image.stage_um))
+    if not found:
+        raise refused
+    return found
+
+
+def _images(_folder: Path) -> Sequence[bytes]:
+    intensity = {"unit": "ADU", "scale": 1.0, "offset": 1000}
+    kinds: list[dict[str, object]] = [
+        {"kind": "raw", "exposures": 6},
+        {"kind": "rolling", "method": "SIM", "exposures": 3, "newest": [3, 6, 9]},
+        {"kind": "depth", "range_nm": [-350.0, 350.0], "colors": ["3C50FF", "FF4030"]},
+    ]
+    scale = {"type": "scale", "scale": [0.5, 0.1, 0.1]}
+    ome = {
+        "multiscales": [
+            {
+                "name": "x",
+                "axes": [{"name": axis} for axis in "tyx"],
+                "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+            }
+        ],
+        "omero": {
+            "channels": [{"label": "x", "color": "FFFFFF", "window": {"start": 0, "end": 9}}]
+        },
+    }
+    place = {"position": 0, "channel": "488", "intensity": intensity}
+    return [
+        json.dumps({"attributes": {"livesr": {**place, **kind}, "ome": ome}}).encode()
+        for kind in kinds
+    ]
+
+
 def _about_array(data: bytes, folder: Path) -> object:
     found = array_shape(_written(data, folder / "0" / "zarr.json").parent)
     assert all(0 <= n <= 2**31 for n in found.length.values())
@@ -295,6 +347,7 @@ READERS: dict[str, Reader] = {
     "npy": Reader(_array, _saved),
     "keys": Reader(_key, _keys),
     "store": Reader(_about_store, _json({"attributes": {"livesr": STORE}})),
+    "image": Reader(_about_image, _images),
     "array": Reader(_about_array, _json(ARRAY)),
     "ome-zarr": Reader(_zarr, _zarr_seeds),
     "mrc": Reader(_recording("x.mrc"), _mrc),

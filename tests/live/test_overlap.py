@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -304,7 +305,15 @@ def test_a_listener_that_exits_is_counted_and_the_next_frames_come(
 
     session.frame_ready.connect(listener)
     live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", sinks=[sink])
-    report = live.record(moving_groups(6))
+
+    def wait(t: int) -> float:
+        """Until the one before was seen: a listener that is slow misses frames."""
+        deadline = time.monotonic() + 60
+        while len(seen) < t and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return 0.0
+
+    report = live.record(moving_groups(6), pace_s=wait)
     assert seen == list(range(6))
     assert sink.listener_errors == 1
     assert (report["sr_frames"], report["error"]) == (6, None)

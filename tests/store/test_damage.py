@@ -22,7 +22,7 @@ import pytest
 import yaozarrs
 import zarr
 
-from livesr.base.errors import DamagedFileError
+from livesr.base.errors import DamagedFileError, StoreError
 from livesr.check.store import check_store
 from livesr.formats import layout
 from livesr.formats.frames_log import read_log
@@ -167,7 +167,8 @@ SHARDS = [
 ]
 LOGS = [log(how) for how in ("deleted", "empty", "cut", "a line less", "a line damaged")]
 REPORT = [metadata(layout.REPORT, how) for how in ("empty", "deleted")]
-DAMAGES = [*METADATA, *SHARDS, *LOGS, *REPORT]
+RIG = [metadata(layout.RIG, how) for how in ("empty", "cut", "deleted")]
+DAMAGES = [*METADATA, *SHARDS, *LOGS, *REPORT, *RIG]
 OFTEN = [
     pytest.param(
         d,
@@ -175,6 +176,7 @@ OFTEN = [
             ()
             if d.name.endswith(("attributes", "raw data", "raw index", "less", "log empty"))
             or d.name in {"zarr.json empty", "raw/0/zarr.json empty", "a shard of sr empty"}
+            or d in RIG
             else pytest.mark.slow
         ),
     )
@@ -379,6 +381,48 @@ def test_what_was_predicted_beside_a_loss_is_computed_again(
     assert report["predicted"] == 2
     assert np.abs(array(store, "sr")[there].astype(int) - offline[there]).max() <= 1
     assert backfill(store)["predicted"] == 0
+
+
+def test_a_rig_that_was_cut_where_it_still_parses_is_none(
+    whole: Path, tmp_path: Path, engine: Engine
+) -> None:
+    """Half of it is another microscope: without its channels, nothing is separated."""
+    text = (whole / layout.RIG).read_text(encoding="utf-8")
+    places = [text.index(key) for key in ("\nsim:", "\nchannels:")] + [len(text) // 2]
+    for number, place in enumerate(places):
+        store, _ = damaged(whole, tmp_path / str(number))
+        (store / layout.RIG).write_text(text[:place], encoding="utf-8")
+        for work in (lambda s: process(raw_input(s), tmp_path / "again.ome.zarr"), backfill):
+            with pytest.raises(StoreError, match=r"ends after .* 'livesr repair .*run\.ome\.zarr'"):
+                work(store)
+        assert [f.code for f in check_store(store).findings if f.level == "error"] == ["rig"]
+        assert layout.RIG in repair(store, still_growing_s=0.0).metadata
+        assert (store / layout.RIG).read_text(encoding="utf-8") == text
+        assert not repair(store, still_growing_s=0.0).changed
+    assert process(raw_input(store), tmp_path / "again.ome.zarr")["sr_frames"] == FRAMES
+
+
+@pytest.mark.parametrize("how", ["changed", "without its last line end", "of an older store"])
+def test_a_rig_that_somebody_put_there_is_taken(
+    whole: Path, tmp_path: Path, engine: Engine, how: str
+) -> None:
+    store, _ = damaged(whole, tmp_path)
+    file = store / layout.RIG
+    text = file.read_text(encoding="utf-8")
+    if how == "changed":
+        file.write_text(text.replace("wiener: 0.1", "wiener: 0.2"), encoding="utf-8")
+        assert file.read_text(encoding="utf-8") != text
+    elif how == "without its last line end":
+        file.write_text(text.rstrip(), encoding="utf-8")
+    else:
+        about = read_json(store / layout.IMAGES)
+        del about["rig"]
+        (store / layout.IMAGES).write_text(json.dumps(about), encoding="utf-8")
+    now = file.read_text(encoding="utf-8")
+    assert not repair(store, still_growing_s=0.0).changed
+    assert not [f for f in check_store(store).findings if f.level == "error"]
+    raw_input(store)
+    assert file.read_text(encoding="utf-8") == now
 
 
 def test_pictures_that_are_still_there_are_read_by_zarr(whole: Path, tmp_path: Path) -> None:

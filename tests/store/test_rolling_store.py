@@ -13,7 +13,6 @@ import tifffile
 import zarr
 
 from livesr import load_rig, process, raw_input
-from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import SRFrame
 from livesr.check.store import check_store
@@ -27,7 +26,7 @@ from livesr.store.levels import build_levels
 from livesr.store.repair import repair
 from livesr.viewer.frame_pairs import Selection
 from livesr.viewer.store_source import StoreSource
-from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
+from recorded_runs import Live, array, assert_equal, keeping_rig, lines, moving_groups
 
 N_T, PER_GROUP = 5, 3
 
@@ -44,15 +43,6 @@ class Shown(Sink):
         self.frames[frame.t, frame.newest] = frame
 
     updated = recon
-
-
-def keeping_rig(folder: Path, engine: str = "none", update: str = "angle") -> RigConfig:
-    plain, rig = sim_rig("identity"), folder / "rig"
-    shutil.copytree(plain.folder, rig)
-    text = (rig / "rig.yaml").read_text(encoding="utf-8")
-    text = text.replace("\nsim:\n", f"\nsim:\n  update: {update}\n") + "\nstore:\n  rolling: true\n"
-    (rig / "rig.yaml").write_text(text, encoding="utf-8")
-    return load_rig(rig).with_engine(engine)
 
 
 def recorded(folder: Path, **how: Any) -> tuple[Path, Shown, dict[str, Any]]:

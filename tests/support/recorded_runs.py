@@ -98,6 +98,16 @@ def _trusting_rig() -> Path:
     return folder
 
 
+def keeping_rig(folder: Path, engine: str = "none", update: str = "angle") -> RigConfig:
+    """A rig whose stores keep pictures of groups under way."""
+    plain, rig = sim_rig("identity"), folder / "rig"
+    shutil.copytree(plain.folder, rig)
+    text = (rig / "rig.yaml").read_text(encoding="utf-8")
+    text = text.replace("\nsim:\n", f"\nsim:\n  update: {update}\n") + "\nstore:\n  rolling: true\n"
+    (rig / "rig.yaml").write_text(text, encoding="utf-8")
+    return load_rig(rig).with_engine(engine)
+
+
 class Live:
     """A run as a camera would make it, with every step as slow as a test wants it.
 

@@ -313,10 +313,10 @@ def _tried(
         If it cannot be used.
     """
     from livesr.base.compute import ComputeConfig
-    from livesr.check.own_engine import changed_since_training
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.resampling import own_pixel_nm
     from livesr.live.inference.trial import try_out
+    from livesr.live.own_engine import changed_since_training
 
     engine = load_engine(engine_name)
     brought_to = own_pixel_nm(engine, pixel_nm) if pixel_nm else None

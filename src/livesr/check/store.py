@@ -26,6 +26,7 @@ from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.levels import damaged_levels, levels_fit
 from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, rebuild_root
+from livesr.store.rig_copy import cut_off
 from livesr.store.shard_inspection import ImageInspection
 
 _REPAIR, _BACKFILL, _PROCESS = (
@@ -352,7 +353,9 @@ class _Check:
         return 0 if found.damage else math.prod(found.lengths)
 
     def _others(self) -> Iterator[Finding]:
-        if not (self._path / layout.SIDECARS / "rig.yaml").is_file():
+        if cut := cut_off(self._path):
+            yield Finding("error", "rig", cut.says, _REPAIR, self._path / layout.RIG)
+        elif not (self._path / layout.RIG).is_file():
             says = "The copy of rig.yaml is gone: 'livesr process' needs --rig."
             yield Finding("warning", "rig", says, "", self._path / layout.SIDECARS)
         yield from self._copies()

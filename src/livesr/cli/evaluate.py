@@ -254,8 +254,8 @@ def _conditions(name: Conditions, engine: str) -> Domain:
     be simulated; for an engine of one microscope, under that one.
     """
     from livesr.base.errors import UsageError
-    from livesr.evaluation.limits import own_domain
     from livesr.live.inference.engine import load_engine
+    from livesr.live.own_engine import own_domain
     from livesr.simulation.domain import CALIBRATED, SNR, Domain, calibrated_like
     from livesr.simulation.specimens import simulated
 

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from livesr.base.compute import Augmentation, ComputeConfig
-from livesr.base.config import parse
-from livesr.base.errors import ConfigError, EngineError
+from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import UNJUDGED, Judgement
 from livesr.evaluation.live_path import separate
@@ -43,6 +42,7 @@ from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.live.mixing import brightness, ratios
 from livesr.live.out_of_distribution import FEATURES, features
+from livesr.live.own_engine import own_domain
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain, calibrated_like, usual_like
 from livesr.simulation.sequence import (
@@ -374,22 +374,6 @@ def domain_of(manifest: Manifest) -> Domain:
             f" on simulated cells, and of these there are {', '.join(STRUCTURES)}."
         )
     return truth_as_drawn(own_domain(manifest) or Domain(structures=names), manifest)
-
-
-def own_domain(manifest: Manifest) -> Domain | None:
-    """Return what an engine that was made for one microscope was trained on; None of others.
-
-    Raises
-    ------
-    EngineError
-        If its manifest does not say it as a domain.
-    """
-    if (said := manifest.training.get("domain")) is None:
-        return None
-    try:
-        return parse(Domain, said, f"'training: domain' of engine {manifest.id!r}")
-    except ConfigError as e:
-        raise EngineError(str(e)) from e
 
 
 def truth_as_drawn(domain: Domain, manifest: Manifest) -> Domain:

@@ -92,6 +92,15 @@ class _Views(_Said):
     views: str
 
 
+_NEEDED = {
+    "reconstruction": "method",
+    "rolling": "newest",
+    "depth": "range_nm",
+    "uncertainty": "uncertainty",
+}
+"""What no image of a kind can be shown or computed with again without."""
+
+
 class _ImageSaid(_Said):
     """The attribute ``livesr`` of an image."""
 
@@ -102,7 +111,7 @@ class _ImageSaid(_Said):
     stream: str = ""
     prediction: bool = False
     exposures: _Count = 1
-    newest: list[_Count] = []
+    newest: list[_Count] = _ABSENT
     method: str = ""
     warning: str = ""
     warnings: list[str] = []
@@ -114,8 +123,8 @@ class _ImageSaid(_Said):
     dark_adu: FiniteFloat = 0.0
     camera: str = ""
     drawn: bool = False
-    range_nm: _Pair = [0.0, 0.0]
-    colors: list[_Color] = []
+    range_nm: _Pair = _ABSENT
+    colors: Annotated[list[_Color], Field(min_length=2)] = _ABSENT
     input: dict[str, Any] = {}
     model: _Model = _ABSENT
     runtime: _Runtime = _ABSENT
@@ -127,10 +136,19 @@ class _ImageSaid(_Said):
     def _measured(self) -> Self:
         if self.kind != "raw" and self.intensity is None:
             raise ValueError("'intensity' is missing")
-        if self.kind == "reconstruction" and not self.method:
-            raise ValueError("'method' is missing")
-        if self.kind == "uncertainty" and self.uncertainty is None:
-            raise ValueError("'uncertainty' is missing")
+        if (needed := _NEEDED.get(self.kind)) and not getattr(self, needed):
+            raise ValueError(f"{needed!r} is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.kind == "rolling" and len(self.newest) != self.exposures:
+            raise ValueError(
+                f"'newest' names {len(self.newest)} pictures of a time point, and 'exposures' says"
+                f" {self.exposures}"
+            )
+        if self.kind == "depth" and self.range_nm[0] >= self.range_nm[1]:
+            raise ValueError(f"'range_nm' is {self.range_nm}, expected the lower z first")
         return self
 
 
@@ -194,6 +212,14 @@ class _Ome(_Said):
 class _ImageAttributes(_Said):
     livesr: _ImageSaid
     ome: _Ome
+
+    @model_validator(mode="after")
+    def _film(self) -> Self:
+        axes = (axis.name for axis in self.ome.multiscales[0].axes)
+        said = "exposures" in self.livesr.model_fields_set
+        if self.livesr.kind == "raw" and "c" not in axes and not said:
+            raise ValueError("raw has no axis c, and 'exposures' of a time point is missing")
+        return self
 
 
 class _Image(_Said):

@@ -17,7 +17,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from livesr.base.documents import read_json
+from livesr.base.documents import read_json, read_text
 from livesr.base.errors import DocumentError
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.version import __version__
@@ -32,6 +32,7 @@ FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
 REPORT = f"{SIDECARS}/report.json"
 STRAYS = f"{SIDECARS}/strays"
 IMAGES = f"{SIDECARS}/images.json"
+RIG = f"{SIDECARS}/rig.yaml"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
 MEAN_METHOD = "widefield mean"
@@ -135,7 +136,7 @@ def root_attributes(run: RunDescription) -> dict[str, Any]:
 
 
 def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return what the zarr.json files of a store say, for `IMAGES`.
+    """Return what the zarr.json files of a store and its rig.yaml say, for `IMAGES`.
 
     Whatever becomes of them, `livesr repair` has it again.
 
@@ -157,7 +158,12 @@ def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
     }
     for image in images.values():
         image["array"]["shape"][0] = 0
-    return {"version": LAYOUT_VERSION, "root": said("zarr.json")["attributes"], "images": images}
+    try:
+        rig = {"rig": read_text(path / RIG)} if (path / RIG).is_file() else {}
+    except DocumentError as e:
+        raise OSError(str(e)) from e
+    root = said("zarr.json")["attributes"]
+    return {"version": LAYOUT_VERSION, "root": root, "images": images, **rig}
 
 
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:

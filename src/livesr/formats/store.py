@@ -9,7 +9,7 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +87,13 @@ class Image:
         where pictures of groups under way are kept.
         """
         return int(self.attributes["livesr"].get("exposures", 1))
+
+    @property
+    def depth_colors(self) -> Sequence[str]:
+        """Colours of a depth image, RRGGBB from the lowest z to the highest; none of others."""
+        if self.kind != "depth":
+            return ()
+        return tuple(self.attributes["livesr"].get("colors", layout.DEPTH_COLORS))
 
     @property
     def scale(self) -> dict[str, float]:
@@ -438,20 +445,28 @@ def _image(folder: Path) -> Image:
     kind = KINDS.get(said := attributes["livesr"]["kind"])
     if kind is None or folder.name.partition("_")[0] != kind:
         raise StoreError(f"{file} says that {folder.name} is {said!r}.")
-    _check_labels(attributes, folder)
-    return Image(kind, folder, attributes)
+    image = Image(kind, folder, attributes)
+    _check_planes(image)
+    return image
 
 
-def _check_labels(attributes: Mapping[str, Any], folder: Path) -> None:
-    """Refuse other labels than one for each plane along c, where the array says how many."""
+def _check_planes(image: Image) -> None:
+    """Refuse other labels than one for each plane along c, and exposures of which a shard does not
+    hold whole time points, where the array says how many there are.
+    """
     try:
-        length = array_shape(folder / "0").length
+        shape = array_shape(image.array)
     except StoreError:  # its own damage, which whoever reads the pixels tells
         return
-    labels, planes = len(attributes["ome"]["omero"]["channels"]), length.get("c", 1)
+    file = image.folder / "zarr.json"
+    labels = len(image.attributes["ome"]["omero"]["channels"])
+    planes, per_shard = shape.length.get("c", 1), shape.shard["t"]
     if labels != planes:
+        raise StoreError(f"{file} names {labels} channels of {planes} planes along c.")
+    if per_shard % image.exposures:
         raise StoreError(
-            f"{folder / 'zarr.json'} names {labels} channels of {planes} planes along c."
+            f"{file} says {image.exposures} exposures of a time point, and its shards hold"
+            f" {per_shard} planes along t."
         )
 
 

@@ -46,6 +46,7 @@ from livesr.live.networks import (
     open_networks,
 )
 from livesr.live.normalise import BORDER, background_and_scale
+from livesr.live.own_engine import notes_of
 from livesr.live.reconstruct.mean import GroupMean
 from livesr.live.reconstruct.monitor import Monitor
 from livesr.live.reconstruct.reconstructor import (
@@ -550,10 +551,18 @@ def _with_calibrations(path: ChannelPath, rig: RigConfig, compute: ComputeConfig
     No run is refused for a file that cannot be read: what it says is left out, and that is said.
     """
     try:
-        return _with_rig_limits(_with_error_bars(path, rig, compute), rig)
+        return _with_rig_limits(_with_error_bars(_with_notes(path, rig), rig, compute), rig)
     except ConfigError:
         path.close()
         raise
+
+
+def _with_notes(path: ChannelPath, rig: RigConfig) -> ChannelPath:
+    """Return the path with what has changed of the microscope that its engines were trained for."""
+    channels = path.parts or (path.name,)
+    manifests = [engine.manifest for engine in path.networks.engines]
+    changed = [note for manifest in manifests for note in notes_of(manifest, rig, channels)]
+    return replace(path, notes=(*path.notes, *changed))
 
 
 def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) -> ChannelPath:

@@ -255,7 +255,7 @@ class LiveSR(Session):
         _ENTERED[id(self)] = self
         self._connected = self._listeners()
         for signal, listener in self._connected:
-            listen(signal, listener)
+            listen(signal, listener, first=listener in (self._frame_ready, self._sequence_finished))
         return self
 
     def owns_live_view_of(self, core: CMMCorePlus) -> bool:

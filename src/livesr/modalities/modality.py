@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
+    from livesr.base.domain import Domain
     from livesr.base.frames import FrameQuality, Pixels
     from livesr.check.finding import Finding, Found
     from livesr.check.hardware import Looked, Measured
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from livesr.live.sinks.sink import Sink
     from livesr.modalities.calibrator import Calibrator
     from livesr.optics.exposure import Exposures
-    from livesr.simulation.domain import Domain
     from livesr.simulation.sequence import DrawImage, DrawSequence
 
 S = TypeVar("S", bound=config.Section)

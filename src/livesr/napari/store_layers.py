@@ -238,7 +238,7 @@ def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dic
     if image.kind == "depth":  # multiplied with the running image below it: its z in colour
         return {
             "name": layer_name("depth, nm", kind, *_places(store, image)),
-            "colormap": depth_colormap(_depth_colors(image)),
+            "colormap": depth_colormap(image.depth_colors),
             "contrast_limits": tuple(image.attributes["livesr"]["range_nm"]),
             "blending": "multiplicative",
             "visible": not predicted,
@@ -258,10 +258,6 @@ def depth_colormap(colors: Sequence[str]) -> dict[str, Any]:
     """Return colours (RRGGBB) from the lowest z to the highest as napari takes them."""
     stops = [[int(color[i : i + 2], 16) / 255 for i in (0, 2, 4)] for color in colors]
     return {"name": "depth", "colors": stops}
-
-
-def _depth_colors(image: Image) -> Sequence[str]:
-    return tuple(image.attributes["livesr"]["colors"])
 
 
 def _raw_look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:

@@ -237,7 +237,7 @@ class _Inferred:
 
     @cached_property
     def _rig(self) -> RigConfig:
-        file = self._path / layout.SIDECARS / "rig.yaml"
+        file = self._path / layout.RIG
         rig = parse(
             RigConfig,
             {**load_yaml(file), "folder": file.parent, "micromanager": "rig.cfg"},

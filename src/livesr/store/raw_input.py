@@ -714,6 +714,14 @@ def raw_image(store: RecordedStore, position: int, channel: str) -> Image:
     try:
         return store.images["raw", position, channel]
     except KeyError:
+        named = {image.name for image in store.images.values()}
+        there = {file.parent.name for file in store.path.glob("raw*/zarr.json")}
+        if unnamed := ", ".join(sorted(there - named)):
+            raise StoreError(
+                f"{store.path / 'OME' / 'zarr.json'} does not name {unnamed}, and raw frames of"
+                f" channel {channel!r} are in no other image: 'livesr repair {store.path}' writes"
+                " the list again."
+            ) from None
         raise StoreError(
             f"{store.path} holds no raw frames of channel {channel!r}: they were not recorded, so"
             " nothing can be computed."

@@ -18,6 +18,7 @@ from livesr.formats import layout
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.modalities.registry import modality
+from livesr.store.rig_copy import cut_off
 
 _PREDICTED = re.compile(r"predicted by (\S+) .* \(([0-9a-f]{12})\)$")
 
@@ -89,9 +90,14 @@ def _copy_of_rig(store: RecordedStore) -> RigConfig:
     Raises
     ------
     StoreError, ConfigError
-        If there is none, or it is none.
+        If there is none, or it is none, or ends before that of the run did.
     """
-    path = contained.beneath(store.path, f"{layout.SIDECARS}/rig.yaml")
+    path = contained.beneath(store.path, layout.RIG)
+    if cut := cut_off(store.path):
+        raise StoreError(
+            f"{cut.says} 'livesr repair {store.path}' writes it again; 'livesr process' goes by"
+            " another with --rig."
+        )
     if not path.is_file():
         raise StoreError(
             f"{store.path} holds no copy of rig.yaml: put that of the rig there, as {path}, or let"

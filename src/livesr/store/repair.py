@@ -23,6 +23,7 @@ from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
+from livesr.base.rig_file import write
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, Event
 from livesr.formats.ome_xml import FILE as OME_XML
@@ -33,6 +34,7 @@ from livesr.live.sinks.series import write_json
 from livesr.store.levels import damaged_levels, drop_levels, levels_fit
 from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, rebuild_images, rebuild_root
+from livesr.store.rig_copy import cut_off
 from livesr.store.shard_inspection import ImageInspection, Where
 
 log = logging.getLogger(__name__)
@@ -130,8 +132,9 @@ class _Repair:
             )
         self._path, self._torn, self._decode = path, list[str](), decode
         self._log = MendedLog(path / layout.FRAMES_LOG)
+        rig = self._mend_rig()  # first: metadata without a copy are made of it
         rebuilt = rebuild_images(path, self._log.events)
-        self._problems, self._metadata = rebuilt.problems, tuple(rebuilt.files)
+        self._problems, self._metadata = rebuilt.problems, (*rig, *rebuilt.files)
         self._write(rebuilt.files)
         described = [name for name in image_names(path) if is_described(path / name)]
         images = [image for name in described if (image := read_image(path / name))]
@@ -185,6 +188,16 @@ class _Repair:
                 self._torn or longer or rewritten or self._metadata or tables or described
             ),
         )
+
+    def _mend_rig(self) -> tuple[str, ...]:
+        """Write the store's rig.yaml again if it ends early; return what was written."""
+        if (cut := cut_off(self._path)) is None:
+            return ()
+        file = self._path / layout.RIG
+        if file.is_file() and file.stat().st_size:
+            self._torn.append(_copy_aside(self._path, file))
+        write(file, cut.whole)
+        return (layout.RIG,)
 
     def _drop_levels(self) -> None:
         """Take smaller levels away that do not show what is there; the rest of the store is more

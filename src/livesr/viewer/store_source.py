@@ -187,8 +187,9 @@ class StoreSource:
         rolling = [
             _Moment(t, i)
             for (s, t), line in self._lines["rolling"].items()
+            if s == stream and self._is_there("rolling", s, t)
             for i, made in enumerate(line.get("pictures", ())[:-1])
-            if s == stream and made and i not in line.get("missing", ())
+            if made and i not in line.get("missing", ())
         ]
         return sorted([*whole, *rolling], key=lambda m: (m.t, math.inf if m[1] is None else m[1]))
 

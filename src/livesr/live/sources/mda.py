@@ -29,12 +29,14 @@ from livesr.base.timing import now_ns
 log = logging.getLogger(__name__)
 
 RAW_AXIS = "sim"
+_FIRST = 1000  # priority among a signal's listeners; 0 is what others have
 
 
 class Received(NamedTuple):
     """What the hook hands over, untouched.
 
-    `pixels` belongs to the receiver (pymmcore-plus makes a fresh array).
+    `pixels` belongs to the receiver (pymmcore-plus makes a fresh array). Every listener of
+    `frameReady` is given the same one, so nobody can write into it from here on.
     """
 
     pixels: Pixels
@@ -142,6 +144,12 @@ class MDAHook:
 
     def _put(self, received: Received, may_wait: Callable[[], bool]) -> None:
         try:
+            # What listeners behind this one do in place would pass for the camera's. A copy of 4
+            # megapixels takes a millisecond, this 0.2 us.
+            try:
+                received.pixels.setflags(write=False)
+            except AttributeError:  # from an engine of somebody's own
+                log.debug("no array, but %s came", type(received.pixels).__name__)
             if self.full:
                 self._wait(may_wait)
         finally:  # Ctrl-C, or a camera that fails while a frame waits, does not cost the frame
@@ -162,8 +170,12 @@ class MDAHook:
         self.waits += waited
 
 
-def listen(signal: Any, listener: Callable[..., None]) -> None:
+def listen(signal: Any, listener: Callable[..., None], *, first: bool = False) -> None:
     """Connect a listener that runs where the signal is emitted; `unlisten` undoes it.
+
+    With `first` it runs before those that were connected before: psygnal calls nobody behind one
+    that raises, and what one wrote into a frame, those behind it would get. Qt's signals keep the
+    order of connection, and call everybody.
 
     In a GUI pymmcore-plus has Qt's signals, which would run it in the main thread, whenever that
     has time: too late to set anything before a run, and with the window standing still while an
@@ -172,7 +184,7 @@ def listen(signal: Any, listener: Callable[..., None]) -> None:
     # pymmcore-plus wraps signals whose parameters have changed.
     inner = signal if isinstance(signal, SignalInstance) else getattr(signal, "_signal", signal)
     if isinstance(inner, SignalInstance):
-        inner.connect(listener)
+        inner.connect(listener, priority=_FIRST if first else 0)
         return
     from qtpy.QtCore import Qt
 

@@ -10,7 +10,7 @@ wrote stacks above 4 GiB as one description followed by all pixels; tifffile doe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def _imagej(image: Chosen) -> dict[str, Any]:
         "min": min(label.window[0] for label in labels),
         "max": max(label.window[1] for label in labels),
         "Ranges": tuple(value for label in labels for value in label.window),
-        "LUTs": [_lut(label.color, image.image.attributes["livesr"]) for label in labels],
+        "LUTs": [_lut(label.color, image.image.depth_colors) for label in labels],
         "Info": _description(image),
     }
     if t * z * c <= _MAX_LABELLED:
@@ -182,9 +182,9 @@ def missing_times(image: Chosen) -> list[str]:
     ]
 
 
-def _lut(color: str, about: Mapping[str, Any]) -> NDArray[np.uint8]:
+def _lut(color: str, colors: Sequence[str]) -> NDArray[np.uint8]:
     """Ramp from black to a colour, (3, 256); of depth through its own, black where nothing is."""
-    if colors := about.get("colors"):
+    if colors:
         stops = np.array([list(bytes.fromhex(each)) for each in colors])
         at = np.linspace(0, len(stops) - 1, 256)
         table = [np.interp(at, np.arange(len(stops)), part) for part in stops.T]

@@ -7,10 +7,11 @@ modality's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError
+from livesr.base.config import RigConfig, parse
+from livesr.base.domain import Domain
+from livesr.base.errors import ConfigError, EngineError
 from livesr.live.inference.engine import Manifest
 from livesr.modalities.registry import modality
 
@@ -29,6 +30,22 @@ _SAID_AS = {  # ranges of a domain, as rig.yaml names what they come from
 }
 
 
+def own_domain(manifest: Manifest) -> Domain | None:
+    """Return what an engine that was made for one microscope was trained on; None of others.
+
+    Raises
+    ------
+    EngineError
+        If its manifest does not say it as a domain.
+    """
+    if (said := manifest.training.get("domain")) is None:
+        return None
+    try:
+        return parse(Domain, said, f"'training: domain' of engine {manifest.id!r}")
+    except ConfigError as e:
+        raise EngineError(str(e)) from e
+
+
 def changed_since_training(manifest: Manifest, rig: RigConfig, channel: str) -> list[str]:
     """Return a sentence if a channel of `rig` is not what the engine was trained for, none
     otherwise, and none for engines that are for many microscopes.
@@ -40,8 +57,6 @@ def changed_since_training(manifest: Manifest, rig: RigConfig, channel: str) -> 
     EngineError
         If the manifest does not say it as a domain.
     """
-    from livesr.evaluation.limits import own_domain
-
     if (trained := own_domain(manifest)) is None:
         return []
     try:
@@ -66,6 +81,20 @@ def changed_since_training(manifest: Manifest, rig: RigConfig, channel: str) -> 
         f"Engine {manifest.id!r} was trained for one microscope{name}, and rig.yaml says otherwise"
         f" of it now: {'; '.join(found)}."
     ]
+
+
+def notes_of(manifest: Manifest, rig: RigConfig, channels: Sequence[str]) -> list[str]:
+    """Return what a run says of `changed_since_training`, [] where nothing has.
+
+    Of the sum of several `channels`, which an engine of one of them may separate as well, what is
+    said of the first. No run is refused for a manifest that does not say it as a domain: that is
+    said.
+    """
+    try:
+        told = [changed_since_training(manifest, rig, name) for name in channels]
+    except EngineError as e:
+        return [f"{e} Whether rig.yaml is still that of its training is not known."]
+    return told[0] if all(told) else []
 
 
 def _shown(low: float, high: float) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from livesr.base.config import RigConfig, load_rig, load_yaml, parse
-from livesr.check.own_engine import changed_since_training
 from livesr.check.rig import check_rig
 from livesr.live.inference.engine import Manifest, load_engine, write_manifest
+from livesr.live.own_engine import changed_since_training, notes_of
 from livesr.training.for_rig import recipe_for
+from recorded_runs import Live, mixing_engine, moving_groups, sim_rig
 
 LIGHT = "imcsr-mt-er-lyso-light"
 
@@ -87,3 +88,48 @@ def test_livesr_check_tells(tmp_path: Path) -> None:
     (rig / "rig.yaml").write_text(text.replace("wiener: 0.1", "wiener: 0.3"), encoding="utf-8")
     (sentence,) = said()
     assert sentence.endswith("rig.yaml says otherwise of it now: wiener 0.3 (trained for 0.1).")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> RigConfig:
+    """A rig whose channel is separated by an engine that was trained for it."""
+    rig = sim_rig("none")
+    engine = mixing_engine(tmp_path / "own")
+    training = trained_for(rig, "488").training
+    write_manifest(engine.folder, engine.manifest.model_copy(update={"training": training}))
+    return rig.with_engine(str(engine.folder))
+
+
+def blurring(rig: RigConfig) -> RigConfig:
+    return rig.with_section(rig.section("488").model_copy(update={"wiener": 0.3}))
+
+
+def test_a_run_says_once_what_changed(
+    own: RigConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "rig.yaml says otherwise of it now: wiener 0.3 (trained for 0.1)."
+    for name, rig, times in (("same", own, 0), ("changed", blurring(own), 1)):
+        caplog.clear()
+        report = Live(rig, tmp_path / f"{name}.ome.zarr").record(moving_groups(2))
+        assert report["sr_frames"] == 2
+        assert sum(told in warning for warning in report["warnings"]) == times
+        assert caplog.text.count(told) == times
+
+
+def test_a_sum_is_that_of_one_of_its_channels() -> None:
+    tirf = load_rig("tirf_sim")
+    manifest = trained_for(tirf, "640")
+    assert notes_of(manifest, tirf, ["488", "640"]) == []
+    (sentence,) = notes_of(manifest, tirf, ["488"])
+    assert "emission (um)" in sentence
+
+
+def test_no_run_is_refused_for_a_manifest_that_does_not_say_it(
+    own: RigConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    manifest = load_engine(folder).manifest
+    training = {**manifest.training, "domain": {"of a later version": 1}}
+    write_manifest(folder, manifest.model_copy(update={"training": training}))
+    report = Live(own, tmp_path / "run.ome.zarr").record(moving_groups(2))
+    assert any("is not known" in warning for warning in report["warnings"])
