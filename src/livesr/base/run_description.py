@@ -105,11 +105,12 @@ class RunDescription:
     `stacks` differ. `stacks` are those of every position and channel that is acquired; empty where
     every channel is acquired at every position, with all planes. `fields` is the position of every
     (p, g) of a plan with grids. Where time runs inside z, `planes_as_positions` is how many planes
-    of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to
-    reconstructions in the store and on the wire, because a Wiener reconstruction has negative
-    values and the formats have none; `sr_offset_adu` is what every `MulticolorFrame.offset_adu` of
-    the run will be. `sidecars` are files to keep with the data, by name: their text, or a path to
-    copy.
+    of a position became positions of their own, 1 elsewhere. `interval_s` is from one time point to
+    the next as a plan asks for it; `recorded_interval_s` as a recording has it, where that is
+    known, at whatever pace its frames come. `recon_offset_adu` is added to reconstructions in the
+    store and on the wire, because a Wiener reconstruction has negative values and the formats have
+    none; `sr_offset_adu` is what every `MulticolorFrame.offset_adu` of the run will be. `sidecars`
+    are files to keep with the data, by name: their text, or a path to copy.
     """
 
     stream_id: str
@@ -122,6 +123,7 @@ class RunDescription:
     stacks: Mapping[tuple[int, str], Stack] = field(default_factory=dict)
     fields: Mapping[tuple[int, int], int] = field(default_factory=dict)
     interval_s: float | None = None
+    recorded_interval_s: float | None = None
     recon_offset_adu: int = 1000
     sr_offset_adu: int = 0
     record_raw: bool = True

@@ -13,6 +13,8 @@ import numpy as np
 
 KEPT_WITHIN = 0.1
 """By which share an interval may exceed the one that was asked for, to be taken for it."""
+UNKNOWN_STEPS_S = (0.0, 1.0)
+"""What the time axis of an image says of which the interval was not known."""
 
 # A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that
 # takes longer than this to fill, and none that is unwieldy to copy.
