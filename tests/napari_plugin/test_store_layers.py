@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from dataclasses import replace
@@ -221,3 +222,32 @@ def test_what_is_no_store_of_livesr_is_left_to_others(tmp_path: Path, store: Pat
     reader = get_reader(str(store))
     assert reader is not None
     assert len(reader(str(store))) == 5
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("centred", [True, False])
+def test_pictures_of_finer_pixels_lie_on_the_cameras(
+    tmp_path: Path, centred: bool, before: bool
+) -> None:
+    """Of a store of now, whose translations say it, and of one of before."""
+    method = "sim" if centred else "fluctuation"
+    channel = replace(describe_channel(), recon_method=method, centred=centred)
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(replace(describe(), channels=(channel,)))
+    sink.raw(replace(raw_stack(0), stage=StagePosition(10.0, 5.0, 0.0)))
+    sink.recon(sr_frame(0))
+    sink.close({})
+    if before:
+        for file in (sink.path / name / "zarr.json" for name in ("raw", "recon", "sr")):
+            about = json.loads(file.read_text())
+            del about["attributes"]["livesr"]["first_pixel_um"]
+            del about["attributes"]["livesr"]["placed"]
+            (image,) = about["attributes"]["ome"]["multiscales"]
+            place = [{"y": 5.0, "x": 10.0}.get(axis["name"], 0.0) for axis in image["axes"]]
+            image["datasets"][0]["coordinateTransformations"][1]["translation"] = place
+            file.write_text(json.dumps(about))
+    layers = named(sink.path)
+    assert layers["raw exposures · measurement"][1]["translate"] == [0, 0, 0, 0]
+    apart = 0 if centred else (0.0325 - 0.065) / 2
+    for name in (f"{method} · measurement", "ER · prediction"):
+        assert layers[name][1]["translate"] == pytest.approx([0, apart, apart]), name

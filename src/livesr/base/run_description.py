@@ -35,7 +35,9 @@ class ChannelDescription:
     kept. `depth_range_nm` is the lowest and the highest z that a running image's localisations can
     have, None where z is not measured. `power_mw` is that of the light at the specimen, None where
     nobody said. `kept_updates` are the numbers of exposures after which a picture of a group under
-    way is made, where those are to be stored.
+    way is made, where those are to be stored. Pixel (0, 0) of a reconstruction that is `centred`
+    has its middle on that of the camera's; else their outer corners lie on each other, as those of
+    a prediction and of the reconstruction always do.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ChannelDescription:
     raw_dark_adu: float = 0.0
     kept_updates: tuple[int, ...] = ()
     depth_range_nm: tuple[float, float] | None = None
+    centred: bool = False
 
     @property
     def compared(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from livesr.formats.layout import localisations_name
 from livesr.formats.localisations import read_localisations
 from livesr.formats.store import Image, RecordedStore, array_shape, is_store
 from livesr.formats.zarr_files import open_array
+from livesr.store.places import first_pixel_um
 from livesr.store.recorded import true_channels
 
 if TYPE_CHECKING:
@@ -288,8 +289,8 @@ def _offset(image: Image) -> float:
 def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
     """Return scale, units and place of an image, without its channel axis.
 
-    Pixels (0, 0) of a reconstruction and of its raw frames have their middle in common; what is
-    drawn from localisations has its outer corner there, where they count from.
+    The middle of the camera's pixel (0, 0) is the origin; of a channel with localisations the outer
+    corner of its field is, where they count from.
     """
     scale = {axis: s for axis, s in image.scale.items() if axis != "c"}
     here, first = image.stage_um, _first_position(store, image).stage_um
@@ -299,6 +300,8 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
     if _localisations(store, image.position, image.channel):
         moved |= {axis: moved[axis] + scale[axis] / 2 for axis in "yx"}
         moved["t"] += (scale["t"] - _film_step_s(store, image)) / 2
+    else:
+        moved |= {axis: moved[axis] + first_pixel_um(store, image) for axis in "yx"}
     axes = [_EXPOSURE] if image.kind == "raw" and "c" in image.scale else []
     return {
         "scale": [*(1.0 for _ in axes), *scale.values()],
