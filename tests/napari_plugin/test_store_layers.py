@@ -187,9 +187,8 @@ def test_stacks_positions_and_channels_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("film", [True, False])
 def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, film: bool) -> None:
-    channel = replace(
-        describe_channel(), raw_along_t=True, localises=True, labels=(), recon_method="storm"
-    )
+    storm = {"raw_along_t": True, "localises": True, "recon_method": "storm", "centred": False}
+    channel = replace(describe_channel(), labels=(), **storm)
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
     sink.open(replace(describe(interval_s=0.9, record_raw=film), channels=(channel,)))
     for t in range(2):
@@ -202,7 +201,9 @@ def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, fil
     layers = named(sink.path)
     where, about, kind = layers["localisations · measurement"]
     assert kind == "points"
-    world = where * about["scale"]
+    world = where * about["scale"] + about["translate"]
+    # Of the camera's middles, as layers of any other channel: 2 and 4 pixels of 65 nm from a corner
+    np.testing.assert_allclose(world[0, -2:], [0.0975, 0.2275], atol=1e-6)
     _, placed, _ = layers["storm · measurement"]
     # (130, 260) nm from the corner is the corner of pixel (4, 8), whose middle lies half a pixel on
     pixel = (world[0, -2:] - placed["translate"][-2:]) / placed["scale"][-2:]
@@ -214,6 +215,26 @@ def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, fil
     else:
         assert where.shape == (2, 2)
     assert list(about["features"]["frame"]) == [4, RAW + 4]
+
+
+def test_localisations_of_another_position_lie_on_its_image(tmp_path: Path) -> None:
+    """They lay on those of the first."""
+    storm = {"raw_along_t": True, "localises": True, "recon_method": "storm", "centred": False}
+    channel = replace(describe_channel(), labels=(), **storm)
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(replace(describe(positions=("A", "B")), channels=(channel,)))
+    for p in (0, 1):
+        found = np.zeros(1, LOCALISATION)
+        found["y_nm"], found["x_nm"] = 130, 260
+        stream = Stream(p, "488")
+        sink.raw(replace(raw_stack(0, stream), stage=StagePosition(100.0 * p, -50.0 * p, 0.0)))
+        sink.recon(replace(sr_frame(0, stream), localisations=found))
+    sink.close({})
+    layers = named(sink.path)
+    for name, wanted in (("A", [0.0975, 0.2275]), ("B", [-49.9025, 100.2275])):
+        where, about, _ = layers[f"{name} · localisations · measurement"]
+        world = where * about["scale"] + about["translate"]
+        np.testing.assert_allclose(world[0, -2:], wanted, atol=1e-6)
 
 
 def test_what_is_no_store_of_livesr_is_left_to_others(tmp_path: Path, store: Path) -> None:
