@@ -89,7 +89,11 @@ def test_a_duration_becomes_as_many_time_points_as_fit() -> None:
 
     assert frames(duration_s=9) == 100  # 90 ms each
     assert frames(duration_s=9, positions="0,0;1,1", z="4:1") == 10
-    assert frames(duration_s=9, interval_s=2) == 4
+    assert frames(duration_s=0.9) == 10
+    assert frames(duration_s=9, interval_s=2) == 5  # at 0, 2, 4, 6 and 8 s
+    assert frames(duration_s=8.09, interval_s=2) == 5
+    assert frames(duration_s=8.08, interval_s=2) == 4  # the last exposures would come too late
+    assert frames(duration_s=10, interval_s=7) == 2
     assert frames(duration_s=0.1, interval_s=2) == 1
     assert frames() == 100
 

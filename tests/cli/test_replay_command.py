@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +86,8 @@ def test_what_cannot_be_replayed_is_one_sentence(tmp_path: Path, raw: Path) -> N
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_ends_a_replay_cleanly(tmp_path: Path, raw: Path) -> None:
     process = start([*RUN, "raw.tif", "--rate", "9", "--store", "o.ome.zarr", "--json"], tmp_path)
-    until((tmp_path / "o.ome.zarr" / "livesr" / "frames.jsonl").is_file)
-    time.sleep(0.5)
+    frames = tmp_path / "o.ome.zarr" / "livesr" / "frames.jsonl"
+    until(lambda: frames.is_file() and frames.stat().st_size)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     report = json.loads(out)

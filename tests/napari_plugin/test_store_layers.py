@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from dataclasses import replace
@@ -186,9 +187,8 @@ def test_stacks_positions_and_channels_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("film", [True, False])
 def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, film: bool) -> None:
-    channel = replace(
-        describe_channel(), raw_along_t=True, localises=True, labels=(), recon_method="storm"
-    )
+    storm = {"raw_along_t": True, "localises": True, "recon_method": "storm", "centred": False}
+    channel = replace(describe_channel(), labels=(), **storm)
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
     sink.open(replace(describe(interval_s=0.9, record_raw=film), channels=(channel,)))
     for t in range(2):
@@ -201,7 +201,9 @@ def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, fil
     layers = named(sink.path)
     where, about, kind = layers["localisations · measurement"]
     assert kind == "points"
-    world = where * about["scale"]
+    world = where * about["scale"] + about["translate"]
+    # Of the camera's middles, as layers of any other channel: 2 and 4 pixels of 65 nm from a corner
+    np.testing.assert_allclose(world[0, -2:], [0.0975, 0.2275], atol=1e-6)
     _, placed, _ = layers["storm · measurement"]
     # (130, 260) nm from the corner is the corner of pixel (4, 8), whose middle lies half a pixel on
     pixel = (world[0, -2:] - placed["translate"][-2:]) / placed["scale"][-2:]
@@ -215,9 +217,58 @@ def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, fil
     assert list(about["features"]["frame"]) == [4, RAW + 4]
 
 
+def test_localisations_of_another_position_lie_on_its_image(tmp_path: Path) -> None:
+    """They lay on those of the first."""
+    storm = {"raw_along_t": True, "localises": True, "recon_method": "storm", "centred": False}
+    channel = replace(describe_channel(), labels=(), **storm)
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(replace(describe(positions=("A", "B")), channels=(channel,)))
+    for p in (0, 1):
+        found = np.zeros(1, LOCALISATION)
+        found["y_nm"], found["x_nm"] = 130, 260
+        stream = Stream(p, "488")
+        sink.raw(replace(raw_stack(0, stream), stage=StagePosition(100.0 * p, -50.0 * p, 0.0)))
+        sink.recon(replace(sr_frame(0, stream), localisations=found))
+    sink.close({})
+    layers = named(sink.path)
+    for name, wanted in (("A", [0.0975, 0.2275]), ("B", [-49.9025, 100.2275])):
+        where, about, _ = layers[f"{name} · localisations · measurement"]
+        world = where * about["scale"] + about["translate"]
+        np.testing.assert_allclose(world[0, -2:], wanted, atol=1e-6)
+
+
 def test_what_is_no_store_of_livesr_is_left_to_others(tmp_path: Path, store: Path) -> None:
     assert get_reader(str(tmp_path)) is None
     assert get_reader([str(store)]) is None
     reader = get_reader(str(store))
     assert reader is not None
     assert len(reader(str(store))) == 5
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("centred", [True, False])
+def test_pictures_of_finer_pixels_lie_on_the_cameras(
+    tmp_path: Path, centred: bool, before: bool
+) -> None:
+    """Of a store of now, whose translations say it, and of one of before."""
+    method = "sim" if centred else "fluctuation"
+    channel = replace(describe_channel(), recon_method=method, centred=centred)
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(replace(describe(), channels=(channel,)))
+    sink.raw(replace(raw_stack(0), stage=StagePosition(10.0, 5.0, 0.0)))
+    sink.recon(sr_frame(0))
+    sink.close({})
+    if before:
+        for file in (sink.path / name / "zarr.json" for name in ("raw", "recon", "sr")):
+            about = json.loads(file.read_text())
+            del about["attributes"]["livesr"]["first_pixel_um"]
+            del about["attributes"]["livesr"]["placed"]
+            (image,) = about["attributes"]["ome"]["multiscales"]
+            place = [{"y": 5.0, "x": 10.0}.get(axis["name"], 0.0) for axis in image["axes"]]
+            image["datasets"][0]["coordinateTransformations"][1]["translation"] = place
+            file.write_text(json.dumps(about))
+    layers = named(sink.path)
+    assert layers["raw exposures · measurement"][1]["translate"] == [0, 0, 0, 0]
+    apart = 0 if centred else (0.0325 - 0.065) / 2
+    for name in (f"{method} · measurement", "ER · prediction"):
+        assert layers[name][1]["translate"] == pytest.approx([0, apart, apart]), name

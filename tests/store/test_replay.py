@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -373,6 +374,42 @@ def test_what_is_missing_is_in_the_report_offline_and_replayed(tmp_path: Path) -
                 np.testing.assert_array_equal(array(store, "raw_A_488"), groups)
                 np.testing.assert_array_equal(array(store, "raw_B_488"), groups[:2])
                 assert (report["raw_frames"], report["recon_frames"]) == (45, 5)
+
+
+def time_steps_s(store: Path) -> dict[str, float]:
+    return {name.name: name.scale["t"] for name in RecordedStore(store).images.values()}
+
+
+@pytest.mark.parametrize("rate", ["max", 30.0])  # faster and slower than the recording
+@pytest.mark.parametrize("said", [True, False])
+def test_the_time_axis_of_a_replayed_store_is_the_recordings(
+    tmp_path: Path, engine: Engine, rate: Rate, said: bool
+) -> None:
+    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
+    live.record(moving_groups(4), pace_s=lambda t: 0.1)
+    wanted = time_steps_s(live.sink.path)
+    assert min(wanted.values()) >= 0.1
+    if not said:  # its images, killed before they could, leave it to frames.jsonl
+        for name in wanted:
+            file = live.sink.path / name / "zarr.json"
+            about = json.loads(file.read_text())
+            dataset = about["attributes"]["ome"]["multiscales"][0]["datasets"][0]
+            dataset["coordinateTransformations"][0]["scale"][0] = 1.0
+            file.write_text(json.dumps(about))
+    replay = replayed(live.sink.path, tmp_path / "again.ome.zarr", rate=rate)
+    assert time_steps_s(Path(replay.report["store"])) == pytest.approx(wanted)
+
+
+def test_an_interval_that_a_recording_is_said_to_have_is_that_of_the_store(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "r.tif", moving_groups(4).reshape(-1, SIZE, SIZE))
+    how = ReadAs(interval_s=0.1)
+    for rate in ("max", 45.0):
+        replay = replayed(
+            tmp_path / "r.tif", tmp_path / "o.ome.zarr", rig=sim_rig("none"), how=how, rate=rate
+        )
+        store = Path(replay.report["store"])
+        assert list(time_steps_s(store).values()) == pytest.approx([0.1] * 2)
+        assert not any("the plan asks for" in warning for warning in replay.report["warnings"])
 
 
 def two_channels() -> dict[str, Any]:

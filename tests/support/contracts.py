@@ -61,6 +61,7 @@ def describe_channel(name: str = "488", size: int = 16) -> ChannelDescription:
         recon_shape=(2 * size, 2 * size),
         recon_pixel_size_um=0.0325,
         recon_method="wiener",
+        centred=True,
         labels=LABELS,
         colors=("00FF00", "FF00FF", "FFFF00"),
         sr_shape=(2 * size, 2 * size),

@@ -35,7 +35,9 @@ class ChannelDescription:
     kept. `depth_range_nm` is the lowest and the highest z that a running image's localisations can
     have, None where z is not measured. `power_mw` is that of the light at the specimen, None where
     nobody said. `kept_updates` are the numbers of exposures after which a picture of a group under
-    way is made, where those are to be stored.
+    way is made, where those are to be stored. Pixel (0, 0) of a reconstruction that is `centred`
+    has its middle on that of the camera's; else their outer corners lie on each other, as those of
+    a prediction and of the reconstruction always do.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ChannelDescription:
     raw_dark_adu: float = 0.0
     kept_updates: tuple[int, ...] = ()
     depth_range_nm: tuple[float, float] | None = None
+    centred: bool = False
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -105,11 +108,12 @@ class RunDescription:
     `stacks` differ. `stacks` are those of every position and channel that is acquired; empty where
     every channel is acquired at every position, with all planes. `fields` is the position of every
     (p, g) of a plan with grids. Where time runs inside z, `planes_as_positions` is how many planes
-    of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to
-    reconstructions in the store and on the wire, because a Wiener reconstruction has negative
-    values and the formats have none; `sr_offset_adu` is what every `MulticolorFrame.offset_adu` of
-    the run will be. `sidecars` are files to keep with the data, by name: their text, or a path to
-    copy.
+    of a position became positions of their own, 1 elsewhere. `interval_s` is from one time point to
+    the next as a plan asks for it; `recorded_interval_s` as a recording has it, where that is
+    known, at whatever pace its frames come. `recon_offset_adu` is added to reconstructions in the
+    store and on the wire, because a Wiener reconstruction has negative values and the formats have
+    none; `sr_offset_adu` is what every `MulticolorFrame.offset_adu` of the run will be. `sidecars`
+    are files to keep with the data, by name: their text, or a path to copy.
     """
 
     stream_id: str
@@ -122,6 +126,7 @@ class RunDescription:
     stacks: Mapping[tuple[int, str], Stack] = field(default_factory=dict)
     fields: Mapping[tuple[int, int], int] = field(default_factory=dict)
     interval_s: float | None = None
+    recorded_interval_s: float | None = None
     recon_offset_adu: int = 1000
     sr_offset_adu: int = 0
     record_raw: bool = True

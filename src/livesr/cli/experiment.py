@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from livesr.live.sources.plan import RawFramesPlan
 
 _FRAMES = 100
+_ROUNDED = 1e-9  # 0.9 s of 0.09 s each are ten
 _MAX_FIELDS = 100_000
 _MAX_COUNTED = (
     200_000  # exposures of a plan with exceptions that are counted one by one: about a second
@@ -247,8 +248,9 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
     one = MDASequence(**fields)
     frames = experiment.frames or _FRAMES
     if experiment.duration_s is not None:
-        period_s = max(interval_s, _round_s(one, names, rig, exposure_ms))
-        frames = max(math.floor(experiment.duration_s / period_s), 1)
+        round_s = _round_s(one, names, rig, exposure_ms)
+        last_s = experiment.duration_s - round_s  # when the last one that fits may begin
+        frames = max(math.floor(last_s / max(interval_s, round_s) + _ROUNDED) + 1, 1)
     _check_time_points(frames)
     return one.replace(time_plan=TIntervalLoops(interval=interval_s, loops=frames))
 

@@ -121,6 +121,8 @@ class _ImageSaid(_Said):
     mirrored: Annotated[list[bool], Field(min_length=2, max_length=2)] = [False, False]
     bit_depth: Annotated[int, Field(ge=1, le=64)] = 16
     dark_adu: FiniteFloat = 0.0
+    first_pixel_um: FiniteFloat | None = None
+    placed: Annotated[list[str], Field(max_length=3)] = []
     camera: str = ""
     drawn: bool = False
     range_nm: _Pair = _ABSENT

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import (
     Annotated,
     Any,
@@ -266,6 +268,22 @@ def _understood(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, tuple[st
 def stream_of(event: Mapping[str, Any]) -> Stream:
     """Return the stream that a line of frames.jsonl is about."""
     return Stream(event["position"], event["channel"], event["z"])
+
+
+def interval_s(events: Iterable[Event], position: object, channel: object) -> float | None:
+    """Return the median time from one time point of a position and channel to the next.
+
+    None where the lines do not tell.
+    """
+    taken = [
+        event
+        for event in events
+        if (event["position"], event["channel"]) == (position, channel) and event.get("t_acq_ns")
+    ]
+    first = min((event["z"] for event in taken), default=0)  # a channel may leave plane 0 out
+    times = {event["t"]: event["t_acq_ns"] for event in taken if event["z"] == first}
+    steps = [(times[b] - times[a]) / (b - a) for a, b in pairwise(sorted(times))]
+    return median(steps) / 1e9 if steps else None
 
 
 def stored_lines(events: Iterable[Event]) -> dict[tuple[Stream, int], Event]:

@@ -114,7 +114,7 @@ def series_specs(
         specs["limits"] = _limits(run, position, channel)
     if channel.error_map == "planes":
         specs["error"] = _error(run, position, channel)
-    return specs
+    return {kind: _placed(kind, spec, channel) for kind, spec in specs.items()}
 
 
 def root_attributes(run: RunDescription) -> dict[str, Any]:
@@ -164,6 +164,16 @@ def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
         raise OSError(str(e)) from e
     root = said("zarr.json")["attributes"]
     return {"version": LAYOUT_VERSION, "root": root, "images": images, **rig}
+
+
+def _placed(kind: SeriesName, spec: SeriesSpec, channel: ChannelDescription) -> SeriesSpec:
+    """Return the image with where its first pixel lies beside the camera's."""
+    first_um = 0.0
+    if kind != "raw":
+        camera_um = channel.recon_pixel_size_um if channel.centred else channel.raw_pixel_size_um
+        first_um = round((spec.pixel_size_um - camera_um) / 2, 9)
+    about = {**spec.provenance, "first_pixel_um": first_um}
+    return replace(spec, first_pixel_um=first_um, provenance=about)
 
 
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:

@@ -5,7 +5,7 @@ Owns shape, axes, shards and codecs of an array, and how large a shard is. Write
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 
 KEPT_WITHIN = 0.1
 """By which share an interval may exceed the one that was asked for, to be taken for it."""
+UNKNOWN_STEPS_S = (0.0, 1.0)
+"""What the time axis of an image says of which the interval was not known."""
 
 # A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that
 # takes longer than this to fill, and none that is unwieldy to copy.
@@ -29,7 +31,9 @@ class SeriesSpec:
 
     Without `has_channel_axis` the image has a single channel and no c axis. `shown_channels` is how
     many channels a viewer starts with, None for all. `exposures` above 1 is a film: so many planes
-    along t belong to each time point.
+    along t belong to each time point. `first_pixel_um` is how far the middle of pixel (0, 0) is
+    from that of the camera's, along y and x: below 0 for smaller pixels whose outer corner is the
+    same.
     """
 
     name: str
@@ -45,6 +49,7 @@ class SeriesSpec:
     has_channel_axis: bool = True
     shown_channels: int | None = None
     exposures: int = 1
+    first_pixel_um: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +94,30 @@ class SeriesSpec:
     def pending_bytes(self) -> int:
         """At most this much waits to be written."""
         return min(PENDING_BYTES, self.shard_bytes) + self.group_bytes
+
+
+def translation(
+    axes: Sequence[str], first_pixel_um: float, stage_um: Mapping[str, float]
+) -> list[float]:
+    """Return where the middle of an image's first pixel is, in um along every axis.
+
+    Parameters
+    ----------
+    first_pixel_um : as of `SeriesSpec`
+    stage_um : where the stages were, by axis; 0 along others
+
+    Returns
+    -------
+    list
+        Empty where no stage said anything and the pixel is where the camera's is.
+    """
+    known = {axis: um for axis, um in stage_um.items() if axis in axes}
+    if not known and not first_pixel_um:
+        return []
+    return [
+        float(known.get(axis, 0.0)) + (first_pixel_um if axis in ("y", "x") else 0.0)
+        for axis in axes
+    ]
 
 
 def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,15 +104,23 @@ class Image:
 
     @property
     def stage_um(self) -> dict[str, float]:
-        """Where the stages were in um, by axis; {} where nobody said."""
+        """Where the stages were in um, by axis; {} where nobody said.
+
+        Stores of before have it alone as translation, all of it; those of now say along which axes
+        it is in there, and what else is.
+        """
         (image,) = self.attributes["ome"]["multiscales"]
+        own = self.attributes["livesr"]
         steps = image["datasets"][0]["coordinateTransformations"][1:]
         axes = [axis["name"] for axis in image["axes"]]
+        first_pixel_um = own.get("first_pixel_um")
+        said = "zyx" if first_pixel_um is None else own.get("placed", ())
+        beside = dict.fromkeys("yx", first_pixel_um or 0.0)
         return {
-            a: float(v)
+            a: round(float(v) - beside.get(a, 0.0), 9)
             for step in steps
             for a, v in zip(axes, step.get("translation") or (), strict=False)
-            if a in "zyx" and v is not None
+            if a in said and v is not None
         }
 
 

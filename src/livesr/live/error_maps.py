@@ -160,7 +160,7 @@ class ErrorMaps:
         numbers = {}
         raw, fine = _inside(widefield.shape, frame.image.shape)
         for label, plane, picture in zip(labels, planes, pictures, strict=False):
-            found = error_map(widefield[raw], picture[fine], centred=path.centred)
+            found = error_map(widefield[raw], picture[fine], centred=path.description.centred)
             if found is not None:
                 plane[fine] = found.plane
                 numbers[label] = Discrepancy(

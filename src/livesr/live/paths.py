@@ -103,7 +103,7 @@ class ChannelPath:
     made anew for each by `grouping`, `composer`, `monitors`, and the networks' `upscaler` and
     `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
-    frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
+    frames a superposition adds up; nothing is exposed for it.
     `left_adu` is the level of a dark frame that the correction leaves.
     `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
     what no engine can know of what the camera shows. `updates` are as of `Section`.
@@ -126,7 +126,6 @@ class ChannelPath:
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
-    centred: bool = False
     left_adu: float = 0.0
     updates: tuple[int, ...] = ()
     own: Own = _NOTHING_OWN
@@ -331,7 +330,6 @@ def build_path(
         doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
-        centred=way.centred and not learned,
         left_adu=offset_adu,
         updates=updates,
     )
@@ -411,6 +409,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         raw_bit_depth=min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
         raw_along_t=way.raw_along_t,
         localises=way.localises and measured == way.method,
+        centred=way.centred and measured == way.method,
         camera=camera.camera,
         camera_drawn=camera.drawn,
         recon_shape=reconstructor.shape,
@@ -490,6 +489,7 @@ def build_superposition(
         "recon_unit_scale": first.recon_unit_scale,
         "parts": tuple(asked.channels),
         "weights": weights,
+        "centred": first.centred,
     }
     plain = ChannelPath(
         asked.name,
@@ -502,7 +502,6 @@ def build_superposition(
             dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)
         ),
         parts=tuple(asked.channels),
-        centred=paths[asked.channels[0]].centred,
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
     compute = _with_server(compute, rig)

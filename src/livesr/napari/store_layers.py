@@ -23,6 +23,7 @@ from livesr.formats.layout import localisations_name
 from livesr.formats.localisations import read_localisations
 from livesr.formats.store import Image, RecordedStore, array_shape, is_store
 from livesr.formats.zarr_files import open_array
+from livesr.store.places import place_um
 from livesr.store.recorded import true_channels
 
 if TYPE_CHECKING:
@@ -282,18 +283,12 @@ def _offset(image: Image) -> float:
 
 
 def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
-    """Return scale, units and place of an image, without its channel axis.
-
-    Pixels (0, 0) of a reconstruction and of its raw frames have their middle in common; what is
-    drawn from localisations has its outer corner there, where they count from.
-    """
+    """Return scale, units and place of an image, without its channel axis."""
     scale = {axis: s for axis, s in image.scale.items() if axis != "c"}
-    here, first = image.stage_um, _first_position(store, image).stage_um
-    moved = {axis: here.get(axis, 0.0) - first.get(axis, 0.0) for axis in scale}
+    moved = dict.fromkeys(scale, 0.0) | _moved_um(store, image)
     if image.kind == "rolling":  # the last of a time point's pictures is that of the whole group
         moved["t"] -= (image.exposures - 1) * scale["t"]
     if _localisations(store, image.position, image.channel):
-        moved |= {axis: moved[axis] + scale[axis] / 2 for axis in "yx"}
         moved["t"] += (scale["t"] - _film_step_s(store, image)) / 2
     axes = [_EXPOSURE] if image.kind == "raw" and "c" in image.scale else []
     return {
@@ -302,6 +297,15 @@ def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
         "axis_labels": [*axes, *scale],
         "units": [*("pixel" for _ in axes), *(_UNITS[axis] for axis in scale)],
     }
+
+
+def _moved_um(store: RecordedStore, image: Image) -> dict[str, float]:
+    """Return where the middle of an image's pixel (0, 0) lies, in um by axis.
+
+    That of the camera's pixel (0, 0) at the first position is the origin.
+    """
+    here, first = place_um(store, image), _first_position(store, image).stage_um
+    return {axis: um - first.get(axis, 0.0) for axis, um in here.items()}
 
 
 def _first_position(store: RecordedStore, image: Image) -> Image:
@@ -321,9 +325,14 @@ def _point_layers(store: RecordedStore) -> Iterator[LayerData]:
 
 
 def _points(store: RecordedStore, image: Image, found: NDArray[np.void]) -> LayerData:
-    """Return emitters where they were found: in the frame of the film, if that was recorded."""
+    """Return emitters where they were found: in the frame of the film, if that was recorded.
+
+    They count from the outer corner of the field, which is that of their image as well.
+    """
     where = np.column_stack([found["frame"], found["y_nm"] / 1e3, found["x_nm"] / 1e3])
     axes = ("t", "y", "x") if _film(store, image) else ("y", "x")
+    moved = _moved_um(store, image)
+    corner = {axis: moved[axis] - image.scale[axis] / 2 for axis in "yx"}
     settings = {
         "name": layer_name("localisations", MEASUREMENT, *_places(store, image)),
         "features": {name: found[name] for name in found.dtype.names or ()},
@@ -331,6 +340,7 @@ def _points(store: RecordedStore, image: Image, found: NDArray[np.void]) -> Laye
         "border_color": _POINT_COLOR,
         "face_color": _POINT_COLOR,
         "scale": [_film_step_s(store, image) if axis == "t" else 1.0 for axis in axes],
+        "translate": [corner.get(axis, 0.0) for axis in axes],
         "axis_labels": axes,
         "units": [_UNITS[axis] for axis in axes],
     }

@@ -9,7 +9,7 @@ shards themselves. Changes nothing; `livesr.store.repair` writes what is found h
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,8 +26,8 @@ from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
 from livesr.formats.attributes import checked_image, checked_root
-from livesr.formats.frames_log import Event, SeriesName
-from livesr.formats.series_spec import SeriesSpec, group_json
+from livesr.formats.frames_log import Event, SeriesName, interval_s
+from livesr.formats.series_spec import UNKNOWN_STEPS_S, SeriesSpec, group_json, translation
 from livesr.formats.shard_file import (
     ShardError,
     ShardForm,
@@ -580,13 +580,15 @@ def _ome(spec: SeriesSpec) -> dict[str, Any]:
     }
     ceiling = float(np.iinfo(spec.dtype).max)
     window = {"min": 0.0, "max": ceiling, "start": 0.0, "end": ceiling}
-    scale = {"type": "scale", "scale": [size[axis] for axis in axes]}
+    steps: list[dict[str, Any]] = [{"type": "scale", "scale": [size[axis] for axis in axes]}]
+    if moved := translation(axes, spec.first_pixel_um, {}):
+        steps.append({"type": "translation", "translation": moved})
     return {
         "version": "0.5",
         "multiscales": [
             {
                 "axes": [_AXES[axis] for axis in axes],
-                "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+                "datasets": [{"path": "0", "coordinateTransformations": steps}],
                 "name": spec.title,
             }
         ],
@@ -617,31 +619,11 @@ def _timed(group: Mapping[str, Any], events: Sequence[Event]) -> dict[str, Any]:
     scale = about["attributes"]["ome"]["multiscales"][0]["datasets"][0][
         "coordinateTransformations"
     ][0]["scale"]
-    if scale[0] in (1.0, 0.0) and (
-        interval_s := _interval_s(events, own.get("position"), own.get("channel"))
+    if scale[0] in UNKNOWN_STEPS_S and (
+        group_s := interval_s(events, own.get("position"), own.get("channel"))
     ):
-        scale[0] = interval_s / exposures
+        scale[0] = group_s / exposures
     return about
-
-
-def _interval_s(events: Sequence[Event], position: object, channel: object) -> float | None:
-    """Return the median time from one time point to the next."""
-    times = dict(_times(events, position, channel))
-    steps = [
-        (times[b] - times[a]) / (b - a)
-        for a, b in zip(sorted(times), sorted(times)[1:], strict=False)
-    ]
-    return float(np.median(steps)) / 1e9 if steps else None
-
-
-def _times(events: Sequence[Event], position: object, channel: object) -> Iterator[tuple[int, int]]:
-    taken = [
-        event
-        for event in events
-        if (event["position"], event["channel"]) == (position, channel) and event.get("t_acq_ns")
-    ]
-    first = min((event["z"] for event in taken), default=0)  # a channel may leave plane 0 out
-    return ((event["t"], event["t_acq_ns"]) for event in taken if event["z"] == first)
 
 
 def _placed(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, Any]:
@@ -651,7 +633,8 @@ def _placed(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, A
     raw = [e for e in events if e["series"] == "raw" and e["position"] == position]
     taken = [e for e in raw if e["channel"] == channel]
     image = group["attributes"]["ome"]["multiscales"][0]
-    if not taken or len(image["datasets"][0]["coordinateTransformations"]) > 1:
+    moved = len(image["datasets"][0]["coordinateTransformations"]) > 1
+    if not taken or own.get("placed") or (moved and "first_pixel_um" not in own):
         return group
     heights = StackHeights()
     for event in sorted(raw, key=itemgetter("t")):
@@ -663,10 +646,13 @@ def _placed(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, A
         "z": heights.first_plane_um(first["position"], first["channel"]),
     }
     axes = [axis["name"] for axis in image["axes"]]
-    if all(known.get(axis) is None for axis in axes):
+    stage_um = {axis: um for axis in axes if (um := known.get(axis)) is not None}
+    if not stage_um:
         return group
     about = copy.deepcopy(dict(group))
     dataset = about["attributes"]["ome"]["multiscales"][0]["datasets"][0]
-    moved = [float(known.get(axis) or 0.0) for axis in axes]
-    dataset["coordinateTransformations"].append({"type": "translation", "translation": moved})
+    place = translation(axes, own.get("first_pixel_um") or 0.0, stage_um)
+    dataset["coordinateTransformations"][1:] = [{"type": "translation", "translation": place}]
+    if "first_pixel_um" in own:
+        about["attributes"]["livesr"]["placed"] = list(stage_um)
     return about

@@ -30,7 +30,8 @@ from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath
 from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout, object_store
-from livesr.formats.frames_log import Event, stream_of
+from livesr.formats.frames_log import Event, interval_s, stream_of
+from livesr.formats.series_spec import UNKNOWN_STEPS_S
 from livesr.formats.store import (
     Image,
     RecordedStore,
@@ -178,6 +179,7 @@ def store_input(
         "z_step_um": first.scale.get("z", 1.0),
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
+        "recorded_interval_s": _interval_s(store, first),
     }
     if rig and rig.audit and store.superposed:  # it would score its engine with them otherwise
         about = next(iter(store.superposed.values()))
@@ -424,6 +426,8 @@ class _Recorded:
         places_s = self._file.interval_s and self._file.interval_s * (
             self._n_raw if self._along_t else 1
         )
+        # A file whose frames have times may say the interval that was asked for.
+        self._period_known = bool(how.interval_s or (places_s and not self._file.timed))
         self._period_s = (
             how.interval_s or places_s or max(rig.interval_ms, self._n_raw * rig.exposure_ms) / 1e3
         )
@@ -451,6 +455,7 @@ class _Recorded:
         camera = Geometry(file.shape, file.dtype, size_um, origin_px, file.mirrored)
         run = {
             "interval_s": self._period_s,
+            "recorded_interval_s": self._period_s if self._period_known else None,
             "started_ns": file.started_ns,
             "positions": (
                 file.positions
@@ -694,6 +699,16 @@ def _first_image(store: RecordedStore, channel: str) -> Image:
     """Return the raw image of a channel at the first position that has one."""
     own = [p for kind, p, name in store.images if (kind, name) == ("raw", channel)]
     return raw_image(store, min(own, default=0), channel)
+
+
+def _interval_s(store: RecordedStore, raw: Image) -> float | None:
+    """Return how far time points of a raw image are apart, None where its store does not tell."""
+    step_s = raw.scale["t"]
+    if step_s in UNKNOWN_STEPS_S:
+        return interval_s(
+            (e for e in store.events if e["series"] == "raw"), raw.position, raw.channel
+        )
+    return step_s * raw.exposures
 
 
 def _differ(store: RecordedStore, stacks: Mapping[tuple[int, str], Stack]) -> bool:

@@ -12,6 +12,8 @@ from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr.base.config import load_rig
+from livesr.base.errors import ConfigError
+from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.parameters import SIMParameters
@@ -257,3 +259,16 @@ def test_a_copy_of_the_rig_of_version_0_1_still_loads(tmp_path, caplog):
     assert core.getCameraDevice() == "Camera"
     assert f"{before}, which is now {now}" in caplog.text
     close(core)
+
+
+def test_a_pattern_property_that_no_device_has_is_one_sentence(core, camera, caplog):
+    rig = load_rig("virtual_sim")
+    section = rig.section("488").model_copy(update={"pattern_property": ("SLM", "Pattern")})
+    plan = sim_sequence(1, ["488"])
+    with (
+        pytest.raises(ConfigError, match=r"sim\.pattern_property is \[SLM, Pattern\], which") as e,
+        LiveSR(core, rig=rig.with_section(section), plan=plan, engine="identity"),
+    ):
+        core.mda.run(plan)
+    assert '"SLM"' in str(e.value)
+    assert [record.exc_info for record in caplog.records if record.levelname == "ERROR"] == [None]

@@ -210,7 +210,9 @@ class OMEZarrSink(Sink):
         self._lock = held(self.path / layout.SIDECARS, "run")
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
         for position, channel in run.places:
-            place = self._places[position, channel.name] = _Place(run.stack(position, channel.name))
+            place = self._places[position, channel.name] = _Place(
+                run.stack(position, channel.name), run.recorded_interval_s
+            )
             for kind, spec in layout.series_specs(run, position, channel).items():
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
@@ -870,6 +872,7 @@ class _Place:
     """The images of one position and channel, and what is known about their time axis."""
 
     stack: Stack
+    recorded_interval_s: float | None = None
     series: dict[SeriesName, Series] = field(default_factory=dict)
     held: defaultdict[SeriesName, dict[int, _Held]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -951,7 +954,9 @@ class _Place:
 
     @property
     def interval_s(self) -> float | None:
-        """Median interval of the last thousand time points."""
+        """From one time point to the next: of a recording, else the median of the last thousand."""
+        if self.recorded_interval_s:
+            return self.recorded_interval_s
         return float(np.median(self._intervals_s)) if self._intervals_s else None
 
     def time_points(self, z_planes: int) -> int:

@@ -36,6 +36,7 @@ from livesr.formats.series_spec import (
     SeriesSpec,
     array_json,
     group_json,
+    translation,
 )
 from livesr.formats.shard_file import ShardError, present
 from livesr.live.sinks import shard as sharding
@@ -156,8 +157,8 @@ class Series:
     stored, elsewhere : planes in the store and on the spare disk; known after `finish`
     notes : what went wrong and cost nothing, in sentences; `troubles` : what a run should end for;
         for the caller to take
-    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as
-        the image's translation
+    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it
+        into the image's translation
     """
 
     def __init__(
@@ -565,7 +566,12 @@ class Series:
             self._lengths[place] = time_points
 
     def _write_group(self, folder: Path, interval_s: float | None = None) -> None:
-        attributes = {"ome": self._ome(interval_s), "livesr": dict(self.spec.provenance)}
+        about = dict(self.spec.provenance)
+        ome = self._ome(interval_s)
+        axes = [axis["name"] for axis in ome["multiscales"][0]["axes"]]
+        if placed := [axis for axis in self._stage_um if axis in axes]:
+            about["placed"] = placed
+        attributes = {"ome": ome, "livesr": about}
         write_json(folder / "zarr.json", group_json(attributes))
 
     def _ome(self, interval_s: float | None) -> dict[str, Any]:
@@ -584,8 +590,9 @@ class Series:
         transformations: list[dict[str, Any]] = [
             {"type": "scale", "scale": [step for _, step in axes]}
         ]
-        if translation := self._translation([axis["name"] for axis, _ in axes]):
-            transformations.append({"type": "translation", "translation": translation})
+        names = [axis["name"] for axis, _ in axes]
+        if moved := translation(names, spec.first_pixel_um, self._stage_um):
+            transformations.append({"type": "translation", "translation": moved})
         return {
             "version": "0.5",
             "multiscales": [
@@ -598,17 +605,11 @@ class Series:
             "omero": {"channels": [self._omero_channel(c) for c in range(len(spec.labels))]},
         }
 
-    def _translation(self, axes: Sequence[str]) -> list[float]:
-        """Return the stage's place along every axis in um, 0 along others.
-
-        [] where it is not known.
-        """
-        known = {
-            axis: um
-            for axis, um in zip("xyz", self.stage, strict=True)
-            if axis in axes and um is not None
-        }
-        return [float(known.get(axis, 0.0)) for axis in axes] if known else []
+    @property
+    def _stage_um(self) -> dict[str, float]:
+        """The stages' place by axis, where it is known."""
+        said = zip("zyx", reversed(self.stage), strict=True)
+        return {axis: float(um) for axis, um in said if um is not None}
 
     def _omero_channel(self, c: int) -> dict[str, Any]:
         ceiling = float(np.iinfo(self.spec.dtype).max)

@@ -30,7 +30,9 @@ class Ingest:
 
     def __init__(self, run: Run, hook: MDAHook) -> None:
         self._run, self._hook, self._state = run, hook, run.state
-        self._asked_interval = AskedInterval(run.description.interval_s)
+        self._asked_interval = AskedInterval(
+            None if run.description.recorded_interval_s else run.description.interval_s
+        )
         only = next(iter(run.channels)) if len(run.channels) == 1 else ""
         self._placing = Placing(
             lambda channel: self._channel(channel).path.n_raw, only, run.description.fields

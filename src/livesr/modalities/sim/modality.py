@@ -110,7 +110,15 @@ class SIM(Modality[SIMConfig]):
     def prepare_run(self, core: CMMCorePlus, section: SIMConfig) -> None:
         """Bring a display whose pattern software chooses to its first one."""
         if section.pattern_property:
-            core.setProperty(*section.pattern_property, 0)
+            device, name = section.pattern_property
+            try:
+                core.setProperty(device, name, 0)
+            except Exception as e:  # a device that is written in Python raises whatever it likes
+                raise ConfigError(
+                    f"sim.pattern_property is [{device}, {name}], which could not be set to 0: {e}."
+                    " It must name a loaded device and its property that selects the pattern:"
+                    " correct it in rig.yaml, or leave it out."
+                ) from e
 
     # -- a run -------------------------------------------------------------------------------------
 

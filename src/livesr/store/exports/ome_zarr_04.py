@@ -119,11 +119,11 @@ def _attributes(image: Chosen, sizes: Sequence[tuple[int, int]]) -> dict[str, An
 
 
 def _transformations(image: Chosen, level: int) -> list[Mapping[str, Any]]:
-    """Scale, and where the middle of the first pixel is beside the stages' place; both in um.
+    """Scale, and where the middle of the first pixel is ; both in um.
 
     Along t it is the time from the store's first time point, in s.
     """
-    scale, factor, stage = image.image.scale, 2**level, image.image.stage_um
+    scale, factor, place = image.image.scale, 2**level, image.place_um
     first = {"y": image.rows.start, "x": image.columns.start}
     first["t"] = image.times.start * image.image.exposures
     steps, shifts = [], []
@@ -131,7 +131,7 @@ def _transformations(image: Chosen, level: int) -> list[Mapping[str, Any]]:
         in_plane = axis in "yx"
         steps.append(scale[axis] * (factor if in_plane else 1))
         inside = first.get(axis, 0) + ((factor - 1) / 2 if in_plane else 0)
-        shifts.append(stage.get(axis, 0.0) + scale[axis] * inside)
+        shifts.append(place.get(axis, 0.0) + scale[axis] * inside)
     return [
         {"type": "scale", "scale": steps},
         {"type": "translation", "translation": shifts},

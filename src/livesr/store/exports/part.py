@@ -19,6 +19,7 @@ from livesr.base.frames import Stream
 from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.store import ArrayShape, Image, RecordedStore, array_shape
 from livesr.formats.zarr_files import open_array
+from livesr.store.places import place_um
 
 Progress = Callable[[int, int], None]
 SAID: Mapping[SeriesName, str] = {
@@ -93,6 +94,7 @@ class Chosen:
     times : time points of the store
     rows, columns : of its pixels
     stored : last line of frames.jsonl about every picture, by (t, z)
+    place_um : where the middle of the image's pixel (0, 0) is, by axis
     """
 
     image: Image
@@ -101,6 +103,7 @@ class Chosen:
     rows: slice
     columns: slice
     stored: Mapping[tuple[int, int], Event] = field(repr=False)
+    place_um: Mapping[str, float]
 
     @cached_property
     def array(self) -> Any:
@@ -247,7 +250,8 @@ def choose(store: RecordedStore, part: Part) -> list[Chosen]:
             continue
         every = lines.setdefault(kind, store.pictures(kind))
         here = {(t, s.z): e for (s, t), e in every.items() if s[:2] == (position, channel)}
-        if found := _chosen(image, channels, here, replace(part, region=region)):
+        place = place_um(store, image)
+        if found := _chosen(image, channels, here, place, replace(part, region=region)):
             chosen.append(found)
     if not chosen:
         raise StoreError(
@@ -293,14 +297,18 @@ def _channels(image: Image, wanted: Sequence[str] | None) -> tuple[int, ...]:
 
 
 def _chosen(
-    image: Image, channels: tuple[int, ...], stored: Mapping[tuple[int, int], Event], part: Part
+    image: Image,
+    channels: tuple[int, ...],
+    stored: Mapping[tuple[int, int], Event],
+    place: Mapping[str, float],
+    part: Part,
 ) -> Chosen | None:
     length = array_shape(image.array, image.exposures).length
     end = length["t"] if part.last is None else min(part.last + 1, length["t"])
     if part.first >= end:
         return None
     rows, columns = _field(image, length, part.region)
-    return Chosen(image, channels, range(part.first, end), rows, columns, stored)
+    return Chosen(image, channels, range(part.first, end), rows, columns, stored, place)
 
 
 def _on_grid(region: Region, store: RecordedStore) -> Region:
