@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -330,10 +331,17 @@ class _Publisher:
                 self._greet()
 
     def _greet(self) -> None:
-        """Tell whoever joins what is running, without waiting for the next status."""
+        """Tell whoever joins what is running, without waiting for the next status.
+
+        What waits goes first: others count by `seq` what they miss.
+        """
         with self._lock:
+            waiting = [item for item in self._queue if item[0] == STATUS]
+            self._queue = deque(item for item in self._queue if item[0] != STATUS)
             seq, status = self._next_seq(STATUS), self._last_status
-        self._send(STATUS, self._plain_header("start", seq, status), None)
+        for topic, content, number in waiting:
+            self._try(partial(self._send_one, topic, content, number))
+        self._try(lambda: self._send(STATUS, self._plain_header("start", seq, status), None))
 
     def _send_queued(self) -> None:
         while True:
@@ -341,11 +349,15 @@ class _Publisher:
                 if not self._queue:
                     return
                 topic, content, seq = self._queue.popleft()
-            try:
-                self._send_one(topic, content, seq)
-            except Exception as e:  # one frame that cannot be sent must not end the stream
-                self._counts["refused"] += 1
-                log.debug("frame not published: %s", e)
+            self._try(partial(self._send_one, topic, content, seq))
+
+    def _try(self, send: Callable[[], None]) -> None:
+        """Send something; what cannot be sent must not end the stream."""
+        try:
+            send()
+        except Exception as e:
+            self._counts["refused"] += 1
+            log.debug("not published: %s", e)
 
     def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
         if topic == UNCERTAINTY and isinstance(content, MulticolorFrame):
@@ -378,8 +390,11 @@ class _Publisher:
         if not self._subscribed:
             return
         for repeat in range(_END_REPEATS):
-            self._send(END, self._plain_header("end", repeat, self._report or {}), None)
+            self._try(partial(self._say_end, repeat))
             time.sleep(_END_EVERY_S)
+
+    def _say_end(self, repeat: int) -> None:
+        self._send(END, self._plain_header("end", repeat, self._report or {}), None)
 
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
         parts = encode(topic, header, pixels)
