@@ -33,7 +33,7 @@ from contracts import (
 from livesr.base.errors import BindError
 from livesr.base.frames import Stream
 from livesr.formats.wire import Message, decode
-from livesr.live.sinks import zeromq
+from livesr.live.sinks import doorway
 from livesr.live.sinks.headers import PictureHeaders
 from livesr.live.sinks.zeromq import ZeroMQSink
 from waiting import until
@@ -478,9 +478,9 @@ class TestConnections:
     def test_they_are_bounded_and_a_viewer_comes_back(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(zeromq, "_AGAIN_S", 0.2)
+        monkeypatch.setattr(doorway, "_AGAIN_S", 0.2)
         monkeypatch.setattr(
-            zeromq, "_HANDSHAKE_MS", 600_000
+            doorway, "_HANDSHAKE_MS", 600_000
         )  # nobody is hung up on for being silent
         sink = ZeroMQSink("tcp://127.0.0.1:*")
         sink.open(describe(channels=("488",)))
