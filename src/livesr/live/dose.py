@@ -17,10 +17,10 @@ from livesr.live.paths import ChannelPath
 class Dose(TypedDict, total=False):
     """What exposures cost.
 
-    `exposure_s` is of those whose time is known, `untimed` of how many it is not, where there are
-    such; `energy_mj` needs the time of all, and the power. Of a channel `signal_left` is the brightness of the last frames over that of the first, which bleaching and
-    changes of the specimen lower alike, and `dyes` how many structures its picture is separated
-    into.
+    `exposure_s` is of those whose time is known, `untimed` of how many it is not, where there
+    are such; `energy_mj` needs the time of all, and the power. Of a channel `signal_left` is
+    the brightness of the last frames over that of the first, which bleaching and changes of the
+    specimen lower alike, and `dyes` how many structures its picture is separated into.
     """
 
     exposures: int
