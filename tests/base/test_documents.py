@@ -401,3 +401,9 @@ def test_nothing_else_reads_these_formats(path: Path) -> None:
 )
 def test_the_search_finds(line: str) -> None:
     assert elsewhere(Path("x.py"), ast.parse(line))
+
+
+def test_a_path_that_is_no_unicode_is_written() -> None:
+    """A folder that an old disk names in Latin-1 ended the writing of reports."""
+    text = to_json({"store": Path("M\udcfcller/run.ome.zarr"), "\udcff": ["\ud800", "µ"]})
+    assert json.loads(text.encode()) == {"store": "M?ller/run.ome.zarr", "?": ["?", "µ"]}

@@ -50,6 +50,25 @@ def test_without_power_no_energy_is_made_up() -> None:
     assert "mJ" not in said(of.report())
 
 
+def test_light_of_unknown_time_is_not_said_to_be_none() -> None:
+    """A TIFF says no exposure time: 36 exposures at 2 mW were 0 mJ."""
+    of = ledger(2.0, ("a", "b"))
+    of.exposed(stack(9, exposure_ms=None))
+    report = of.report()
+    assert report["spent"] == {"exposures": 9, "exposure_s": 0.0, "untimed": 9}
+    assert "energy_mj" not in report["channels"]["488"]
+    assert said(report) == "9 exposures; dye after dye 18 exposures"
+    of.exposed(stack(9))
+    assert of.report()["one_after_the_other"] == {
+        "exposures": 36,
+        "exposure_s": 0.36,
+        "untimed": 18,
+    }
+    assert said(of.report()) == (
+        "18 exposures, more than 0.18 s of light; dye after dye 36 exposures, more than 0.36 s"
+    )
+
+
 def test_what_bleaches_is_said() -> None:
     of = ledger(None, ("MT", "ER", "Lyso"))
     of.exposed(stack(9))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -18,11 +21,12 @@ from livesr.cli import _run
 from livesr.formats.keys import make_keys
 from livesr.formats.wire import ASK_ABOUT, ASK_GROUP, END, decode
 from livesr.live.inference.engine import Engine
-from livesr.live.sinks import raw_door
+from livesr.live.sinks import doorway, raw_door
 from livesr.live.sinks.raw_door import RawDoor
 from livesr.store import wire_input
 from livesr.store.wire_input import is_address, raw_on_wire
 from recorded_runs import Live, assert_equal, lines, moving_groups, sim_rig
+from waiting import until
 
 N_T = 12
 HOW = {"backend": "openvino", "precision": "f32", "device": "cpu", "threads": 1}
@@ -224,6 +228,63 @@ def test_questions_that_are_none_are_counted_and_others_answered(
     assert got[1].header.status["groups"] == 3
     socket.close(0)
     context.term()
+
+
+def test_who_asks_nothing_sensible_is_no_client_that_the_end_waits_for(
+    rig_here: Callable[..., Any],
+) -> None:
+    """It took one of sixteen places, was said to be behind, and held up the end for a minute."""
+    door, _, go, thread, _ = rig_here(3)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        stranger.connect(door.endpoint)
+        stranger.send(b"GET / HTTP/1.1")
+        until(lambda: door._desk is not None and door._desk.account()["refused"] == 1)
+        go.set()
+        thread.join()
+        assert door.handed_out(0)
+        assert (door.account["refused"], door.account["clients"]) == (1, 0)
+        assert door.account["behind"] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit of open files")
+def test_connections_are_bounded_and_who_takes_groups_comes_back(
+    rig_here: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle ones, whose handshake is right, took every file that the recording may open."""
+    monkeypatch.setattr(doorway, "_AGAIN_S", 0.2)
+    monkeypatch.setattr(wire_input, "_AGAIN_S", 0.3)
+    door, live, go, thread, _ = rig_here()
+    files = psutil.Process().num_fds()
+    crowd = subprocess.Popen(
+        [sys.executable, "-c", CROWD, door.endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with crowd:
+        assert crowd.stdout.readline() == b"200\n"
+        until(lambda: psutil.Process().num_fds() > files + 20)  # some are there
+        most, over_s = 0, time.monotonic() + 2
+        while time.monotonic() < over_s:
+            most = max(most, psutil.Process().num_fds())
+            time.sleep(0.01)
+        crowd.communicate(b"over")
+    assert most < files + 150
+    threading.Timer(0.3, go.set).start()
+    there = computed_there(door.endpoint, tmp_path / "there.ome.zarr")
+    thread.join()
+    assert_equal(live.sink.path, Path(there["store"]))
+
+
+CROWD = """
+import sys, zmq
+context = zmq.Context()
+sockets = [context.socket(zmq.DEALER) for _ in range(200)]
+for one in sockets:
+    one.linger = 0
+    one.connect(sys.argv[1])
+print(len(sockets), flush=True)
+sys.stdin.readline()
+context.destroy(0)
+"""
 
 
 def test_the_command_line_says_where_it_looked(capsys: pytest.CaptureFixture[str]) -> None:

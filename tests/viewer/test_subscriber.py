@@ -251,6 +251,44 @@ def test_widefield_is_made_for_those_who_ask_and_only_while_they_do(
     until(lambda: not sink.watches_exposures)  # nobody has asked for a while
 
 
+def test_what_others_got_while_nobody_asked_here_was_not_missed(
+    sink: ZeroMQSink, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber_module, "_WANTED_S", 0.2)
+    sink.recon(sr_frame(1))
+    until(lambda: subscriber.newest("sr/input") is not None)
+    shown = subscriber.newest("sr/input")
+
+    def asked_here() -> bool:
+        subscriber.widefield_of(shown)
+        return sink.watches_exposures
+
+    def come(t: int) -> bool:
+        found = subscriber.widefield_of(shown)
+        return found is not None and found.header.t == t
+
+    until(asked_here)
+    sink.exposed(raw_stack(1))
+    until(lambda: come(1))
+    until(lambda: not sink.watches_exposures)
+    with Subscriber(sink.endpoint, topics=(b"sr/widefield",)) as other:
+        until(lambda: sink.watches_exposures)
+        for t in range(2, 7):
+            sink.exposed(raw_stack(t))
+            until(lambda t=t: (m := other.newest("sr/widefield")) is not None and m.header.t == t)
+        until(lambda: _again(sink, subscriber, shown))
+    assert subscriber.missed == 0
+
+
+def _again(sink: ZeroMQSink, subscriber: Subscriber, shown: wire.Message) -> bool:
+    """Ask for the widefield picture once more, until it has come."""
+    subscriber.widefield_of(shown)
+    sink.exposed(raw_stack(7))
+    time.sleep(0.05)
+    found = subscriber.newest("sr/widefield")
+    return found is not None and found.header.t == 7
+
+
 def test_a_stream_says_where_it_was_taken(sink: ZeroMQSink, subscriber: Subscriber) -> None:
     stage = StagePosition(120.5, -3.25, 7.0)
     sink.recon(replace(sr_frame(0, Stream(1, "488", 1)), stage=stage))

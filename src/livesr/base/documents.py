@@ -317,10 +317,12 @@ def to_json(value: object, indent: int | None = None) -> str:
     """JSON that every reader accepts.
 
     NaN and infinity become null, -0.0 becomes 0.0, paths and arrays of numbers their plain form.
+    What is no Unicode in a name, as in the paths of old disks, becomes a question mark.
     """
-    return json.dumps(
+    text = json.dumps(
         _plain(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str
     )
+    return text.encode("utf-8", "replace").decode()
 
 
 def _plain(value: object) -> object:

@@ -17,14 +17,15 @@ from livesr.live.paths import ChannelPath
 class Dose(TypedDict, total=False):
     """What exposures cost.
 
-    `exposure_s` counts those whose time is known, `energy_mj` needs the power as well. Of a channel
-    `signal_left` is the brightness of the last frames over that of the first, which bleaching and
-    changes of the specimen lower alike, and `dyes` how many structures its picture is separated
-    into.
+    `exposure_s` is of those whose time is known, `untimed` of how many it is not, where there
+    are such; `energy_mj` needs the time of all, and the power. Of a channel `signal_left` is
+    the brightness of the last frames over that of the first, which bleaching and changes of the
+    specimen lower alike, and `dyes` how many structures its picture is separated into.
     """
 
     exposures: int
     exposure_s: float
+    untimed: int
     energy_mj: float
     signal_left: float
     dyes: int
@@ -59,6 +60,7 @@ class DoseLedger:
         }
         self._power_mw = {name: path.description.power_mw for name, path in paths.items()}
         self._exposures = dict.fromkeys(self._dyes, 0)
+        self._untimed = dict.fromkeys(self._dyes, 0)
         self._exposure_ms = dict.fromkeys(self._dyes, 0.0)
         self._signal: dict[Stream, tuple[float, float]] = {}  # first, last
 
@@ -68,7 +70,10 @@ class DoseLedger:
         if name in self._exposures:
             with self._lock:
                 self._exposures[name] += n
-                self._exposure_ms[name] += n * (stack.exposure_ms or 0.0)
+                if stack.exposure_ms is None:
+                    self._untimed[name] += n
+                else:
+                    self._exposure_ms[name] += n * stack.exposure_ms
 
     def measured(self, stream: Stream, signal: float) -> None:
         """Take the brightness of a reconstruction that is made of its own group alone."""
@@ -98,7 +103,9 @@ class DoseLedger:
             exposure_s=round(ms / 1e3, 4),
             dyes=self._dyes[name],
         )
-        if power_mw is not None:
+        if untimed := self._untimed[name]:
+            dose["untimed"] = untimed
+        elif power_mw is not None:  # light of unknown time is no light of none
             dose["energy_mj"] = round(ms / 1e3 * power_mw, 4)
         levels = [both for stream, both in self._signal.items() if stream.channel == name]
         if levels and (first := sum(level for level, _ in levels)) > 0:
@@ -112,6 +119,8 @@ def _sum(doses: list[tuple[Dose, int]]) -> Dose:
         exposures=sum(dose["exposures"] * n for dose, n in doses),
         exposure_s=round(sum(dose["exposure_s"] * n for dose, n in doses), 4),
     )
+    if untimed := sum(dose.get("untimed", 0) * n for dose, n in doses):
+        total["untimed"] = untimed
     if all("energy_mj" in dose for dose, _ in doses):
         total["energy_mj"] = round(sum(dose["energy_mj"] * n for dose, n in doses), 4)
     return total
@@ -122,18 +131,23 @@ def said(report: Mapping[str, Any]) -> str:
     if not (spent := report.get("spent")):
         return ""
     line = f"{spent['exposures']} exposures"
-    line += f", {spent['exposure_s']:.3g} s of light" if spent["exposure_s"] else ""
+    line += f", {_light(spent)} of light" if spent["exposure_s"] else ""
     line += f", {spent['energy_mj']:.3g} mJ" if "energy_mj" in spent else ""
     other = report["one_after_the_other"]
     if other["exposures"] > spent["exposures"]:
         line += f"; dye after dye {other['exposures']} exposures"
-        line += f", {other['exposure_s']:.3g} s" if other["exposure_s"] else ""
+        line += f", {_light(other)}" if other["exposure_s"] else ""
     left = [
         f"{name or 'default'} {_left(dose['signal_left'])}"
         for name, dose in report["channels"].items()
         if "signal_left" in dose
     ]
     return line + (f"; signal left: {', '.join(left)}" if left else "")
+
+
+def _light(dose: Mapping[str, Any]) -> str:
+    """Say how long exposures were; of some it may be unknown."""
+    return f"{'more than ' if dose.get('untimed') else ''}{dose['exposure_s']:.3g} s"
 
 
 def _left(share: float) -> str:

@@ -296,6 +296,8 @@ class Subscriber:
             while not self._stop.is_set():
                 wanted = time.monotonic() - self._wanted_s < _WANTED_S
                 if wanted != asked:
+                    if wanted:  # what was sent to others meanwhile is not missed here
+                        self._seq.pop(WIDEFIELD.decode(), None)
                     (socket.subscribe if wanted else socket.unsubscribe)(WIDEFIELD)
                     asked = wanted
                 if socket.poll(_POLL_MS):

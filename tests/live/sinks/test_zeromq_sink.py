@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,7 +33,7 @@ from contracts import (
 from livesr.base.errors import BindError
 from livesr.base.frames import Stream
 from livesr.formats.wire import Message, decode
-from livesr.live.sinks import zeromq
+from livesr.live.sinks import doorway
 from livesr.live.sinks.headers import PictureHeaders
 from livesr.live.sinks.zeromq import ZeroMQSink
 from waiting import until
@@ -212,6 +213,62 @@ class TestLife:
         late = Listener(sink.endpoint, b"sr/status")
         assert late.receive().header.status["sr_fps"] == 25.0
         late.close()
+
+    def test_a_name_that_is_no_unicode_ends_no_stream(self, sink: ZeroMQSink, listen) -> None:
+        """The status held the path of a store on an old disk: the second viewer ended the stream,
+        and nobody was told of the end.
+        """
+        path = "M\udcfcller/run.ome.zarr"
+        first = listen()
+        sink.status({"store": path, "sr_fps": 25.0})
+        assert first.receive().header.status == {"store": "M?ller/run.ome.zarr", "sr_fps": 25.0}
+        late = listen(b"sr/frame", b"end")
+        sink.separated(multicolor_frame(1))
+        assert late.receive().header.t == 1
+        sink.close({"store": path})
+        assert late.receive().header.status == {"store": "M?ller/run.ome.zarr"}
+
+    def test_a_status_that_cannot_be_sent_ends_no_stream(self, sink: ZeroMQSink, listen) -> None:
+        class Unsayable:
+            def __str__(self) -> str:
+                raise ValueError("of another package")
+
+        first = listen(b"sr/frame")
+        sink.status({"of a sink of others": Unsayable()})
+        late = Listener(sink.endpoint, b"sr/frame", b"sr/status")
+        until(lambda: sink.counts["refused"] == 2)
+        sink.separated(multicolor_frame(1))
+        assert first.receive().header.t == 1
+        late.close()
+
+    def test_a_greeting_does_not_overtake_what_waits(self, sink: ZeroMQSink, listen) -> None:
+        """Its number is the newest: who had it before an older one counted a message that was
+        never missed.
+        """
+        under_way, go_on, told = threading.Event(), threading.Event(), []
+
+        class Slow:
+            def __str__(self) -> str:
+                told.append(self)
+                if len(told) == 2:
+                    under_way.set()
+                    go_on.wait(60)
+                return "slow"
+
+        first = listen()
+        sink.status({"sr_fps": Slow()})
+        assert first.receive().header.status == {"sr_fps": "slow"}
+        with contextlib.ExitStack() as others:
+            for late in (Listener(sink.endpoint, b"sr/status") for _ in range(2)):
+                others.callback(late.close)
+                assert under_way.wait(60)  # the first one is being greeted
+                late.receive(0.5)  # the subscription of the second has come by now
+            sink.status({"sr_fps": 25.0})
+            go_on.set()
+            came = [first.receive().header for _ in range(3)]
+        numbers = [header.seq for header in came]
+        assert numbers == list(range(numbers[0], numbers[0] + 3))
+        assert [header.type for header in came] == ["start", "status", "start"]
 
     def test_the_end_is_said_more_than_once(self, sink: ZeroMQSink, listen) -> None:
         listener = listen(b"end", b"sr/frame")
@@ -421,9 +478,9 @@ class TestConnections:
     def test_they_are_bounded_and_a_viewer_comes_back(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(zeromq, "_AGAIN_S", 0.2)
+        monkeypatch.setattr(doorway, "_AGAIN_S", 0.2)
         monkeypatch.setattr(
-            zeromq, "_HANDSHAKE_MS", 600_000
+            doorway, "_HANDSHAKE_MS", 600_000
         )  # nobody is hung up on for being silent
         sink = ZeroMQSink("tcp://127.0.0.1:*")
         sink.open(describe(channels=("488",)))

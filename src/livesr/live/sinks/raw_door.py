@@ -41,6 +41,7 @@ from livesr.formats.wire import (
     encode,
 )
 from livesr.formats.zarr_files import open_array
+from livesr.live.sinks.doorway import Doorway, be_bounded
 from livesr.live.sinks.headers import jsonable
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import bind_problem, check_bind, checked_address
@@ -50,7 +51,7 @@ log = logging.getLogger(__name__)
 _KEPT_BYTES, _SHARE = 256 << 20, 16  # of the free memory
 _LOOK_MS, _AGAIN_S = 200, 0.5
 _MAX_QUESTION, _MAX_QUESTION_WITH_KEYS = 64, 512  # bytes; longer ones end their connection
-_MAX_ASKED, _MAX_CLIENTS = 64, 16
+_MAX_ASKED, _MAX_CLIENTS, _MAX_CONNECTIONS = 64, 16, 64
 _CLOSE_S, _SILENT_S = 5.0, 60.0  # of one whose network or disk is slow
 _LINGER_MS = 20_000  # for what was sent and is on its way
 _HIGH_WATER = 32  # what is beyond is dropped, and asked for again
@@ -121,7 +122,7 @@ class RawDoor(Sink):
         router.setsockopt(zmq.LINGER, _LINGER_MS)
         router.setsockopt(zmq.MAXMSGSIZE, _MAX_QUESTION_WITH_KEYS if self._keys else _MAX_QUESTION)
         router.setsockopt(zmq.IPV6, "[" in self._address)
-        router.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        be_bounded(router)
         authenticator = self._keys.protect(router) if self._keys else None
 
         def closed() -> None:
@@ -185,6 +186,7 @@ class _Desk:
         self._clients: dict[bytes, list[float]] = {}  # next group that each wants, last heard
         self._counts = {"groups": 0, "from_store": 0, "gone": 0, "bytes": 0, "refused": 0}
         self._report: Mapping[str, Any] | None = None
+        self._doorway = Doorway(router, _MAX_CONNECTIONS)
         self._thread = threading.Thread(target=self._loop, name="livesr-raw-door", daemon=True)
 
     def start(self) -> None:
@@ -222,16 +224,21 @@ class _Desk:
         return not self._thread.is_alive()
 
     def _loop(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._doorway.monitor, zmq.POLLIN)
         try:
             while True:
                 ended = self._report is not None
-                wait_ms = 5 if self._asked else _LOOK_MS
-                if self._router.poll(wait_ms):
-                    self._take()
+                poller.poll(5 if self._asked else _LOOK_MS)
+                if self._doorway.look():  # they ask again, under other names
+                    self._forget_all()
+                self._take()
                 self._hand_out()
                 if ended and self._may_leave():
                     return
         finally:
+            self._doorway.close()
             self._closed()
 
     def _may_leave(self) -> bool:
@@ -246,33 +253,32 @@ class _Desk:
             if not self._router.poll(0):
                 return
             who, *question = self._router.recv_multipart()
+            try:
+                group = _group_asked(question)
+            except ValueError:  # some other program: nobody who will take groups
+                self._counts["refused"] += 1
+                continue
             if who not in self._clients and len(self._clients) >= _MAX_CLIENTS:
                 self._forget_silent()
                 if len(self._clients) >= _MAX_CLIENTS:
                     self._counts["refused"] += 1
                     continue
-            try:
-                self._answer(who, question)
-            except (ValueError, IndexError):
-                self._counts["refused"] += 1
+            self._answer(who, question, group)
 
-    def _answer(self, who: bytes, question: list[bytes]) -> None:
-        client = self._clients.setdefault(who, [0.0, 0.0])
-        client[1] = time.monotonic()
-        if question == [BYE]:
+    def _answer(self, who: bytes, question: list[bytes], group: int | None) -> None:
+        with self._lock:
+            self._clients.setdefault(who, [0.0, 0.0])[1] = time.monotonic()
+        if group is not None:
+            if sum(one == who for one, _ in self._asked) < _MAX_ASKED:
+                self._asked[who, group] = 0.0
+            else:
+                self._counts["refused"] += 1
+        elif question == [BYE]:
             self._forget(who)
         elif question == [ASK_ALIVE]:
             self._send(who, ALIVE, self._header("status", 0))
-        elif question == [ASK_ABOUT]:
-            self._send(who, ABOUT, self._header("start", 0, about(self._run)))
-        elif len(question) == 2 and question[0] == ASK_GROUP:
-            n = int(question[1])
-            if 0 <= n < 1 << 53 and sum(one == who for one, _ in self._asked) < _MAX_ASKED:
-                self._asked[who, n] = 0.0
-                return
-            raise ValueError(n)
         else:
-            raise ValueError(question)
+            self._send(who, ABOUT, self._header("start", 0, about(self._run)))
 
     def _hand_out(self) -> None:
         """Answer what can be answered by now."""
@@ -375,10 +381,25 @@ class _Desk:
         for who in [w for w, (_, heard_s) in self._clients.items() if heard_s < late_s]:
             self._forget(who)
 
+    def _forget_all(self) -> None:
+        with self._lock:
+            self._clients.clear()
+        self._asked.clear()
+
     def _forget(self, who: bytes) -> None:
-        self._clients.pop(who, None)
+        with self._lock:
+            self._clients.pop(who, None)
         for key in [key for key in self._asked if key[0] == who]:
             del self._asked[key]
+
+
+def _group_asked(question: list[bytes]) -> int | None:
+    """Return which group is asked for, None by another question; raise ValueError if it is none."""
+    if question in ([BYE], [ASK_ALIVE], [ASK_ABOUT]):
+        return None
+    if len(question) == 2 and question[0] == ASK_GROUP and 0 <= (n := int(question[1])) < 1 << 53:
+        return n
+    raise ValueError(question)
 
 
 def about(run: RunDescription) -> dict[str, Any]:

@@ -12,23 +12,21 @@ import contextlib
 import errno
 import ipaddress
 import logging
-import math
 import re
 import socket as net
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils.monitor import recv_monitor_message
 
 from livesr.base.errors import BindError
-from livesr.base.files import open_files_limit
 from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Widefield
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
@@ -47,6 +45,7 @@ from livesr.formats.wire import (
     WireHeader,
     encode,
 )
+from livesr.live.sinks.doorway import Doorway, be_bounded
 from livesr.live.sinks.headers import PictureHeaders, jsonable
 from livesr.live.sinks.sink import Sink, to_uint16
 
@@ -65,13 +64,8 @@ _END_REPEATS, _END_EVERY_S = 3, 0.05
 # handshake is longer, and subscribers are known.
 _MAX_BYTES, _MAX_BYTES_WITH_KEYS = 64, 512
 _SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
-# Every connection takes a file descriptor of the process that records. Whoever connects and says
-# nothing is hung up on; when there are too many all are, and those that are viewers come back by
-# themselves.
-_MAX_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
-_SHARE_OF_FILES = 4
+_MAX_CONNECTIONS = 256
 _ALL = b"sr/"  # who subscribes to it gets what there is, and has nothing made that is on demand
-_BACKLOG = 32  # connections that the system accepts before they are counted
 
 _Content: TypeAlias = SRFrame | Widefield | FrameErrors | MulticolorFrame | Mapping[str, Any]
 _Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
@@ -247,7 +241,7 @@ class _Publisher:
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
         self._wake, self._woken = net.socketpair()
         self._wake.setblocking(False)
-        self._doorway = _Doorway(xpub)
+        self._doorway = Doorway(xpub, _MAX_CONNECTIONS)
         self._thread = threading.Thread(target=self._loop, name="livesr-zeromq", daemon=True)
 
     def start(self) -> None:
@@ -330,10 +324,17 @@ class _Publisher:
                 self._greet()
 
     def _greet(self) -> None:
-        """Tell whoever joins what is running, without waiting for the next status."""
+        """Tell whoever joins what is running, without waiting for the next status.
+
+        What waits goes first: others count by `seq` what they miss.
+        """
         with self._lock:
+            waiting = [item for item in self._queue if item[0] == STATUS]
+            self._queue = deque(item for item in self._queue if item[0] != STATUS)
             seq, status = self._next_seq(STATUS), self._last_status
-        self._send(STATUS, self._plain_header("start", seq, status), None)
+        for topic, content, number in waiting:
+            self._try(partial(self._send_one, topic, content, number))
+        self._try(lambda: self._send(STATUS, self._plain_header("start", seq, status), None))
 
     def _send_queued(self) -> None:
         while True:
@@ -341,11 +342,15 @@ class _Publisher:
                 if not self._queue:
                     return
                 topic, content, seq = self._queue.popleft()
-            try:
-                self._send_one(topic, content, seq)
-            except Exception as e:  # one frame that cannot be sent must not end the stream
-                self._counts["refused"] += 1
-                log.debug("frame not published: %s", e)
+            self._try(partial(self._send_one, topic, content, seq))
+
+    def _try(self, send: Callable[[], None]) -> None:
+        """Send something; what cannot be sent must not end the stream."""
+        try:
+            send()
+        except Exception as e:
+            self._counts["refused"] += 1
+            log.debug("not published: %s", e)
 
     def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
         if topic == UNCERTAINTY and isinstance(content, MulticolorFrame):
@@ -378,8 +383,11 @@ class _Publisher:
         if not self._subscribed:
             return
         for repeat in range(_END_REPEATS):
-            self._send(END, self._plain_header("end", repeat, self._report or {}), None)
+            self._try(partial(self._say_end, repeat))
             time.sleep(_END_EVERY_S)
+
+    def _say_end(self, repeat: int) -> None:
+        self._send(END, self._plain_header("end", repeat, self._report or {}), None)
 
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
         parts = encode(topic, header, pixels)
@@ -402,70 +410,6 @@ class _Publisher:
         )
 
 
-class _Doorway:
-    """Counts the connections of a bound socket, and closes the door for a second when they are too
-    many.
-
-    Belongs to the thread of its socket. ZeroMQ itself has no bound: it accepts until the process
-    can open no file any more.
-
-    Attributes
-    ----------
-    monitor : socket on which ZeroMQ tells who comes and goes
-    """
-
-    def __init__(self, xpub: zmq.Socket[Any]) -> None:
-        self._xpub, self._address = xpub, xpub.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.monitor = xpub.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._connected: set[int] = set()
-        self._most = min(_MAX_CONNECTIONS, open_files_limit() // _SHARE_OF_FILES)
-        self._opens_s = math.inf
-
-    @property
-    def closed_for_ms(self) -> int | None:
-        """Milliseconds until the door is to be opened, None while it is open."""
-        return (
-            None
-            if self._opens_s == math.inf
-            else max(0, math.ceil(1e3 * (self._opens_s - time.monotonic())))
-        )
-
-    def look(self) -> None:
-        """Count who came and went; close the door, or open it again."""
-        while self.monitor.poll(0):
-            event = recv_monitor_message(self.monitor)
-            change = (
-                self._connected.add
-                if event["event"] == zmq.EVENT_ACCEPTED
-                else self._connected.discard
-            )
-            change(event["value"])  # its file descriptor
-        if self._opens_s <= time.monotonic():
-            self._open()
-        elif self._opens_s == math.inf and len(self._connected) > self._most:
-            log.warning(
-                "%d connections to %s: all are closed for a second",
-                len(self._connected),
-                self._address,
-            )
-            self._xpub.unbind(self._address)
-            self._connected.clear()
-            self._opens_s = time.monotonic() + _AGAIN_S
-
-    def _open(self) -> None:
-        try:
-            self._xpub.bind(self._address)
-            self._opens_s = math.inf
-        except zmq.ZMQError as e:  # another program took the port in that second
-            log.warning("%s cannot be opened again: %s", self._address, e)
-            self._opens_s = time.monotonic() + _AGAIN_S
-
-    def close(self) -> None:
-        """Count no more."""
-        self._xpub.disable_monitor()
-        self.monitor.close(0)
-
-
 def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys: bool) -> None:
     xpub.setsockopt(zmq.SNDHWM, min(messages * _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -475,8 +419,7 @@ def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys:
     # A pulled cable says nothing: without a heartbeat the subscriber would be kept for hours.
     xpub.setsockopt(zmq.HEARTBEAT_IVL, 1000)
     xpub.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-    xpub.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-    xpub.setsockopt(zmq.BACKLOG, _BACKLOG)
+    be_bounded(xpub)
 
 
 def checked_address(address: str, insecure: bool) -> str:
@@ -520,7 +463,7 @@ def check_bind(address: str) -> None:
     with zmq.Context() as context, context.socket(zmq.XPUB) as xpub:
         xpub.setsockopt(zmq.LINGER, 0)
         xpub.setsockopt(zmq.IPV6, "[" in address)
-        xpub.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        be_bounded(xpub)
         try:
             xpub.bind(address)
         except zmq.ZMQError as e:
