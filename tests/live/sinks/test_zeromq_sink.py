@@ -532,7 +532,7 @@ class TestConnections:
 
 CROWDED = """
 import sys, resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
 from livesr.store.replay import Replay
 how = {"rig": "virtual_sim", "engine": "none", "rate": 240.0, "publish": "tcp://127.0.0.1:*"}
 with Replay(sys.argv[1], store=sys.argv[2], **how) as replay:
