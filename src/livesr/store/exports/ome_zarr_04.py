@@ -119,7 +119,7 @@ def _attributes(image: Chosen, sizes: Sequence[tuple[int, int]]) -> dict[str, An
 
 
 def _transformations(image: Chosen, level: int) -> list[Mapping[str, Any]]:
-    """Scale, and where the middle of the first pixel is ; both in um.
+    """Scale, and where the middle of the first pixel is; both in um.
 
     Along t it is the time from the store's first time point, in s.
     """
