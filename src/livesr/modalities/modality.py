@@ -200,7 +200,13 @@ class Modality(Generic[S]):
         return ()
 
     def prepare_run(self, core: CMMCorePlus, section: S) -> None:
-        """Set what must be set on `core` before the first exposure of a run or a measurement."""
+        """Set what must be set on `core` before the first exposure of a run or a measurement.
+
+        Raises
+        ------
+        ConfigError
+            If the section names what the core has not or refuses.
+        """
 
     # -- a run -------------------------------------------------------------------------------------
 
