@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,21 @@ def test_a_collapsed_network_scores_zero_and_does_not_drop_out(truth: NDArray[np
     assert s.pcc == 0
     assert math.isfinite(s.ssim)
     assert s.nrmse > 0
+
+
+@pytest.mark.parametrize("level", [0.1, 1 / 3, 7.7, 1000.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_even_image_is_even_whatever_its_mean_rounds_to(
+    truth: NDArray[np.float32], level: float, dtype: type[np.floating[Any]]
+) -> None:
+    even = np.full(truth.shape, level, dtype)
+    np.testing.assert_allclose(linear_fit(even, truth), truth.mean(dtype=np.float64), rtol=1e-9)
+    reference = percentile_normalised(truth)
+    assert reference is not None
+    assert score(even, truth).nrmse == pytest.approx(reference.std(), rel=1e-9)
+    assert pcc(even, truth) == 0
+    assert math.isnan(decorrelation_resolution(even, 30.0))
+    assert math.isnan(frc_resolution(even, even, 30.0))
 
 
 def test_a_structure_that_is_absent_has_no_score(noise: NDArray[np.float32]) -> None:

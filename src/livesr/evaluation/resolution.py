@@ -127,6 +127,7 @@ def _faded(image: Image) -> Doubles:
     structure.
     """
     x = np.asarray(image, np.float64)
+    x = x - x[0, 0]  # an even image is exactly 0, as its mean may differ from it by rounding
     windows = [_cosine_edges(n) for n in x.shape]
     faded: Doubles = (x - x.mean()) * windows[0][:, None] * windows[1]
     return faded
