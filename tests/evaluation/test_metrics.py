@@ -328,6 +328,16 @@ def test_the_rings_are_those_of_a_plain_sum() -> None:
     assert frequency[8] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("shape", [(186, 186), (187, 200), (250, 198), (32, 33)])
+def test_the_last_ring_is_nyquists(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(3).standard_normal(shape)
+    frequency, correlation = fourier_ring_correlation(image, image)
+    side = min(shape)
+    np.testing.assert_allclose(frequency, np.arange(side // 2 + 1) / side)
+    assert len(correlation) == len(frequency)
+    np.testing.assert_allclose(correlation[1:], 1)
+
+
 @pytest.mark.parametrize("cutoff", [0.12, 0.2, 0.3])
 def test_decorrelation_finds_the_cutoff(cutoff: float) -> None:
     image = band_limited(cutoff)
