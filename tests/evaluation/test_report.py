@@ -199,6 +199,8 @@ def test_the_report_is_one_page_that_loads_nothing(result: dict[str, Any], tmp_p
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "untrained" in text
     assert "Flicker in a scene that stands still" in text
+    assert "intervals over pairs" in text, "pairs may be of one cell"
+    assert "intervals over sequences" not in text
     assert (
         json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["engine"]["id"]
         == "identity"

@@ -209,7 +209,13 @@ def _scores(result: Mapping[str, Any]) -> str:
         for name, entry in result["structures"].items()
         for who in ("network", "input", "gain")
     }
-    note = '<p class="note">Means and bootstrap 95 % intervals over sequences.</p>'
+    over = "sequences"
+    if "settings" not in result:  # of pairs nobody knows which are of one cell
+        over = (
+            "pairs, each taken for a cell of its own: patches or time points of the same few images"
+            " make them too narrow"
+        )
+    note = f'<p class="note">Means and bootstrap 95 % intervals over {over}.</p>'
     return _table(["", *_METRICS.values()], rows) + note
 
 
