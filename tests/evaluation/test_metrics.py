@@ -163,13 +163,14 @@ def test_the_interval_of_many_values_is_the_normal_one() -> None:
     assert interval.high == pytest.approx(values.mean() + half, abs=5e-4)
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+@pytest.mark.parametrize(("n", "share"), [(30, 0.94), (10, 0.90), (4, 0.80), (2, 0.5)])
+def test_the_interval_covers_the_true_mean_as_often_as_it_says(n: int, share: float) -> None:
     rng = np.random.default_rng(4)
     hits = 0
-    for i in range(200):
-        interval = bootstrap_interval(list(rng.normal(0.5, 0.1, 30)), seed=i)
+    for i in range(400):
+        interval = bootstrap_interval(list(rng.normal(0.5, 0.1, n)), seed=i)
         hits += interval.low <= 0.5 <= interval.high
-    assert 0.88 <= hits / 200 <= 0.99
+    assert hits / 400 == pytest.approx(share, abs=0.05)
 
 
 def test_the_interval_is_repeatable_and_leaves_out_what_was_not_there() -> None:
