@@ -114,7 +114,8 @@ def _centred(image: Image) -> Doubles:
     """Return an image less its mean, exactly 0 of an even one: its mean may differ by rounding."""
     x = np.asarray(image, np.float64)
     x = x - x[(0,) * x.ndim]
-    return x - x.mean()
+    centred: Doubles = x - x.mean()
+    return centred
 
 
 def _window_mean(image: Doubles) -> Doubles:
