@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,21 @@ def test_a_collapsed_network_scores_zero_and_does_not_drop_out(truth: NDArray[np
     assert s.nrmse > 0
 
 
+@pytest.mark.parametrize("level", [0.1, 1 / 3, 7.7, 1000.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_even_image_is_even_whatever_its_mean_rounds_to(
+    truth: NDArray[np.float32], level: float, dtype: type[np.floating[Any]]
+) -> None:
+    even = np.full(truth.shape, level, dtype)
+    np.testing.assert_allclose(linear_fit(even, truth), truth.mean(dtype=np.float64), rtol=1e-9)
+    reference = percentile_normalised(truth)
+    assert reference is not None
+    assert score(even, truth).nrmse == pytest.approx(reference.std(), rel=1e-9)
+    assert pcc(even, truth) == 0
+    assert math.isnan(decorrelation_resolution(even, 30.0))
+    assert math.isnan(frc_resolution(even, even, 30.0))
+
+
 def test_a_structure_that_is_absent_has_no_score(noise: NDArray[np.float32]) -> None:
     assert all(math.isnan(v) for v in score(noise, np.zeros_like(noise)))
 
@@ -147,13 +163,14 @@ def test_the_interval_of_many_values_is_the_normal_one() -> None:
     assert interval.high == pytest.approx(values.mean() + half, abs=5e-4)
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+@pytest.mark.parametrize(("n", "share"), [(30, 0.94), (10, 0.90), (4, 0.80), (2, 0.5)])
+def test_the_interval_covers_the_true_mean_as_often_as_it_says(n: int, share: float) -> None:
     rng = np.random.default_rng(4)
     hits = 0
-    for i in range(200):
-        interval = bootstrap_interval(list(rng.normal(0.5, 0.1, 30)), seed=i)
+    for i in range(400):
+        interval = bootstrap_interval(list(rng.normal(0.5, 0.1, n)), seed=i)
         hits += interval.low <= 0.5 <= interval.high
-    assert 0.88 <= hits / 200 <= 0.99
+    assert hits / 400 == pytest.approx(share, abs=0.05)
 
 
 def test_the_interval_is_repeatable_and_leaves_out_what_was_not_there() -> None:
@@ -310,6 +327,16 @@ def test_the_rings_are_those_of_a_plain_sum() -> None:
             total[0].real / math.sqrt(total[1].real * total[2].real), abs=1e-9
         )
     assert frequency[8] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("shape", [(186, 186), (187, 200), (250, 198), (32, 33)])
+def test_the_last_ring_is_nyquists(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(3).standard_normal(shape)
+    frequency, correlation = fourier_ring_correlation(image, image)
+    side = min(shape)
+    np.testing.assert_allclose(frequency, np.arange(side // 2 + 1) / side)
+    assert len(correlation) == len(frequency)
+    np.testing.assert_allclose(correlation[1:], 1)
 
 
 @pytest.mark.parametrize("cutoff", [0.12, 0.2, 0.3])

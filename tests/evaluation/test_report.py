@@ -188,7 +188,9 @@ class Page(HTMLParser):
 def test_the_report_is_one_page_that_loads_nothing(result: dict[str, Any], tmp_path: Path) -> None:
     image = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
     row = PictureRow("", image[0], image, image, tuple(NAMES), ("00FF00", "FF00FF", "FFFF00"))
-    diagnostics = {"flicker": {"input": {"mean": 0.1, "low": None, "high": None, "n": 1}}}
+    diagnostics: dict[str, Any] = {
+        "flicker": {"input": {"mean": 0.1, "low": None, "high": None, "n": 1}}
+    }
     text = write_report(tmp_path, {**result, "diagnostics": diagnostics}, [row]).read_text(
         encoding="utf-8"
     )
@@ -199,6 +201,12 @@ def test_the_report_is_one_page_that_loads_nothing(result: dict[str, Any], tmp_p
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "untrained" in text
     assert "Flicker in a scene that stands still" in text
+    assert "intervals over pairs" in text, "pairs may be of one cell"
+    assert "intervals over sequences" not in text
+    assert "too narrow, and covers" not in text, "one scene has no interval"
+    diagnostics["flicker"]["input"] |= {"low": 0.05, "high": 0.15, "n": 4}
+    text = write_report(tmp_path, {**result, "diagnostics": diagnostics}).read_text("utf-8")
+    assert "Of 4 scenes: such an interval is too narrow" in text
     assert (
         json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["engine"]["id"]
         == "identity"

@@ -50,6 +50,15 @@ def test_a_softer_image_has_less_fine_power() -> None:
     assert soft["correlation length, nm"] > sharp["correlation length, nm"]
 
 
+@pytest.mark.parametrize("shape", [(320, 320), (128, 512), (512, 128)])
+def test_the_correlation_length_of_smooth_noise_is_known(shape: tuple[int, int]) -> None:
+    # The autocorrelation of noise behind a Gaussian is a Gaussian sqrt(2) times as wide.
+    image = gaussian_filter(np.random.default_rng(2).standard_normal(shape), 3.0)
+    expected = 2 * 3.0 * np.sqrt(np.log(2)) * PIXEL_NM
+    found = texture(image, PIXEL_NM)["correlation length, nm"]
+    assert found == pytest.approx(expected, rel=0.1)
+
+
 def test_haze_raises_the_median() -> None:
     image = spots()
     haze = gaussian_filter(np.random.default_rng(1).random((SIDE, SIDE)), 30)

@@ -92,9 +92,14 @@ def test_where_the_camera_is_centred_the_picture_is_not_half_a_pixel_off() -> No
 
 
 @pytest.mark.parametrize("blank", [0, 1])
-def test_without_contrast_there_is_nothing_to_compare(blank: int) -> None:
-    pair = [sparse(64), sparse(64)]
-    pair[blank] = np.full((64, 64), 7.0, np.float32)
+@pytest.mark.parametrize("side", [40, 64])
+@pytest.mark.parametrize("finer", [1, 2])
+@pytest.mark.parametrize("level", [7.0, 1000.3])
+def test_without_contrast_there_is_nothing_to_compare(
+    blank: int, side: int, finer: int, level: float
+) -> None:
+    pair = [sparse(side), sparse(finer * side)]
+    pair[blank] = np.full_like(pair[blank], level)
     assert error_map(*pair) is None
 
 

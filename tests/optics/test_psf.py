@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import j1
 
 from livesr.optics.psf import PointSpread, gaussian_sigma
 
@@ -50,6 +51,20 @@ def test_it_is_the_airy_pattern():
     assert image[45, 45] == pytest.approx(np.pi * (NA / WAVELENGTH_UM) ** 2 * 0.01**2, rel=0.02)
     ring = 45 + np.argmin(image[45, 45:80])
     assert (ring - 45) * 0.01 == pytest.approx(0.61 * WAVELENGTH_UM / NA, abs=0.011)
+
+
+@pytest.mark.parametrize(("na", "wavelength_um", "share"), [(1.49, 0.525, 0.94), (1.3, 0.6, 0.92)])
+def test_a_square_holds_as_much_light_as_its_docstring_says(na, wavelength_um, share):
+    # The Airy pattern J1(v)^2 / (pi r^2), v = 2 pi NA r / wavelength, in 11 x 11 pixels.
+    at = (np.arange(2200) - 1099.5) * 1.1 / 2200
+    r = np.hypot(at[:, None], at)
+    pattern = j1(2 * np.pi * na * r / wavelength_um) ** 2 / (np.pi * r**2)
+    inside = float(pattern.sum() * (1.1 / 2200) ** 2)
+    assert inside == pytest.approx(share, abs=0.01)
+    image = np.zeros((41, 41), np.float32)
+    spread = PointSpread(0.1, na, wavelength_um, radius_px=5)
+    spread.add(image, np.array([20.0]), np.array([20.0]), np.array([1.0]))
+    assert image.sum() == pytest.approx(inside, abs=0.01)
 
 
 def test_what_falls_outside_is_cut_off():

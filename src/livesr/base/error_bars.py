@@ -59,7 +59,9 @@ class ErrorBars(Model):
     coverage: _Share
     """Share of the pixels within the bounds, at least, on average over fields like those."""
     confidence: _Share | None = None
-    """Probability that the calibration is such that the coverage holds; None promises the mean."""
+    """Probability that the calibration is such that the coverage holds, for each structure and
+    intensity by itself; None promises the mean.
+    """
     source: Literal["pairs", "simulation"]
     """True channels that were acquired, or the engine's simulation."""
     units: Annotated[int, Field(ge=1)]

@@ -27,11 +27,19 @@ if TYPE_CHECKING:
 
 _PICTURE = "calibration.png"
 _LARGEST_BEAD_NM = 1e5
+_LEAST_STEP_NM = 0.1
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command()(calibrate)
+
+
+def _step(nm: float | None) -> float | None:
+    """Refuse planes that are not apart."""
+    if options.finite(nm) is not None and abs(nm or 0.0) < _LEAST_STEP_NM:
+        raise typer.BadParameter(f"{nm:g} came; planes are at least {_LEAST_STEP_NM} nm apart.")
+    return nm
 
 
 def calibrate(
@@ -71,11 +79,12 @@ def calibrate(
     z_step: Annotated[
         float | None,
         typer.Option(
-            min=0.1,
+            min=-1e4,
             max=1e4,
-            callback=options.finite,
+            callback=_step,
             metavar="NM",
-            help="Between the planes of a stack of beads.",
+            help="Between the planes of a stack of beads; negative where focus rises from one to"
+            " the next.",
         ),
     ] = None,
     picture: Annotated[

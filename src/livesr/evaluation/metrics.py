@@ -211,8 +211,8 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
 
     Notes
     -----
-    The percentile interval of a small sample is somewhat too narrow (10 values: near 90 % for a
-    nominal 95 %).
+    The percentile interval of a small sample is too narrow: of normal values a nominal 95 % covers
+    the true mean in 90 % of the samples of 10, 80 % of those of 4, and in half of those of 2.
 
     Raises
     ------

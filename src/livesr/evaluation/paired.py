@@ -5,7 +5,8 @@ Owns the test and its table. Evaluates nothing: it reads what `evaluate_engine` 
 
 Two means with overlapping intervals may still differ, because a hard cell is hard for both: what is
 tested is the difference on each cell (Wilcoxon's signed-rank test), and p is corrected for the
-number of tests (Benjamini and Hochberg 1995).
+number of tests (Benjamini and Hochberg 1995). Pairs of `evaluate_pairs` are each taken for a cell:
+where several are patches of one image, p is too small.
 """
 
 from __future__ import annotations

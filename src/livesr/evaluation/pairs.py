@@ -80,11 +80,12 @@ def evaluate_pairs(
     Returns
     -------
     dict
-        JSON-able, like that of `evaluate_engine` where it has the same keys; blank is what a frame
-        holds besides its structures. `decorrelation_px`, of input, truth and each prediction, is
-        that of the first pairs. For engines that upscale `mean_gradient`, in thousandths (`mosaic`
-        is the input at full size, every pixel a square, as Hu et al. show it), and `frc_px`, down
-        to which distance in fine pixels the truth is met.
+        JSON-able, like that of `evaluate_engine` where it has the same keys, intervals over pairs
+        as if each were of a cell of its own; blank is what a frame holds besides its structures.
+        `decorrelation_px`, of input, truth and each prediction, is that of the first pairs. For
+        engines that upscale `mean_gradient`, in thousandths (`mosaic` is the input at full size,
+        every pixel a square, as Hu et al. show it), and `frc_px`, down to which distance in fine
+        pixels the truth is met.
 
     Raises
     ------

@@ -51,15 +51,15 @@ def fourier_ring_correlation(a: Image, b: Image) -> tuple[Doubles, Doubles]:
         )
     first, second = (np.fft.fft2(_faded(image)) for image in (a, b))
     radius = _radius(a.shape)
-    width = 1 / min(a.shape)
-    ring = np.rint(radius / width).astype(int).ravel()
-    rings = int(0.5 / width) + 1
+    side = min(a.shape)
+    ring = np.rint(radius * side).astype(int).ravel()
+    rings = side // 2 + 1
     cross, power_a, power_b = (
         np.bincount(ring, weights=values.ravel(), minlength=rings)[:rings]
         for values in ((first * second.conj()).real, np.abs(first) ** 2, np.abs(second) ** 2)
     )
     norm = np.sqrt(power_a * power_b)
-    return np.arange(rings) * width, np.divide(cross, norm, out=np.zeros(rings), where=norm > 0)
+    return np.arange(rings) / side, np.divide(cross, norm, out=np.zeros(rings), where=norm > 0)
 
 
 def frc_resolution(a: Image, b: Image, pixel_size: float) -> float:
@@ -127,6 +127,7 @@ def _faded(image: Image) -> Doubles:
     structure.
     """
     x = np.asarray(image, np.float64)
+    x = x - x[0, 0]  # an even image is exactly 0, as its mean may differ from it by rounding
     windows = [_cosine_edges(n) for n in x.shape]
     faded: Doubles = (x - x.mean()) * windows[0][:, None] * windows[1]
     return faded

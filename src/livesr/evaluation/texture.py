@@ -110,10 +110,8 @@ def _correlation_length(image: Image) -> float:
     """Return the distance in pixels at which the autocorrelation has fallen to a half."""
     power = np.abs(np.fft.fft2(image - image.mean())) ** 2
     correlation = np.fft.ifft2(power).real
-    line = (
-        correlation[0, : image.shape[1] // 2]
-        + correlation[: image.shape[1] // 2, 0][: image.shape[1] // 2]
-    ) / 2
+    half = min(image.shape) // 2
+    line = (correlation[0, :half] + correlation[:half, 0]) / 2
     line = line / line[0]
     below = int(np.argmax(line < 0.5)) or len(line) - 1
     return float(below - 1 + (line[below - 1] - 0.5) / max(line[below - 1] - line[below], 1e-6))

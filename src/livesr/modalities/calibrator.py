@@ -26,7 +26,8 @@ class CalibrationSettings:
     keep_order : believe rig.yaml's order of the raw frames instead of looking for it
     keep_otf : believe rig.yaml's damping of the OTF
     beads_nm : the specimen is beads of that diameter
-    z_step_nm : the time points are planes of one stack, so far apart
+    z_step_nm : the time points are planes of one stack, so far apart: above 0 where the specimen
+        rises against focus from one to the next, below 0 where focus rises
     state : (device, property, value) of objective and camera orientation, where the frames were
         acquired for this
     plane : which plane the groups are of, and how many there are

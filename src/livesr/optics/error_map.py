@@ -74,6 +74,9 @@ def error_map(
     -----
     Edges are mirrored. Of a larger picture the widefield one is enlarged by its cosine series.
     """
+    # Of an even image a transform leaves rounding, which is no contrast.
+    if any(image.min() == image.max() for image in (widefield, picture)):
+        return None
     reference = _enlarged(widefield, picture.shape, centred=centred)
     wide, fine = (dctn(image, norm="ortho").astype(np.float32) for image in (reference, picture))
     mean, wide_mean = float(fine[0, 0]), float(wide[0, 0])

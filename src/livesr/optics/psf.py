@@ -43,8 +43,8 @@ class PointSpread:
     pixel_size_um : camera pixel in the sample
     na, wavelength_um : detection
     damping : as in `otf`: below 1 the spot is wider than the ideal one
-    radius_px : half of the side of the square that a point lights up; 5 pixels of 0.1 um hold 96 %
-        of an ideal Airy pattern
+    radius_px : half of the side of the square that a point lights up; 5 pixels of 0.1 um hold 94 %
+        of an ideal Airy pattern of NA 1.49 at 525 nm, and 92 % of NA 1.3 at 600 nm
     """
 
     def __init__(

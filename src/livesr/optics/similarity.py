@@ -49,18 +49,16 @@ def linear_fit(prediction: Image, truth: Image) -> Doubles:
     """Return a * prediction + b, float64, with a and b such that the squared error to `truth` is
     least.
     """
-    p, t = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
-    centred = p - p.mean()
+    centred, t = _centred(prediction), np.asarray(truth, np.float64)
     power = float(np.vdot(centred, centred))
-    slope = float(np.vdot(centred, t)) / power if power > 0 else 0.0
+    slope = float(np.vdot(centred, t - t.mean())) / power if power > 0 else 0.0
     fitted: Doubles = slope * centred + t.mean()
     return fitted
 
 
 def pcc(a: Image, b: Image) -> float:
     """Pearson's correlation coefficient of two images; 0 if one has no contrast."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    x, y = x - x.mean(), y - y.mean()
+    x, y = _centred(a), _centred(b)
     power = math.sqrt(float(np.vdot(x, x)) * float(np.vdot(y, y)))
     return float(np.clip(np.vdot(x, y) / power, -1, 1)) if power > 0 else 0.0
 
@@ -110,6 +108,14 @@ def similarity_maps(a: Image, b: Image, constants: tuple[float, float]) -> tuple
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
     structure = (2 * covariance + c2) / (variances + c2)
     return luminance[inner], structure[inner]
+
+
+def _centred(image: Image) -> Doubles:
+    """Return an image less its mean, exactly 0 of an even one: its mean may differ by rounding."""
+    x = np.asarray(image, np.float64)
+    x = x - x[(0,) * x.ndim]
+    centred: Doubles = x - x.mean()
+    return centred
 
 
 def _window_mean(image: Doubles) -> Doubles:

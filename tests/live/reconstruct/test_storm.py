@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, RawStack, Stream
@@ -259,6 +260,50 @@ def test_neighbours_are_fitted_beside_each_other(monkeypatch):
     monkeypatch.setattr(localise, "_ROUNDS", 0)
     assert abs(together) < 0.08
     assert too_near_px() > 2 * abs(together)
+
+
+def gaussian(y: float, x: float, photons: float) -> np.ndarray:
+    """One spot of the fit's own shape, whose place counts from the frame's corner, in pixels."""
+    edges, sigma = np.arange(SIZE + 1), SIGMA_NM / PIXEL_NM
+    rows, columns = (np.diff(ndtr((edges - at) / sigma)) for at in (y, x))
+    return photons * np.outer(rows, columns)
+
+
+def least_error_nm(apart_px: float, photons: float, background: float) -> float:
+    """Cramer-Rao bound of one axis of two emitters, all of which is unknown: by differences."""
+    at = np.array([32.2, 30.3, photons, 32.2, 30.3 + apart_px, photons, background])
+    steps = np.diag([0.01, 0.01, 1.0, 0.01, 0.01, 1.0, 0.1])
+
+    def light(p: np.ndarray) -> np.ndarray:
+        return p[6] + gaussian(*p[:3]) + gaussian(*p[3:6])
+
+    slopes = [(light(at + h) - light(at - h)) / (2 * h.sum()) for h in steps]
+    fisher = [[(a * b / light(at)).sum() for a in slopes] for b in slopes]
+    return float(np.sqrt(np.linalg.inv(fisher).diagonal()[:2].mean())) * PIXEL_NM
+
+
+@pytest.mark.parametrize("sigmas", [3.25, 3.5, 4.0, 6.0])
+def test_neighbours_are_known_as_well_as_their_light_lets_them(sigmas):
+    rng, photons, background, apart = np.random.default_rng(7), 1000.0, 20.0, sigmas * SIGMA_NM
+    frames, truth = [], []
+    for k in range(10):
+        expected = np.full((SIZE, SIZE), background)
+        for corner in np.ndindex(4, 4):
+            middle = 16 * np.array(corner) + 8 + rng.uniform(-1, 1, 2)
+            turn = rng.uniform(0, np.pi)
+            half = np.array([np.sin(turn), np.cos(turn)]) * apart / PIXEL_NM / 2
+            for y, x in (middle - half, middle + half):
+                expected += gaussian(y, x, photons)
+                truth.append((k, y - 0.5, x - 0.5))
+        frames.append((rng.poisson(expected) + 100).astype(np.uint16))
+    shape = (SIZE, SIZE)
+    found = Localiser(shape, PIXEL_NM, SIGMA_NM, PhotonScale(100.0)).localise(frames, range(10))
+    differences, records = matched(found, np.array(truth))
+    assert len(records) > 0.94 * len(truth)
+    # Robust: two that are seen as one lie far from either.
+    error_nm = 1.4826 * np.median(np.abs(differences))
+    assert error_nm < 1.15 * least_error_nm(apart / PIXEL_NM, photons, background)
+    assert error_nm == pytest.approx(np.median(found["uncertainty_nm"][records]), rel=0.15)
 
 
 def test_simulated_data_with_known_positions(microscope_data):

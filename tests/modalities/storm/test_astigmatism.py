@@ -99,6 +99,18 @@ def test_beads_give_widths_that_tell_z(found: BeadStack) -> None:
     assert np.sum([part.share for part in table.parts], axis=0) == pytest.approx(1, abs=1e-3)
 
 
+def test_where_focus_rises_through_the_stack_z_has_the_same_sign(
+    rig: RigConfig, spread: VectorialSpread, found: BeadStack
+) -> None:
+    # The same beads, taken from below: the focus of the first plane is the lowest, so that beads
+    # lie highest above it.
+    from_below = bead_stack(spread, NOISE, planes=31, step_nm=STEP_NM)[::-1]
+    table, other = found.fitted, calibrated(rig, from_below, -STEP_NM).fitted
+    assert other.z_nm == pytest.approx(table.z_nm)
+    assert other.width_y_nm == pytest.approx(table.width_y_nm, rel=0.02)
+    assert other.width_x_nm == pytest.approx(table.width_x_nm, rel=0.02)
+
+
 @pytest.mark.parametrize("photons", [1000.0, pytest.param(3000.0, marks=pytest.mark.slow)])
 def test_emitters_are_found_as_well_as_their_light_lets_them(
     photons: float, spread: VectorialSpread, rig: RigConfig, found: BeadStack
@@ -185,6 +197,12 @@ def test_the_command_writes_the_table_and_its_picture(
     assert np.asarray(Image.open(folder / "calibration.png")).std() > 10
     with pytest.raises(ConfigError, match="give --z-step"):
         CliRunner().invoke(app, command, catch_exceptions=False)
+    upside_down = CliRunner().invoke(app, [*command, "--z-step", "-50", "--dry-run", "--json"])
+    narrowest = np.argmin(json.loads(upside_down.stdout)["astigmatism"]["width_y_nm"])
+    assert json.loads(upside_down.stdout)["astigmatism"]["z_nm"][narrowest] > 0
+    refused = CliRunner().invoke(app, [*command, "--z-step", "0"])
+    assert refused.exit_code == 2
+    assert "0.1 nm" in refused.output
 
 
 @pytest.mark.parametrize(

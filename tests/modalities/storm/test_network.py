@@ -118,6 +118,19 @@ def test_resampling_keeps_emitters_and_moves_them_back_by_the_drift(
     assert ((y + 0.5) * pixel_nm, (x + 0.5) * pixel_nm) == pytest.approx((950, 1350), abs=5)
 
 
+@pytest.mark.parametrize("pixel_nm", [12.5, 20.0, 25.0, 30.0, 40.0, 50.0])
+def test_emitters_of_a_finer_map_stay_where_they_are(tmp_path: Path, pixel_nm: float) -> None:
+    made, side, fine_nm = engine(tmp_path / "map", [1.0], [0.0], ["Density"]), 192, 12.5
+    fine = NetworkLocaliser(str(made.folder), (side, side), fine_nm, 130.0, PhotonScale())
+    axis = (np.arange(side) + 0.5) * fine_nm
+    light = np.exp(-0.5 * ((axis[:, None] - 1007) ** 2 + (axis - 953) ** 2) / 50**2)
+    n = round(side * fine_nm / pixel_nm)
+    picture = fine.resampled(np.asarray(light, np.float32), (n, n), pixel_nm, (0.0, 0.0))
+    places = (np.arange(n) + 0.5) * pixel_nm
+    y, x = ((picture.sum(1 - i) @ places) / picture.sum() for i in (0, 1))
+    assert (y, x) == pytest.approx((1007, 953), abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("names", "say", "message"),
     [

@@ -68,7 +68,7 @@ def _localise(rig: RigConfig, quick: bool) -> Result:
         blocks,
     )
     note = (
-        f"{size}^2 EMCCD, 50 emitters lit at a time: detection and two rounds of joint fits, in"
+        f"{size}^2 EMCCD, 50 emitters lit at a time: detection and joint fits, in"
         f" blocks of {frames}"
     )
     return compared(

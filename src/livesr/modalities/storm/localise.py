@@ -31,7 +31,8 @@ from livesr.modalities.storm.spot import AstigmaticSpot, RoundSpot, Spot
 
 Spots = NDArray[np.intp]
 
-_ROUNDS = 2
+_ROUNDS = 10  # before the last, of spots that move, and with them their neighbours' light
+_STILL_PX, _STILL_Z_PX = 0.05, 0.15  # half of what the light of a bright emitter tells
 _FRAMES = 20  # fitted side by side: what they are made of fits into a core's cache
 _BRIGHTEST = 1e9  # photo-electrons of a pixel
 
@@ -227,20 +228,54 @@ class Localiser:
     def _fit_together(
         self, photons: Array, fit: Fit, places: Array, boxes: Array, crowded: NDArray[np.intp]
     ) -> None:
-        """Fit those again that others reach, beside what these are found to give."""
-        arrays, spot, noise = self._arrays, self._spot, self._noise
-        where, xp = arrays.array(crowded), arrays.xp
-        theta, its_places = xp.take(fit.theta, where, axis=1), xp.take(places, where, axis=2)
-        its_boxes, again = xp.take(boxes, where, axis=2), Fit(theta)
-        for number in range(_ROUNDS):
-            light = again.spots(2 * self._radius + 1, spot, arrays)
-            others = self._boxes(self._model(photons.shape, its_places, light), its_places) - light
-            last = number == _ROUNDS - 1
-            again = fit_gaussians(
-                its_boxes, spot, noise, others, again.theta, variance=last, arrays=arrays
-            )
+        """Fit those again that others reach, beside what these are found to give: all of them
+        twice, and in between those that still move.
+        """
+        arrays, xp = self._arrays, self._arrays.xp
+        where = arrays.array(crowded)
+        theta, places = xp.take(fit.theta, where, axis=1), xp.take(places, where, axis=2)
+        boxes, light = xp.take(boxes, where, axis=2), self._light(theta)
+        every = moving = np.arange(len(crowded))
+        for _ in range(_ROUNDS):
+            some = arrays.array(moving)
+            before = xp.take(theta, some, axis=1)
+            again = self._beside(photons, places, boxes, light, (some, before), variance=False)
+            arrays.put(theta, some, again.theta)
+            arrays.put(light, some, self._light(again.theta))
+            by_px = np.abs(arrays.on_host(again.theta - before))
+            moving = moving[(by_px[[Y, X]] > _STILL_PX).any(0) | (by_px[Z:] > _STILL_Z_PX).any(0)]
+            if not len(moving):
+                break
+        last = arrays.array(every), theta
+        again = self._beside(photons, places, boxes, light, last, variance=True)
         for kept, refitted in zip(fit, again, strict=True):
             arrays.put(kept, where, refitted)
+
+    def _light(self, theta: Array) -> Array:
+        """Return the light of spots in their boxes, (side squared, n)."""
+        light = Fit(theta).spots(2 * self._radius + 1, self._spot, self._arrays)
+        return self._arrays.xp.reshape(light, (-1, theta.shape[1]))
+
+    def _beside(
+        self,
+        photons: Array,
+        places: Array,
+        boxes: Array,
+        light: Array,
+        starts: tuple[Array, Array],
+        *,
+        variance: bool,
+    ) -> Fit:
+        """Fit some spots, given which and from where, beside the light of all."""
+        arrays, xp = self._arrays, self._arrays.xp
+        some, start = starts
+        around = self._model(photons.shape, places, light)
+        boxes = xp.take(boxes, some, axis=2)
+        others = self._boxes(around, xp.take(places, some, axis=2))
+        others = others - xp.reshape(xp.take(light, some, axis=1), boxes.shape)
+        return fit_gaussians(
+            boxes, self._spot, self._noise, others, start, variance=variance, arrays=arrays
+        )
 
     def _places(self, spots: Spots, radius: int) -> Array:
         """Return the pixels of the box of each spot, through all frames, (side, side, n)."""

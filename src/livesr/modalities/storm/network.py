@@ -152,9 +152,12 @@ class NetworkLocaliser(Localiser):
         """
         fine_nm = self.pixel_size_nm / self.engine.manifest.scale
         step = pixel_nm / fine_nm
-        start = [(0.5 * pixel_nm + shift) / fine_nm - 0.5 for shift in drift_nm[:2]]
         # Coarser pixels than the network's take the mean of what they cover.
-        even = uniform_filter(density, max(round(step), 1)) if step > 1.5 else density
+        box = max(round(step), 1)
+        even = uniform_filter(density, box) if box > 1 else density
+        # The mean over an even number of pixels lies half a pixel before the one that it is put in.
+        beside = 0.5 * (1 - box % 2)
+        start = [(0.5 * pixel_nm + shift) / fine_nm - 0.5 + beside for shift in drift_nm[:2]]
         picture = np.empty(shape, np.float32)
         affine_transform(even, [step, step], start, output=picture, order=1)
         picture *= np.float32(step**2)
