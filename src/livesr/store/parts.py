@@ -390,7 +390,7 @@ class _PartSink(OMEZarrSink):
 
     def raw(self, stack: RawStack) -> None:
         """Store a raw group."""
-        came = sum(frame is not None for frame in stack.frames)
+        came = len(stack.came)
         if not self.part.has(stack.stream, stack.t):
             self._neighbours += came
             return

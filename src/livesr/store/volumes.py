@@ -198,7 +198,7 @@ class _Run:
 
     def _take(self, stack: RawStack) -> None:
         """Store a raw group; reconstruct the stack that it completes."""
-        came = sum(frame is not None for frame in stack.frames)
+        came = len(stack.came)
         self._counts["raw"] += came
         if stack.unplaced:
             self._sink.unplaced(stack)

@@ -208,10 +208,10 @@ class _Desk:
             self._known.append(replace(stack, frames=()))
             self._missing.append(missing)
             self._recent[n] = stack
-            self._bytes += _bytes_of(stack)
+            self._bytes += stack.nbytes
             while self._bytes > self._most and len(self._recent) > 1:
                 _, oldest = self._recent.popitem(last=False)
-                self._bytes -= _bytes_of(oldest)
+                self._bytes -= oldest.nbytes
 
     def stop(self, report: Mapping[str, Any]) -> None:
         """End the stream; wait a little for whoever has nearly all of it."""
@@ -431,7 +431,3 @@ def about(run: RunDescription) -> dict[str, Any]:
             if not channel.parts
         ],
     }
-
-
-def _bytes_of(stack: RawStack) -> int:
-    return sum(frame.nbytes for frame in stack.frames if frame is not None)
