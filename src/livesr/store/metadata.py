@@ -17,8 +17,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from livesr.base.config import RigConfig, Step, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.frames import Stream
@@ -27,7 +25,7 @@ from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
 from livesr.formats.attributes import checked_image, checked_root
 from livesr.formats.frames_log import Event, SeriesName, interval_s
-from livesr.formats.series_spec import UNKNOWN_STEPS_S, SeriesSpec, group_json, translation
+from livesr.formats.series_spec import UNKNOWN_STEPS_S, group_json, ome_image, translation
 from livesr.formats.shard_file import (
     ShardError,
     ShardForm,
@@ -43,11 +41,6 @@ from livesr.live.sinks.stack_heights import StackHeights
 from livesr.modalities.registry import modality
 from livesr.store.raw_input import camera_of
 
-_AXES: dict[str, dict[str, str]] = {
-    "t": {"name": "t", "type": "time", "unit": "second"},
-    "c": {"name": "c", "type": "channel"},
-    **{axis: {"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"},
-}
 _MAX_PER_SHARD = 16
 _WARNINGS_UNKNOWN = (
     "What the run warned of when it opened its engines is no longer known: 'livesr repair' wrote"
@@ -223,7 +216,7 @@ class _Inferred:
         if kind == "raw" and unknown:
             problems.append(f"{name}: {unknown}")
         return _told(
-            group_json({"ome": _ome(specs[kind]), "livesr": dict(specs[kind].provenance)}),
+            group_json({"ome": ome_image(specs[kind]), "livesr": dict(specs[kind].provenance)}),
             self._events,
         )
 
@@ -561,49 +554,6 @@ def _about(images: Sequence[Image], events: Sequence[Event]) -> dict[str, Any]:
 def _nameless(channel: str) -> ChannelDescription:
     """Return a channel of which only the name counts."""
     return ChannelDescription(channel, (), (0, 0), "uint16", 1.0, (0, 0), 1.0, "")
-
-
-def _ome(spec: SeriesSpec) -> dict[str, Any]:
-    axes = [
-        "t",
-        *("c" if spec.has_channel_axis else ""),
-        *("z" if spec.z_planes > 1 else ""),
-        "y",
-        "x",
-    ]
-    size = {
-        "t": 1.0,
-        "c": 1.0,
-        "z": spec.z_step_um,
-        "y": spec.pixel_size_um,
-        "x": spec.pixel_size_um,
-    }
-    ceiling = float(np.iinfo(spec.dtype).max)
-    window = {"min": 0.0, "max": ceiling, "start": 0.0, "end": ceiling}
-    steps: list[dict[str, Any]] = [{"type": "scale", "scale": [size[axis] for axis in axes]}]
-    if moved := translation(axes, spec.first_pixel_um, {}):
-        steps.append({"type": "translation", "translation": moved})
-    return {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "axes": [_AXES[axis] for axis in axes],
-                "datasets": [{"path": "0", "coordinateTransformations": steps}],
-                "name": spec.title,
-            }
-        ],
-        "omero": {
-            "channels": [
-                {
-                    "label": label,
-                    "color": color,
-                    "active": spec.shown_channels is None or c < spec.shown_channels,
-                    "window": window,
-                }
-                for c, (label, color) in enumerate(zip(spec.labels, spec.colors, strict=True))
-            ]
-        },
-    }
 
 
 def _told(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, Any]:
