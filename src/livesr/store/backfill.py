@@ -35,6 +35,7 @@ from livesr.base.errors import ConfigError, EngineError, RunError, StoreError
 from livesr.base.files import path_of
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
+from livesr.base.progress import Progress, Stop
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import Event, SeriesName, State
@@ -57,7 +58,7 @@ from livesr.live.sinks.sink import (
 )
 from livesr.live.sources.replay import feed
 from livesr.store.levels import drop_levels
-from livesr.store.process import Progress, build_paths, refuse_residual_plane
+from livesr.store.process import build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
 from livesr.store.shards import replace_planes
 
@@ -490,7 +491,7 @@ def fill(
     log : file that lines are appended to, instead of the store's frames.jsonl
     """
     journal = log or store.path / layout.FRAMES_LOG
-    sink, stopped = _FillSink(store, todo, step, failures, ended, journal), _Stopped(ended)
+    sink, stopped = _FillSink(store, todo, step, failures, ended, journal), Stop(ended)
     paths = {name: paths[name] for name in (*paths[todo.channel].parts, todo.channel)}
     wanted = todo.predict
     pipeline = Pipeline(
@@ -710,18 +711,6 @@ class Counted:
         self.made[kind] += 1
         if kind not in ESTIMATES:
             self._on_progress(self._total - self.left, self._total)
-
-
-class _Stopped(threading.Event):
-    """Set by this part of the work, or because all of it is to end."""
-
-    def __init__(self, whole: threading.Event) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def is_set(self) -> bool:
-        """Whether to go no further."""
-        return super().is_set() or self._whole.is_set()
 
 
 def _times(frame: SRFrame) -> dict[str, Any]:

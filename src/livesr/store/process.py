@@ -21,6 +21,7 @@ from livesr.base.compute import AUTO, Augmentation, ComputeConfig, Views
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.files import not_expected, path_of
 from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.progress import Progress, Steps
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import Histogram
 from livesr.formats import layout
@@ -42,9 +43,6 @@ from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
 from livesr.store.raw_input import RawInput, description
-
-Progress = Callable[[int, int], None]
-"""Called with frames done and frames in all, from a thread of the pipeline."""
 
 
 def process(
@@ -315,37 +313,33 @@ class _Watch(Sink):
     def __init__(
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
     ) -> None:
-        self._total, self._done, self._on_progress = groups, 0, on_progress
+        self._groups, self._on_progress = groups, on_progress
         self._separated = {name for name, path in paths.items() if path.networks.engine}
         self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 
     def open(self, run: RunDescription) -> None:
         """Show that it begins."""
-        self._on_progress(0, self._total)
+        self._steps = Steps(self._groups, self._on_progress)
 
     def raw(self, stack: RawStack) -> None:
         """Count a group that nothing can be made of."""
         if not stack.complete:
-            self._count()
+            self._steps.step()
 
     def recon(self, frame: SRFrame) -> None:
         """Count a measurement that is the end of its way."""
         if frame.stream.channel not in self._separated | self._sums:
-            self._count()
+            self._steps.step()
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Count a prediction; what is made of other channels is no group of its own."""
         if frame.stream.channel not in self._sums:
-            self._count()
+            self._steps.step()
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason, unless what is missing is missing in the input."""
         if waits(reason):
-            self._count()
+            self._steps.step()
         elif not lacks_raw(reason):
             self.failures[reason] = self.failures.get(reason, 0) + 1
-
-    def _count(self) -> None:
-        self._done += 1
-        self._on_progress(self._done, self._total)
