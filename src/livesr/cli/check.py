@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from livesr.base.words import counted
 from livesr.check.finding import Finding
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
@@ -84,9 +85,7 @@ def check(
     out = console(quiet=as_json)
     if findings:
         out.print(_table(findings))
-    said = ", ".join(
-        f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in _STYLES
-    )
+    said = ", ".join(counted(counts[level], level) for level in _STYLES)
     out.print(f"{escape(str(path))}: {said}.")
     seen = _hardware(str(path), channel, picture, out) if hardware and not counts["error"] else None
     code = 1 if counts["error"] or (seen and seen["error"]) else 0

@@ -40,6 +40,7 @@ from livesr.base.frames import (
 )
 from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription, Stack
+from livesr.base.words import spans
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, SeriesName, State
 from livesr.formats.object_store import refuse_to_write
@@ -1089,15 +1090,14 @@ def _spare_store(folder: Path | None, name: str) -> Path | None:
 def _ranges(places: Sequence[tuple[int, int]]) -> list[str]:
     """Return (t, z) as people read them: "t 4-7", "t 12 z 3"."""
     by_z: defaultdict[int, list[int]] = defaultdict(list)
-    for t, z in sorted(set(places)):
+    for t, z in places:
         by_z[z].append(t)
-    several, found = len(by_z) > 1 or any(by_z), []
-    for z, times in sorted(by_z.items()):
-        ends = [i for i in range(len(times)) if i + 1 == len(times) or times[i + 1] != times[i] + 1]
-        for begin, end in zip([0, *(i + 1 for i in ends)], ends, strict=False):
-            until = f"-{times[end]}" if end > begin else ""
-            found.append(f"t {times[begin]}{until}{f' z {z}' if several else ''}")
-    return found
+    several = len(by_z) > 1 or any(by_z)
+    return [
+        f"t {span}{f' z {z}' if several else ''}"
+        for z, times in sorted(by_z.items())
+        for span in spans(times)
+    ]
 
 
 def _claim(path: Path) -> Path:
