@@ -25,8 +25,8 @@ def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
     """
     if missing:
         yield (
-            f"{counted(missing, 'exposure')} never came: groups that lack one are not reconstructed,"
-            " zeros stand in their place in raw, and frames.jsonl says where."
+            f"{counted(missing, 'exposure')} never came: groups that lack one are not"
+            " reconstructed, zeros stand in their place in raw, and frames.jsonl says where."
         )
     if repeated:
         yield (
