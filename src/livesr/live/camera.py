@@ -318,10 +318,7 @@ def _largest_nm(rig: RigConfig, way: Modality[Any]) -> float:
     """Largest pixel that samples all that the objective passes, in the channel of the shortest
     emission that `way` reconstructs.
     """
-    emissions = [
-        rig.channel(name).emission_nm or rig.optics.emission_nm
-        for name in rig.channels_of(way.name)
-    ]
+    emissions = map(rig.emission_nm, rig.channels_of(way.name))
     return way.largest_pixel_nm(rig.optics.na, min(emissions, default=rig.optics.emission_nm))
 
 

@@ -290,10 +290,9 @@ def _notes(plane: tuple[int, int], order_changed: bool) -> Iterator[str]:
 
 
 def _optics(rig: RigConfig, channel: str, camera: Geometry) -> Optics:
-    settings = rig.channel(channel)
-    damping = settings.damping or rig.optics.damping
-    emission_nm = settings.emission_nm or rig.optics.emission_nm
-    return Optics(camera.pixel_size_um, rig.optics.na, emission_nm / 1e3, damping)
+    damping = rig.channel(channel).damping or rig.optics.damping
+    emission_um = rig.emission_nm(channel) / 1e3
+    return Optics(camera.pixel_size_um, rig.optics.na, emission_um, damping)
 
 
 def _detected(
