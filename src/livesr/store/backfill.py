@@ -49,11 +49,10 @@ from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import (
     Sink,
+    clipped_pixels,
     depth_to_uint16,
-    mixing_facts,
-    rounded,
-    score_facts,
-    time_shift_ms,
+    measured_facts,
+    predicted_facts,
     to_uint16,
 )
 from livesr.live.sources.replay import feed
@@ -595,12 +594,11 @@ class _FillSink(Sink):
         self._keep_localisations(frame)
         image = self._images["recon"]
         offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
-        facts = {**_times(frame), "saturated": frame.saturated or None, "drift_nm": frame.drift_nm}
-        facts |= {"drift_jump_nm": frame.jump_nm, "time_shift_ms": time_shift_ms(frame.parts)}
-        if frame.localisations is not None:
-            facts["localisations"] = len(frame.localisations)
-            facts["emitters_per_um2"] = frame.emitters_per_um2
-        self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
+        facts, stored = measured_facts(frame), None
+        if image:
+            stored = to_uint16(frame.image, offset)
+            facts["clipped"] = clipped_pixels(frame.image, offset) or None
+        self._put("recon", "recon", frame, stored, facts)
         if self._images["depth"] and frame.depth_nm is not None:
             self._put("depth", "estimated", frame, depth_to_uint16(frame.depth_nm), {})
 
@@ -615,19 +613,7 @@ class _FillSink(Sink):
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Take a prediction."""
-        facts = {
-            **_times(frame.source),
-            "residual": frame.residual,
-            "edge": frame.edge,
-            "true_neighbours": frame.true_neighbours,
-            "novelty": rounded(frame.ood_score),
-            "unknown_light": rounded(frame.unknown_light),
-            "warnings": frame.warnings,
-            "judgement": frame.judgement.written(),
-            "mixing": mixing_facts(frame) or None,
-            "score": score_facts(frame) or None,
-        }
-        self._put("sr", "separated", frame.source, frame.channels, facts)
+        self._put("sr", "separated", frame.source, frame.channels, predicted_facts(frame))
         if frame.uncertainty is not None and self._images["uncertainty"]:
             self._put("uncertainty", "estimated", frame.source, frame.uncertainty, {})
         if self._images["limits"] and (limits := frame.limits):
@@ -711,14 +697,6 @@ class Counted:
         self.made[kind] += 1
         if kind not in ESTIMATES:
             self._on_progress(self._total - self.left, self._total)
-
-
-def _times(frame: SRFrame) -> dict[str, Any]:
-    return {
-        "t_acq_ns": frame.t_acq_ns,
-        "t_camera_ms": frame.t_camera_ms,
-        "normalisation": frame.normalisation.written(),
-    }
 
 
 def _check_lengths(store: RecordedStore) -> None:

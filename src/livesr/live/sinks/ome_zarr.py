@@ -54,14 +54,11 @@ from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, r
 from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import (
     Sink,
-    beside_facts,
+    clipped_pixels,
     depth_to_uint16,
     error_facts,
-    mixing_facts,
-    quality_facts,
-    rounded,
-    score_facts,
-    time_shift_ms,
+    measured_facts,
+    predicted_facts,
     to_uint16,
 )
 from livesr.live.sinks.stack_heights import StackHeights
@@ -317,10 +314,9 @@ class OMEZarrSink(Sink):
         clipped = 0
         if "recon" in place.series:
             place.series["recon"].check((frame.image,), "float32")
-            planes, clipped = (
-                (place.convert(frame.image, self._opened().recon_offset_adu),),
-                place.clipped,
-            )
+            offset_adu = self._opened().recon_offset_adu
+            planes = (place.convert(frame.image, offset_adu),)
+            clipped = clipped_pixels(frame.image, offset_adu)
             self._counts["clipped_pixels"] += clipped
         self._take(
             "recon",
@@ -328,18 +324,8 @@ class OMEZarrSink(Sink):
             frame.stream,
             frame.t,
             planes,
-            t_acq_ns=frame.t_acq_ns,
-            t_camera_ms=frame.t_camera_ms,
-            normalisation=frame.normalisation.written(),
-            saturated=frame.saturated or None,
-            **quality_facts(frame),
+            **measured_facts(frame),
             clipped=clipped or None,
-            localisations=None if frame.localisations is None else len(frame.localisations),
-            emitters_per_um2=frame.emitters_per_um2,
-            drift_nm=frame.drift_nm,
-            drift_jump_nm=frame.jump_nm,
-            time_shift_ms=time_shift_ms(frame.parts),
-            span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
         if frame.depth_nm is not None and "depth" in place.series:
             planes = (depth_to_uint16(frame.depth_nm),)
@@ -373,20 +359,8 @@ class OMEZarrSink(Sink):
             frame.stream,
             frame.t,
             tuple(frame.channels),
-            t_acq_ns=frame.source.t_acq_ns,
-            t_camera_ms=frame.source.t_camera_ms,
-            normalisation=frame.source.normalisation.written(),
-            residual=frame.residual,
+            **predicted_facts(frame),
             latency_ms=round(frame.latency_ms, 3),
-            edge=frame.edge,
-            true_neighbours=frame.true_neighbours,
-            novelty=rounded(frame.ood_score),
-            unknown_light=rounded(frame.unknown_light),
-            warnings=frame.warnings,
-            judgement=frame.judgement.written(),
-            mixing=mixing_facts(frame) or None,
-            beside=beside_facts(frame.source),
-            score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:
             self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))
@@ -883,7 +857,6 @@ class _Place:
         default_factory=lambda: defaultdict(deque)
     )
     end: int = 0  # linear index behind the last thing heard of
-    clipped: int = 0
     localisations: LocalisationsFile | None = None
     film: GroupFilm | None = None
     _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
@@ -904,13 +877,7 @@ class _Place:
             )
 
     def convert(self, image: NDArray[np.float32], offset_adu: int) -> NDArray[np.uint16]:
-        """Return the reconstruction as it is stored, valid until the next call.
-
-        `clipped` counts what did not fit.
-        """
-        low, high = -offset_adu, np.iinfo(np.uint16).max - offset_adu
-        fits = low <= float(image.min()) and float(image.max()) <= high
-        self.clipped = 0 if fits else int(np.count_nonzero((image < low) | (image > high)))
+        """Return the reconstruction as it is stored, valid until the next call."""
         return to_uint16(image, offset_adu, self._stored, self._scratch)
 
     def follow(
