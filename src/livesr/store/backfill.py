@@ -57,6 +57,7 @@ from livesr.live.sinks.sink import (
 )
 from livesr.live.sources.replay import feed
 from livesr.store.levels import drop_levels
+from livesr.store.mended_log import drop_unfinished_line
 from livesr.store.process import build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
 from livesr.store.shards import replace_planes
@@ -219,7 +220,7 @@ def opened(
     _check_lengths(store)
     raw = read_input(store, engines)
     _check_views(store, raw, compute)
-    _drop_unfinished_line(store.path / layout.FRAMES_LOG)
+    drop_unfinished_line(store.path / layout.FRAMES_LOG)
     paths, notes = build_paths(raw, compute)
     try:
         _check_pixels(store, paths)
@@ -709,13 +710,3 @@ def _check_lengths(store: RecordedStore) -> None:
         raise StoreError(
             f"The images of {store.path} differ in length: run 'livesr repair {store.path}' first."
         )
-
-
-def _drop_unfinished_line(log: Path) -> None:
-    """Cut off a last line that a killed process left unfinished, so that the next does not continue
-    it.
-    """
-    with contained.open_to_write(log.parent, log.name, "r+") as file:
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)

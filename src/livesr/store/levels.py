@@ -200,7 +200,7 @@ def _write_shard(
     import zarr
 
     source = open_array(image.array)
-    region = _region(shape, place)
+    region = shape.region(*place)
     blocks: list[NDArray[Any]] = []
     for level in levels:
         size = array_shape(level).length
@@ -219,16 +219,6 @@ def _write_shard(
     for level, block in zip(levels, blocks, strict=True):
         array: Any = zarr.open_array(level, mode="r+")
         array[tuple(region.values())] = block
-
-
-def _region(shape: ArrayShape, place: tuple[int, int]) -> dict[str, slice]:
-    first = {"t": place[0] * shape.shard["t"], "z": place[1] * shape.shard.get("z", 1)}
-    return {
-        axis: slice(first[axis], min(first[axis] + shape.shard[axis], n))
-        if axis in first
-        else slice(None)
-        for axis, n in shape.length.items()
-    }
 
 
 def _place(image: Image, levels: list[Path]) -> None:

@@ -125,6 +125,17 @@ class MendedLog:
         return self._places[place]
 
 
+def drop_unfinished_line(path: Path) -> bool:
+    """Cut off a last line that a killed process left unfinished, so that the next does not continue
+    it; return whether there was one.
+    """
+    with contained.open_to_write(path.parent, path.name, "r+") as file:
+        content: bytes = file.read()
+        whole = content.rfind(b"\n") + 1
+        file.truncate(whole)
+    return whole < len(content)
+
+
 def _ends_with_its_line(path: Path) -> bool:
     """Whether a file is empty, absent, or ends with a line feed."""
     if not path.is_file():

@@ -236,18 +236,11 @@ class OMEZarrSink(Sink):
         # A group of its own, so that zarr tools that list the root do not stumble over it.
         write_json(sidecars / "zarr.json", group_json({}))
         write_json(root / "zarr.json", group_json(layout.root_attributes(run)))
-        (root / "OME").mkdir(exist_ok=True)
         self._list_images(root)
 
     def _list_images(self, root: Path) -> None:
         names = [series.spec.name for _, _, series in self._all_series()]
-        write_json(
-            root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}})
-        )
-        if root == self.path:
-            write_ome_xml(root, names)
-            # what repair rebuilds metadata from
-            write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
+        list_images(root, names, whole=root == self.path)
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
         for _, _, series in self._all_series():
@@ -960,6 +953,20 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
         )  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
         contained.write_text(path.parent, path.name, content)
+
+
+def list_images(root: Path, names: Sequence[str], *, whole: bool = True) -> None:
+    """Write which images a store has.
+
+    Of a `whole` one, also what they say of themselves: as OME-XML, and as the copy that a repair
+    rebuilds metadata from.
+    """
+    (root / "OME").mkdir(exist_ok=True)
+    about = {"ome": {"version": "0.5", "series": list(names)}}
+    write_json(root / "OME" / "zarr.json", group_json(about))
+    if whole:
+        write_ome_xml(root, names)
+        write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
 
 def _describe(path: Path, series: Sequence[Series]) -> None:
