@@ -42,7 +42,7 @@ from livesr.formats.frames_log import Event, SeriesName, State
 from livesr.formats.store import Image, RecordedStore, array_shape
 from livesr.live.inference.engine import load_engine
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
 from livesr.live.sinks.frames_log import FramesLog
@@ -197,8 +197,7 @@ def _backfill(
             if todo.read and not stopped.is_set():
                 fill(store, raw, paths, todo, progress.step, failures, stopped)
     finally:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
     refuse_failures(failures)
     return report_of(
         store, todos, progress, [*notes, *(n for p in paths.values() for n in p.notes)]
@@ -225,8 +224,7 @@ def opened(
     try:
         _check_pixels(store, paths)
     except ConfigError:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raise
     return raw, paths, notes
 

@@ -34,7 +34,7 @@ from livesr.base.version import __version__
 from livesr.formats import layout
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.store import RecordedStore, array_shape
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.store.backfill import (
     ESTIMATES,
     SCRATCH,
@@ -99,8 +99,7 @@ def backfill_on(
                 for part in cut(todo, _step(store, todo, paths), raw.normalisations.keys())
             ]
         finally:
-            for channel_path in paths.values():
-                channel_path.close()
+            close_all(paths)
         done = Counted(todos, on_progress)
         if parts:
             for image in store.images.values():

@@ -44,7 +44,7 @@ from livesr.formats.object_store import address_of
 from livesr.formats.skips import is_refused, lacks_raw
 from livesr.live.audit import Audits
 from livesr.live.normalise import FollowingNormalisation
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink, list_images
@@ -191,8 +191,7 @@ class Opened:
 
     def close(self) -> None:
         """Close its networks and files."""
-        for path in self.paths.values():
-            path.close()
+        close_all(self.paths)
         self.raw.close()
 
     def run(self, job: Job) -> RunDescription:

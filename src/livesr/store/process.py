@@ -33,7 +33,7 @@ from livesr.live.honoured import check_honoured
 from livesr.live.inference.engine import manifest_files
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import ChannelPath, build_path, build_superposition
+from livesr.live.paths import ChannelPath, build_path, build_superposition, close_all
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import TellsDrift
 from livesr.live.recorded import Recorded
@@ -88,8 +88,7 @@ def process(
     try:
         drifts_nm = refined_drifts_nm(raw, paths) if refine_drift else {}
     except BaseException:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raise
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
@@ -108,8 +107,7 @@ def process(
             Audits(raw.rig, None, raw.cameras),
         )
     finally:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raw.close()
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
@@ -240,8 +238,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
         check_companions(paths)
         notes += check_honoured(paths, compute)
     except BaseException:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raise
     return paths, notes
 
