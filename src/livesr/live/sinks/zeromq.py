@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import re
 import socket as net
@@ -28,6 +27,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from livesr.base.errors import BindError
 from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Widefield
+from livesr.base.hosts import is_loopback
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.keys import PublisherKeys
@@ -432,20 +432,13 @@ def checked_address(address: str, insecure: bool) -> str:
             f"Cannot publish on {address!r}: expected something like tcp://127.0.0.1:5555."
         )
     host = "127.0.0.1" if match[1] == "localhost" else match[1]
-    if not insecure and not _is_loopback(host.strip("[]")):
+    if not insecure and not is_loopback(host.strip("[]")):
         raise BindError(
             f"{address} can be reached from other computers, and the stream is not encrypted: make"
             f" keys with 'livesr keys' and give --keys, publish on tcp://127.0.0.1:{match[2]}, or"
             " accept it with --insecure."
         )
     return f"tcp://{host}:{match[2]}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: whatever it resolves to today
-        return False
 
 
 def check_bind(address: str) -> None:
