@@ -450,9 +450,7 @@ def _estimate(augmentation: Augmentation | None, measured: Uncertain | None) -> 
     }
 
 
-def _provenance(
-    steps: Sequence[Network], raw: Sequence[str] = (), beside: str = ""
-) -> Mapping[str, Any]:
+def _provenance(steps: Sequence[Network], raw: Sequence[str], beside: str) -> Mapping[str, Any]:
     """Return what a prediction must say of itself, in the store and on the wire.
 
     Names of bioimage.io where one exists.
@@ -464,13 +462,7 @@ def _provenance(
     engines: list[dict[str, Any]] = [
         {
             "task": engine.manifest.task,
-            "model": {
-                "id": engine.manifest.id,
-                "version": str(engine.manifest.version),
-                "sha256": engine.manifest.sha256,
-                "trained": engine.manifest.trained,
-                "training_data": engine.manifest.training,
-            },
+            "model": engine.manifest.said,
             "runtime": {
                 "backend": session.name,
                 "device": session.device,

@@ -371,19 +371,7 @@ class _Inferred:
         self, plain: ChannelDescription, doubts: Sequence[str], shape: tuple[int, int]
     ) -> ChannelDescription:
         last = self._predicted()
-        engines = [
-            {
-                "task": m.task,
-                "model": {
-                    "id": m.id,
-                    "version": str(m.version),
-                    "sha256": m.sha256,
-                    "trained": m.trained,
-                    "training_data": m.training,
-                },
-            }
-            for m in self._manifests
-        ]
+        engines = [{"task": m.task, "model": m.said} for m in self._manifests]
         ai = {
             "prediction": True,
             "model": engines[-1]["model"],
