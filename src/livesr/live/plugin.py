@@ -622,8 +622,7 @@ def _rig(rig: AnyPath | RigConfig | None, engine: str | None, upscale: str | Non
             " folder with rig.yaml, or a name that 'livesr info' lists."
         )
     found = rig if isinstance(rig, RigConfig) else load_rig(rig)
-    found = found.with_engine(engine) if engine else found
-    return found.with_engine(upscale, "upscale") if upscale else found
+    return found.with_engines({"separate": engine, "upscale": upscale})
 
 
 @cache
