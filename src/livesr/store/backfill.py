@@ -366,7 +366,7 @@ def _todo(
     kept = (
         made(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
     )
-    outdated = _after(there - live, there, looks_back or 0)
+    outdated = _within(there - live, there, 1, looks_back or 0)
     measure = there - kept.keys()
     if ("recon", position, channel) in store.images:
         measure |= {key for key in outdated & live if not measured[key].get("backfilled")}
@@ -392,7 +392,7 @@ def _todo(
     read = (
         measure | predict | beside(measure, there, after=False) | beside(predict, there, after=True)
     )
-    read |= _before(read, there, looks_back or 0)
+    read |= _within(read, there, -(looks_back or 0), -1)
     impossible = {
         k
         for k in stored.keys() | measured.keys()
@@ -432,25 +432,14 @@ def _saw_what_is_lost(line: Event, key: Key, there: Set[Key], window: int) -> bo
     return saw_both and not _neighbours(key, window) <= there
 
 
-def _after(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
-    """Return those of `there` that lie up to `groups` time points behind one of `keys`."""
-    if not groups:
+def _within(keys: Set[Key], there: Set[Key], first: float, last: float) -> set[Key]:
+    """Return those of `there` that lie `first` to `last` time points behind one of `keys`."""
+    if first > last:
         return set()
     return {
         (s, t)
         for s, t in there
-        if any(s == stream and 0 < t - other <= groups for stream, other in keys)
-    }
-
-
-def _before(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
-    """Return those of `there` that lie up to `groups` time points before one of `keys`."""
-    if not groups:
-        return set()
-    return {
-        (s, t)
-        for s, t in there
-        if any(s == stream and 0 < other - t <= groups for stream, other in keys)
+        if any(s == stream and first <= t - other <= last for stream, other in keys)
     }
 
 

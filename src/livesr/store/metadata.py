@@ -250,17 +250,7 @@ class _Inferred:
         """Return of which kind, position and channel the image with this folder is."""
         positions, channels = list(self._root["positions"]), list(self._root["channels"])
         run = RunDescription("", 0, tuple(map(_nameless, channels)), positions=tuple(positions))
-        kinds: tuple[SeriesName, ...] = (
-            "raw",
-            "recon",
-            "rolling",
-            "depth",
-            "sr",
-            "uncertainty",
-            "limits",
-            "error",
-        )
-        for kind in kinds:
+        for kind in KINDS.values():
             for position in range(len(positions)):
                 for channel in channels:
                     if layout.series_name(kind, run, position, channel) == name:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,19 +127,8 @@ class OMEZarrSink(Sink):
         self._heights = StackHeights()
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
-        self._counts = {
-            "raw": 0,
-            "recon": 0,
-            "rolling": 0,
-            "depth": 0,
-            "sr": 0,
-            "uncertainty": 0,
-            "limits": 0,
-            "error": 0,
-            "fills": 0,
-            "strays": 0,
-            "clipped_pixels": 0,
-        }
+        counted = (*get_args(SeriesName), "fills", "strays", "clipped_pixels")
+        self._counts: dict[str, int] = dict.fromkeys(counted, 0)
 
     @property
     def counts(self) -> Mapping[str, int]:
