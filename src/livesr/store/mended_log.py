@@ -132,7 +132,8 @@ def drop_unfinished_line(path: Path) -> bool:
     with contained.open_to_write(path.parent, path.name, "r+") as file:
         content: bytes = file.read()
         whole = content.rfind(b"\n") + 1
-        file.truncate(whole)
+        if whole < len(content):
+            file.truncate(whole)
     return whole < len(content)
 
 
