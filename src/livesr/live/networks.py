@@ -17,7 +17,7 @@ from livesr.base.config import ChannelConfig, RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.engine import Engine, Uncertain, load_engine
+from livesr.live.inference.engine import Engine, Uncertain, load_engine, model_facts
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
@@ -462,7 +462,7 @@ def _provenance(steps: Sequence[Network], raw: Sequence[str], beside: str) -> Ma
     engines: list[dict[str, Any]] = [
         {
             "task": engine.manifest.task,
-            "model": engine.manifest.said,
+            "model": model_facts(engine.manifest),
             "runtime": {
                 "backend": session.name,
                 "device": session.device,

@@ -35,7 +35,7 @@ from livesr.formats.shard_file import (
     shard_form,
 )
 from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json, shape_said
-from livesr.live.inference.engine import Manifest
+from livesr.live.inference.engine import Manifest, model_facts
 from livesr.live.paths import build_path
 from livesr.live.sinks.stack_heights import StackHeights
 from livesr.modalities.registry import modality
@@ -361,7 +361,7 @@ class _Inferred:
         self, plain: ChannelDescription, doubts: Sequence[str], shape: tuple[int, int]
     ) -> ChannelDescription:
         last = self._predicted()
-        engines = [{"task": m.task, "model": m.said} for m in self._manifests]
+        engines = [{"task": m.task, "model": model_facts(m)} for m in self._manifests]
         ai = {
             "prediction": True,
             "model": engines[-1]["model"],

@@ -415,20 +415,20 @@ class Manifest(Model):
         return self.weights.onnx.sha256
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What a prediction says of it, in the store and on the wire."""
-        return {
-            "id": self.id,
-            "version": str(self.version),
-            "sha256": self.sha256,
-            "trained": self.trained,
-            "training_data": self.training,
-        }
-
-    @property
     def channel_names(self) -> tuple[str, ...]:
         """The structures, in output order."""
         return tuple(c.name for c in self.channels)
+
+
+def model_facts(manifest: Manifest) -> dict[str, Any]:
+    """Return what a prediction says of its engine, in the store and on the wire."""
+    return {
+        "id": manifest.id,
+        "version": str(manifest.version),
+        "sha256": manifest.sha256,
+        "trained": manifest.trained,
+        "training_data": manifest.training,
+    }
 
 
 def manifest_files(engines: Iterable[Engine]) -> dict[str, Path]:
