@@ -168,10 +168,10 @@ def _images(state: StoreState) -> Table:
 def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dict[str, Any]:
     """Load the rig, look at one channel, draw it and print the table."""
     from livesr.base.config import load_rig
-    from livesr.base.errors import ConfigError
     from livesr.check.hardware import look
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
+    from livesr.evaluation.contact_sheet import save
 
     config = load_rig(rig).with_engine("none")
     name = channel if channel is not None else next(iter(config.channels), "")
@@ -181,10 +181,7 @@ def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dic
         found = look(core, config, name)
     finally:
         core.unloadAllDevices()
-    try:
-        found.picture().save(picture)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"Cannot write {picture}: {getattr(e, 'strerror', None) or e}.") from e
+    save(found.picture(), picture)
     table = Table(
         box=None,
         padding=(0, 1),

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import CalibrationError, ConfigError
+from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame
 from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
 from livesr.evaluation.camera_frames import complete_groups
+from livesr.evaluation.contact_sheet import save
 from livesr.live.correct import build_correction
 from livesr.modalities.calibrator import CalibrationSettings, CalibrationTable
 from livesr.modalities.sim.calibration.focus import pattern_strength
@@ -129,10 +130,8 @@ class ChannelCalibration:
             lattice=self.result.lattice,
             nonlinear=SIMConfig.of(self.rig).nonlinear,
         )
-        try:
-            draw(maps, self.result.found, self.result.optics, widefield, reconstruction).save(path)
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
+        found = self.result.found, self.result.optics
+        save(draw(maps, *found, widefield, reconstruction), path)
 
     def table(self) -> CalibrationTable:
         """Return a row for each angle."""
