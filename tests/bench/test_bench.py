@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from livesr.base.errors import UsageError
+from livesr.base.errors import ConfigError, UsageError
 from livesr.bench import run
 from livesr.bench.compare import compare
 from livesr.bench.picture import draw
@@ -253,3 +253,8 @@ def test_ratios_and_curves_are_drawn(tmp_path: Path) -> None:
     files = draw([figure("a.x", 1.0), *curve], tmp_path / "bench.png")
     assert [file.name for file in files] == ["bench.png", "bench-scaling.png"]
     assert all(file.stat().st_size > 5000 for file in files)
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot write .*bench\.none: .*not supported"):
+        draw([figure("a.x", 1.0)], tmp_path / "bench.none")

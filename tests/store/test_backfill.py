@@ -117,6 +117,20 @@ def test_groups_that_were_dropped_and_both_neighbours_of_a_gap(
     assert_finished(store, reference)
 
 
+def test_what_is_said_of_a_measurement_is_said_of_one_that_is_made_later(
+    tmp_path: Path, engine: Engine
+) -> None:
+    store = hurried(tmp_path, reconstruct=0.06)
+    reference = offline(store)
+    assert backfill(store)["reconstructed"] > 0
+    here, there = lines(store, "recon"), lines(reference, "recon")
+    added = [key for key, line in here.items() if line.get("backfilled")]
+    for key in added:
+        assert "quality" in here[key]
+        for name in ("quality", "resolved", "doubt", "saturated", "clipped"):
+            assert here[key].get(name) == there[key].get(name), (key, name)
+
+
 def test_a_neighbour_of_a_gap_is_computed_again(tmp_path: Path, engine: Engine) -> None:
     """Predictions made beside a gap that raw can close.
 

@@ -1004,7 +1004,11 @@ class RigConfig(Model):
 
     def resolution_nm(self, name: str) -> float:
         """Return what the objective resolves of channel `name`: wavelength / (2 NA)."""
-        return (self.channel(name).emission_nm or self.optics.emission_nm) / (2 * self.optics.na)
+        return self.emission_nm(name) / (2 * self.optics.na)
+
+    def emission_nm(self, name: str) -> float:
+        """Return at which wavelength channel `name` emits: its own, or that of the optics."""
+        return self.channel(name).emission_nm or self.optics.emission_nm
 
     @property
     def max_raw_frames(self) -> int:

@@ -163,9 +163,19 @@ class RawStack:
         return 2e-6 * (self.t_last_ns - self.t_acq_ns)
 
     @property
+    def came(self) -> list[Pixels]:
+        """The exposures that arrived, in their order."""
+        return [f for f in self.frames if f is not None]
+
+    @property
     def complete(self) -> bool:
         """Whether every exposure of the group arrived."""
         return all(f is not None for f in self.frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the exposures."""
+        return sum(f.nbytes for f in self.came)
 
     def read_only(self) -> RawStack:
         """Return it with exposures that nobody can write into; they are views."""
@@ -173,7 +183,7 @@ class RawStack:
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean of the exposures that came, float32 (y, x), ADU; one came at least."""
-        came = [frame for frame in self.frames if frame is not None]
+        came = self.came
         total = np.zeros(came[0].shape, np.float32)
         for frame in came:
             total += frame
@@ -181,11 +191,10 @@ class RawStack:
         return total
 
     def __repr__(self) -> str:
-        there = [f for f in self.frames if f is not None]
-        size = f" of {_size(there[0])}" if there else ""
+        size = f" of {_size(self.came[0])}" if self.came else ""
         place = ", unplaced" if self.unplaced else ""
         return (
-            f"<RawStack {self.stream} t={self.t}: {len(there)} of {len(self.frames)}"
+            f"<RawStack {self.stream} t={self.t}: {len(self.came)} of {len(self.frames)}"
             f" exposures{size}{place}>"
         )
 

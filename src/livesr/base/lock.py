@@ -181,7 +181,7 @@ def holder(folder: Path) -> Holder | None:
     """Return who is at work in `folder`; None if nobody is, or the one who was is gone."""
     path = Path(folder) / LOCK
     found = _read(path)
-    return None if found is None or _is_stale(path, found, _age_s(path)) else found
+    return None if found is None or _is_stale(found, _age_s(path)) else found
 
 
 def _take(path: Path, mine: Holder) -> None:
@@ -192,7 +192,7 @@ def _take(path: Path, mine: Holder) -> None:
     # Which file is looked at, before it is: one that takes its place is another's, and not stale.
     stale = _token(path)
     found, age_s = _read(path), _age_s(path)
-    if (found and found.token != stale) or not _is_stale(path, found, age_s):
+    if (found and found.token != stale) or not _is_stale(found, age_s):
         raise LockedError(_held_by(path, found))
     # One program at a time may take over this very file. Should it be killed while it does, so is
     # its own lock taken over.
@@ -231,7 +231,7 @@ def _give_back(path: Path, mine: Holder) -> None:
             time.sleep(_PAUSE_S)
 
 
-def _is_stale(path: Path, found: Holder | None, age_s: float) -> bool:
+def _is_stale(found: Holder | None, age_s: float) -> bool:
     if found is None:  # a file that its owner had no time to fill
         return age_s > STALE_S
     if found.machine == _machine():

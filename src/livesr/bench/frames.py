@@ -36,12 +36,12 @@ class TimePoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all pixels as a store keeps them: 16 bit each."""
-        raw = sum(f.nbytes for f in self.raw.frames if f is not None)
+        raw = self.raw.nbytes
         return raw + self.recon.image.size * 2 + self.separated.channels.nbytes
 
     def blocks(self) -> Iterator[NDArray[np.uint16]]:
         """Yield all pixels as a store keeps them."""
-        yield from (np.asarray(f, np.uint16) for f in self.raw.frames if f is not None)
+        yield from (np.asarray(f, np.uint16) for f in self.raw.came)
         yield self.recon.image.astype(np.uint16)
         yield self.separated.channels
 

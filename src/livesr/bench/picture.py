@@ -32,7 +32,7 @@ def draw(results: Sequence[Result], path: Path) -> list[Path]:
     Raises
     ------
     ConfigError
-        If matplotlib is not installed.
+        If matplotlib is not installed, or makes no picture of the kind that `path` names.
     """
     try:
         from matplotlib.figure import Figure
@@ -62,9 +62,11 @@ def _saved(figure: Figure, results: Sequence[Result], path: Path) -> Path:
         figure.supxlabel(
             f"{environment.cpu}, {environment.cores} cores, load {environment.load}", fontsize=8
         )
-    figure.savefig(
-        path, dpi=100, metadata={"Description": where(environment) if environment else ""}
-    )
+    about = {"Description": where(environment) if environment else ""}
+    try:
+        figure.savefig(path, dpi=100, metadata=about)
+    except ValueError as e:  # no format is called so
+        raise ConfigError(f"Cannot write {path}: {e}.") from e
     return path
 
 

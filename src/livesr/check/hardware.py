@@ -199,7 +199,7 @@ def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
 def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], FrameQuality | None]:
     if running := path.running():
         return running.add(stack), None
-    frames = [f for f in stack.frames if f is not None]
+    frames = stack.came
     if isinstance(path.reconstructor, ReportsQuality):
         path.reconstructor.look_at(path.exposures(frames, HOST))
     image = path.reconstructor.reconstruct(

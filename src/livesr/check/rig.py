@@ -119,7 +119,7 @@ def _modality(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
     na = rig.optics.na
     for name, channel in rig.channels.items() or {"": rig.channel("")}.items():
-        emission_nm = channel.emission_nm or rig.optics.emission_nm
+        emission_nm = rig.emission_nm(name)
         place = f"channels.{name}.emission_nm" if channel.emission_nm else "optics.emission_nm"
         kind, pixel_nm = modality(rig.modality_of(name)), rig.optics.pixel_size_nm
         needed_nm = kind.largest_pixel_nm(na, emission_nm)

@@ -15,6 +15,7 @@ from typing import Any
 
 from livesr.base import contained, error_bars, rig_limits
 from livesr.base.errors import ConfigError, LiveSRError, StoreError
+from livesr.base.words import counted, spans
 from livesr.check.finding import Finding
 from livesr.formats import layout
 from livesr.formats.frames_log import stream_of
@@ -24,7 +25,7 @@ from livesr.formats.skips import lacks_raw
 from livesr.formats.store import read_image, read_json, refuse_in_use, why_no_store
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.levels import damaged_levels, levels_fit
-from livesr.store.mended_log import MendedLog, ranges
+from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, rebuild_root
 from livesr.store.rig_copy import cut_off
 from livesr.store.shard_inspection import ImageInspection
@@ -394,7 +395,7 @@ def _predictions(n: int) -> str:
 
 
 def _pictures(times: Sequence[int]) -> str:
-    return f"{len(times)} picture{'' if len(times) == 1 else 's'} (t = {ranges(times)})"
+    return f"{counted(len(times), 'picture')} (t = {', '.join(spans(times))})"
 
 
 def _number(report: Mapping[str, Any], name: str) -> int:

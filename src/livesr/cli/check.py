@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from livesr.base.words import counted
 from livesr.check.finding import Finding
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
@@ -84,9 +85,7 @@ def check(
     out = console(quiet=as_json)
     if findings:
         out.print(_table(findings))
-    said = ", ".join(
-        f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in _STYLES
-    )
+    said = ", ".join(counted(counts[level], level) for level in _STYLES)
     out.print(f"{escape(str(path))}: {said}.")
     seen = _hardware(str(path), channel, picture, out) if hardware and not counts["error"] else None
     code = 1 if counts["error"] or (seen and seen["error"]) else 0
@@ -169,10 +168,10 @@ def _images(state: StoreState) -> Table:
 def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dict[str, Any]:
     """Load the rig, look at one channel, draw it and print the table."""
     from livesr.base.config import load_rig
-    from livesr.base.errors import ConfigError
     from livesr.check.hardware import look
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
+    from livesr.evaluation.contact_sheet import save
 
     config = load_rig(rig).with_engine("none")
     name = channel if channel is not None else next(iter(config.channels), "")
@@ -182,10 +181,7 @@ def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dic
         found = look(core, config, name)
     finally:
         core.unloadAllDevices()
-    try:
-        found.picture().save(picture)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"Cannot write {picture}: {getattr(e, 'strerror', None) or e}.") from e
+    save(found.picture(), picture)
     table = Table(
         box=None,
         padding=(0, 1),

@@ -370,14 +370,11 @@ def _check_channels(names: Sequence[str], rig: RigConfig) -> None:
 
 def _sized(plan: MDASequence, core: CMMCorePlus, rig: RigConfig) -> MDASequence:
     """Return the plan with its grids' fields as large as the camera's region in the sample."""
+    from livesr.live.camera import binning_of
     from livesr.live.sources.plan import with_field_of_view
 
     *_, width, height = core.getROI()
-    camera = core.getCameraDevice()
-    binning = (
-        str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
-    )
-    binned = int(binning.partition("x")[0])
+    _, binned = binning_of(core, core.getCameraDevice())
     pixel_um = core.getPixelSizeUm() or binned * (rig.optics.pixel_size_nm or 0) / 1e3
     if not pixel_um:
         return plan

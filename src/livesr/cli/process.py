@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from livesr.base.compute import ComputeConfig
     from livesr.base.config import RigConfig, Step
+    from livesr.base.progress import Progress
     from livesr.live.run_state import Report
-    from livesr.store.process import Progress
     from livesr.store.raw_input import ReadAs
 
 

@@ -120,7 +120,10 @@ class TruthScore:
         ------
         RunError
             If no frame was kept.
+        ConfigError
+            If the picture cannot be written.
         """
+        from livesr.evaluation.contact_sheet import save
         from livesr.viewer.composite import ChannelView, PanelLabel, composite, grayscale, panel
 
         if not self._kept:
@@ -163,7 +166,8 @@ class TruthScore:
             images += [None] * (-len(colors) % _COLUMNS)
             labels += [None] * (-len(colors) % _COLUMNS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        panel(images, labels, channel["pixel_size_um"], columns=_COLUMNS, tile=320).save(path)
+        drawn = panel(images, labels, channel["pixel_size_um"], columns=_COLUMNS, tile=320)
+        save(drawn, path)
 
     def _with_truth(
         self, core: CMMCorePlus

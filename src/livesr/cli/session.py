@@ -233,8 +233,7 @@ def _check_files(request: Request) -> None:
     from livesr.live.inference.runner import check_named
     from livesr.live.session import check_places
 
-    rig = request.rig.with_engine(request.engine) if request.engine else request.rig
-    rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
+    rig = request.rig.with_engines({"separate": request.engine, "upscale": request.upscale})
     check_maps(rig)
     used = [rig.channel(name) for name in rig.channels] + ([rig.superposed] if rig.sums else [])
     for channel in used:

@@ -148,8 +148,8 @@ def draw(found: Characterisation, path: Path, title: str) -> None:
     figure.suptitle(title)
     try:
         figure.savefig(path, dpi=100)
-    except OSError as e:
-        raise ConfigError(f"Cannot write {path}: {e.strerror or e}.") from e
+    except (OSError, ValueError) as e:  # ValueError: no format is called so
+        raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
 
 
 def _map(axes: Axes, values: NDArray[np.float64], title: str) -> None:

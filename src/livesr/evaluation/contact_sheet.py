@@ -1,16 +1,19 @@
 """Titled pictures side by side, as a person looks at them.
 
-Owns the layout and the grey values. Measures nothing.
+Owns the layout, the grey values and their file. Measures nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from livesr.base.errors import ConfigError
 
 TILE_PX = 384
 """Side of a tile."""
@@ -42,6 +45,20 @@ def tile(picture: NDArray[Any]) -> Image.Image:
     canvas = Image.new("L", (TILE_PX, TILE_PX))
     canvas.paste(part.resize((part.width * factor, part.height * factor), Image.Resampling.NEAREST))
     return canvas
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture, as what the file's name ends with says.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as e:  # ValueError: no format is called so
+        raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
 
 
 def grey(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

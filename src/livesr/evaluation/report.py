@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from livesr.evaluation.pictures import PictureRow, montage
+from livesr.evaluation.summary import interval_text
 
 _METRICS = {
     "pcc": "PCC",
@@ -257,11 +258,7 @@ def _table(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 
 def _cell(interval: Mapping[str, Any]) -> str:
-    if interval["mean"] is None:
-        return "&ndash;"
-    if interval["low"] is None:
-        return f"{interval['mean']:.3f}"
-    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+    return "&ndash;" if interval["mean"] is None else interval_text(interval)
 
 
 def _picture(rows: Sequence[PictureRow]) -> str:

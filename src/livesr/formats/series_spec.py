@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,61 @@ def translation(
         float(known.get(axis, 0.0)) + (first_pixel_um if axis in ("y", "x") else 0.0)
         for axis in axes
     ]
+
+
+def ome_image(
+    spec: SeriesSpec,
+    group_s: float | None = None,
+    stage_um: Mapping[str, float] = MappingProxyType({}),
+    windows: Sequence[tuple[float, float]] = (),
+) -> dict[str, Any]:
+    """Return an image as OME-Zarr 0.5 describes one.
+
+    Parameters
+    ----------
+    group_s : from time point to time point; None where nobody knows
+    stage_um : as of `translation`
+    windows : (low, high) of each channel for viewers; the whole range of those without
+    """
+    ceiling = float(np.iinfo(spec.dtype).max)
+    t = (
+        {"name": "t", "type": "time", "unit": "second"},
+        (group_s or spec.exposures) / spec.exposures,
+    )
+    z, y, x = ({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx")
+    axes: list[tuple[dict[str, str], float]] = [
+        t,
+        *([({"name": "c", "type": "channel"}, 1.0)] if spec.has_channel_axis else []),
+        *([(z, spec.z_step_um)] if spec.z_planes > 1 else []),
+        (y, spec.pixel_size_um),
+        (x, spec.pixel_size_um),
+    ]
+    steps: list[dict[str, Any]] = [{"type": "scale", "scale": [step for _, step in axes]}]
+    if moved := translation([axis["name"] for axis, _ in axes], spec.first_pixel_um, stage_um):
+        steps.append({"type": "translation", "translation": moved})
+
+    def shown(c: int) -> dict[str, Any]:
+        low, high = windows[c] if c < len(windows) else (0.0, ceiling)
+        low = min(max(low, 0.0), ceiling - 1)
+        window = {"start": low, "end": min(max(high, low + 1), ceiling)}
+        return {
+            "label": spec.labels[c],
+            "color": spec.colors[c],
+            "active": spec.shown_channels is None or c < spec.shown_channels,
+            "window": {"min": 0.0, "max": ceiling, **window},
+        }
+
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "axes": [axis for axis, _ in axes],
+                "datasets": [{"path": "0", "coordinateTransformations": steps}],
+                "name": spec.title,
+            }
+        ],
+        "omero": {"channels": [shown(c) for c in range(len(spec.labels))]},
+    }
 
 
 def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,6 +151,16 @@ class ArrayShape:
         """Return which shard holds (t, z), counted along t and z."""
         return t // self.shard["t"], z // self.shard.get("z", 1)
 
+    def region(self, t_shard: int, z_shard: int) -> dict[str, slice]:
+        """Return what of every axis a shard holds: of planes, all."""
+        first = {"t": t_shard * self.shard["t"], "z": z_shard * self.shard.get("z", 1)}
+        return {
+            axis: slice(first[axis], min(first[axis] + self.shard[axis], n))
+            if axis in first
+            else slice(None)
+            for axis, n in self.length.items()
+        }
+
     def shard_key(self, t_shard: int, z_shard: int) -> str:
         """Return the file of a shard inside the array's folder."""
         place = {"t": t_shard, "z": z_shard}

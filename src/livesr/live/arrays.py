@@ -67,7 +67,7 @@ class Arrays:
         """Return 0-d arrays, or the elements of one array, as float64 on the host."""
         if isinstance(values, Sequence):
             values = self.xp.stack([self.float64(v) for v in values])
-        return np.asarray(values, np.float64)
+        return self.on_host(values).astype(np.float64)
 
     def on_host(self, array: Array) -> NDArray[Any]:
         """Return an array's elements as a NumPy array."""
@@ -397,34 +397,18 @@ class CupyArrays(NumpyArrays):
     """
 
     pieces = False
-
-    def numbers(self, values: Sequence[Array] | Array) -> NDArray[np.float64]:
-        """Return 0-d arrays, or the elements of one array, as float64 on the host.
-
-        Waits for the current stream.
-        """
-        if isinstance(values, Sequence):
-            values = self.xp.stack([self.float64(v) for v in values])
-        return self.on_host(values).astype(np.float64)
+    numbers, dot, column_sums = Arrays.numbers, Arrays.dot, Arrays.column_sums
 
     def on_host(self, array: Array) -> NDArray[Any]:
         """Return an array's elements as a NumPy array; waits for the current stream."""
         host: NDArray[Any] = self.xp.asnumpy(array)
         return host
 
-    def dot(self, a: Array, b: Array) -> Array:
-        """Return the sum of a b over all elements, 0-d."""
-        return self.xp.sum(a * b)
-
     def erf(self, a: Array) -> Array:
         """Return the error function of each element."""
         import cupyx.scipy.special
 
         return cupyx.scipy.special.erf(a)
-
-    def column_sums(self, a: Array, b: Array | None = None) -> Array:
-        """Return the sum of each column of a, or of a b; both (k, n)."""
-        return self.xp.sum(a if b is None else a * b, axis=0)
 
     def summed(self, places: Array, values: Array, size: int) -> Array:
         """Return float32 (size,): the sum of the `values` at each of `places`, both (k,)."""

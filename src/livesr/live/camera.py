@@ -261,10 +261,7 @@ def _read(core: CMMCorePlus, rig: RigConfig, channel: str, settings: Sequence[Se
             " PixelType."
         )
     x0, y0, width, height = core.getROI()
-    binning = (
-        str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
-    )
-    n = int(binning.partition("x")[0])
+    binning, n = binning_of(core, camera)
     pixel_size_um, note = _pixel_size_um(core, rig, channel, settings, n)
     _refuse_binning(rig, binning, pixel_size_um)
     calibrated = [s for way, section in modalities_of(rig) for s in way.calibrated_with(section)]
@@ -287,6 +284,12 @@ def _read(core: CMMCorePlus, rig: RigConfig, channel: str, settings: Sequence[Se
         str(core.getDeviceLibrary(camera)) == "DemoCamera",
     )
     return _Taken(geometry, note)
+
+
+def binning_of(core: CMMCorePlus, camera: str) -> tuple[str, int]:
+    """Return a camera's binning as it says it ("2x2"), and how many pixels that is along a side."""
+    said = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    return said, int(said.partition("x")[0])
 
 
 def _bit_depth(core: CMMCorePlus, width_bytes: int) -> int:
@@ -318,10 +321,7 @@ def _largest_nm(rig: RigConfig, way: Modality[Any]) -> float:
     """Largest pixel that samples all that the objective passes, in the channel of the shortest
     emission that `way` reconstructs.
     """
-    emissions = [
-        rig.channel(name).emission_nm or rig.optics.emission_nm
-        for name in rig.channels_of(way.name)
-    ]
+    emissions = map(rig.emission_nm, rig.channels_of(way.name))
     return way.largest_pixel_nm(rig.optics.na, min(emissions, default=rig.optics.emission_nm))
 
 

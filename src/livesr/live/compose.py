@@ -375,16 +375,12 @@ class Composer:
         limit = rig.unknown_light if rig else usual(self._manifest.limits, made.numbers)
         return None if unknown is None or limit is None else unknown / limit
 
-    def _numbers(self, label: str) -> dict[str, float]:
-        """Return what the last audit says of a channel."""
-        return {"audit_pcc": self.audited[label]} if label in self.audited else {}
-
     def _evidence(self, light: Light, following: _Following, centre: SRFrame) -> Evidence:
         """Gather what the rules ask for."""
         validated, quality = self._manifest.metrics.residual, centre.quality
         return Evidence(
             channels=[
-                ChannelEvidence(name, weak=weak.on, absent=absent.on, numbers=self._numbers(name))
+                ChannelEvidence(name, weak.on, absent.on, self.audited.get(name, 1.0))
                 for name, weak, absent in zip(
                     self._manifest.channel_names, following.weak, following.absent, strict=True
                 )

@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import DeviceChoice
 from livesr.base.errors import BackendError
 from livesr.base.frames import Pixels
 from livesr.live.arrays import HOST, Array, Arrays, cupy_arrays
@@ -28,7 +29,6 @@ from livesr.live.inference.cuda import why_no_gpu
 
 log = logging.getLogger(__name__)
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
 IN_FLIGHT = 2
 """Frames at once on a GPU: one is copied while the other is computed."""
 

@@ -66,7 +66,7 @@ class DoseLedger:
 
     def exposed(self, stack: RawStack) -> None:
         """Take a raw group, complete or not."""
-        name, n = stack.stream.channel, sum(frame is not None for frame in stack.frames)
+        name, n = stack.stream.channel, len(stack.came)
         if name in self._exposures:
             with self._lock:
                 self._exposures[name] += n

@@ -143,7 +143,7 @@ class ErrorMaps:
             self._jobs.close()
 
     def _held_too_much(self) -> bool:
-        held = sum(_bytes(stack) for job in self._waiting.values() for stack in job.stacks.values())
+        held = sum(stack.nbytes for job in self._waiting.values() for stack in job.stacks.values())
         return len(self._waiting) > _FEWEST_HELD and held > _HELD_BYTES
 
     def _compare(self, job: _Job) -> None:
@@ -260,7 +260,3 @@ def _inside(
         here.append(slice(edge, n - edge))
         there.append(slice(edge * m // n, m - edge * m // n))
     return tuple(here), tuple(there)
-
-
-def _bytes(stack: RawStack) -> int:
-    return sum(frame.nbytes for frame in stack.frames if frame is not None)

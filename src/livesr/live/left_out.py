@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from livesr.base.words import counted
+
 _BESIDE = "where a store is written they are kept beside its images, in livesr/strays"
 
 
@@ -23,20 +25,16 @@ def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
     """
     if missing:
         yield (
-            f"{_exposures(missing)} never came: groups that lack one are not reconstructed, zeros"
-            " stand in their place in raw, and frames.jsonl says where."
+            f"{counted(missing, 'exposure')} never came: groups that lack one are not"
+            " reconstructed, zeros stand in their place in raw, and frames.jsonl says where."
         )
     if repeated:
         yield (
-            f"{_exposures(repeated)} came twice for one place, or too late, and are in no image:"
-            f" {_BESIDE}. Do several events of the plan have the same index?"
+            f"{counted(repeated, 'exposure')} came twice for one place, or too late, and are in no"
+            f" image: {_BESIDE}. Do several events of the plan have the same index?"
         )
     if unplaced:
         yield (
-            f"{_exposures(unplaced)} had no place in this run (another size, channel, position or"
-            f" plane): {_BESIDE}."
+            f"{counted(unplaced, 'exposure')} had no place in this run (another size, channel,"
+            f" position or plane): {_BESIDE}."
         )
-
-
-def _exposures(n: int) -> str:
-    return f"{n} exposure{'' if n == 1 else 's'}"

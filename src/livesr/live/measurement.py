@@ -117,7 +117,7 @@ class Measurement:
         steps, path = self._state.steps, self._path
         with device.slots[slot] as place:
             with steps.measure("reconstruct"):
-                frames = place.upload([f for f in stack.frames if f is not None])
+                frames = place.upload(stack.came)
                 exposures = path.exposures(frames, device.arrays)
                 image = (
                     running.add(stack)
@@ -162,7 +162,7 @@ class Measurement:
 
         with device.slots[slot] as place, self._state.steps.measure("update"):
             newer = NewerFrames(
-                [f for f in stack.frames if f is not None],
+                stack.came,
                 [f for f in stack.before if f is not None],
                 place.upload,
                 correction.apply if correction else lambda frames: frames,

@@ -17,7 +17,7 @@ from livesr.base.config import ChannelConfig, RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.engine import Engine, Uncertain, load_engine
+from livesr.live.inference.engine import Engine, Uncertain, load_engine, model_facts
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.padding import MEAN_DEVIATION
 from livesr.live.inference.remote import RemoteSession
@@ -450,9 +450,7 @@ def _estimate(augmentation: Augmentation | None, measured: Uncertain | None) -> 
     }
 
 
-def _provenance(
-    steps: Sequence[Network], raw: Sequence[str] = (), beside: str = ""
-) -> Mapping[str, Any]:
+def _provenance(steps: Sequence[Network], raw: Sequence[str], beside: str) -> Mapping[str, Any]:
     """Return what a prediction must say of itself, in the store and on the wire.
 
     Names of bioimage.io where one exists.
@@ -464,13 +462,7 @@ def _provenance(
     engines: list[dict[str, Any]] = [
         {
             "task": engine.manifest.task,
-            "model": {
-                "id": engine.manifest.id,
-                "version": str(engine.manifest.version),
-                "sha256": engine.manifest.sha256,
-                "trained": engine.manifest.trained,
-                "training_data": engine.manifest.training,
-            },
+            "model": model_facts(engine.manifest),
             "runtime": {
                 "backend": session.name,
                 "device": session.device,

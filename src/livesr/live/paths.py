@@ -58,7 +58,7 @@ from livesr.live.reconstruct.reconstructor import (
     TellsDepth,
     Updates,
 )
-from livesr.live.reconstruct.superpose import Gathering, Superposition
+from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.restore import RawGroups
 from livesr.live.taken_with import taken_with
 from livesr.live.upscale import WINDOW
@@ -105,8 +105,10 @@ class ChannelPath:
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
     frames a superposition adds up; nothing is exposed for it.
     `left_adu` is the level of a dark frame that the correction leaves.
-    `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
-    what no engine can know of what the camera shows. `updates` are as of `Section`.
+    `monitors` makes those of a run, of recorded frames none that changes what is reconstructed.
+    `quality` says what is doubtful about a raw group, given the exposures of the frames that came,
+    where the reconstructor does not say it itself. `doubts` is what no engine can know of what the
+    camera shows. `updates` are as of `Section`.
     `own` is what the rig's own recordings tell of its predictions.
     """
 
@@ -121,18 +123,14 @@ class ChannelPath:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     correction: Correction | None = None
-    watch: Callable[[bool], list[Monitor]] = lambda recorded: []
-    doubt: Callable[[Exposures, Sequence[Pixels | None]], FrameQuality | None] = exposure_quality
+    monitors: Callable[[bool], list[Monitor]] = lambda recorded: []
+    quality: Callable[[Exposures, Sequence[Pixels | None]], FrameQuality | None] = exposure_quality
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
     left_adu: float = 0.0
     updates: tuple[int, ...] = ()
     own: Own = _NOTHING_OWN
-
-    def gathering(self) -> Gathering:
-        """Return what waits for the frames of all `parts` of a time point."""
-        return Gathering(self.parts)
 
     def grouping(self, recorded: bool = False) -> IndexGrouping:
         """Return a fresh grouping; of `recorded` frames one without updates, which nobody sees,
@@ -226,19 +224,6 @@ class ChannelPath:
         """Return what raw frames, as the camera gave them, say of their exposure."""
         return examine(frames, self.dark_adu, self.ceiling, arrays.xp, arrays.numbers)
 
-    def monitors(self, recorded: bool) -> list[Monitor]:
-        """Return fresh monitors of a run; of `recorded` frames none that changes what is
-        reconstructed.
-        """
-        return self.watch(recorded)
-
-    def quality(self, exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
-        """Return what is doubtful about a raw group whose reconstructor does not say itself.
-
-        None if nothing is; `exposures` are those of the `frames` that came.
-        """
-        return self.doubt(exposures, frames)
-
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         corrected = self.correction.memory_bytes if self.correction else 0
@@ -272,6 +257,12 @@ class ChannelPath:
     def close(self) -> None:
         """Release the runtimes."""
         self.networks.close()
+
+
+def close_all(paths: Mapping[str, ChannelPath]) -> None:
+    """Release the runtimes of every channel."""
+    for path in paths.values():
+        path.close()
 
 
 def build_path(
@@ -324,8 +315,8 @@ def build_path(
         _dark_adu(rig),
         residual_plane=compute.residual_plane,
         correction=correction,
-        watch=_no_monitors if learned else partial(way.monitors, rig, name, camera, reconstructor),
-        doubt=way.quality,
+        monitors=_none if learned else partial(way.monitors, rig, name, camera, reconstructor),
+        quality=way.quality,
         notes=tuple(notes),
         doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
@@ -372,7 +363,7 @@ def predicted_by(reconstructor: Reconstructor) -> str:
     return str(getattr(reconstructor, "predicted_by", ""))
 
 
-def _no_monitors(recorded: bool) -> list[Monitor]:
+def _none(recorded: bool) -> list[Monitor]:
     """Return none: what a modality watches, it sees in whole groups."""
     return []
 

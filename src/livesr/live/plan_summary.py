@@ -211,9 +211,8 @@ class _Walk:
                     self._check(stack)
         for channel in self._incomplete.keys() - self._done:
             stack = self._incomplete[channel]
-            came = sum(f is not None for f in stack.frames)
             raise ConfigError(
-                f"The plan leaves time point {stack.t} of {stack.stream} with {came} of"
+                f"The plan leaves time point {stack.t} of {stack.stream} with {len(stack.came)} of"
                 f" {len(stack.frames)} raw frames before it goes on: put axis {RAW_AXIS!r}, with"
                 " all raw frames, inside time."
             )

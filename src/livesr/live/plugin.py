@@ -28,6 +28,7 @@ from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
+from livesr.base.words import counted
 from livesr.live.audit import AuditSchedule
 from livesr.live.beside import check_companions
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
@@ -586,7 +587,7 @@ class LiveSR(Session):
 
 def _skipped(n: int) -> str:
     return (
-        f"The acquisition engine skipped {n} exposure{'' if n == 1 else 's'} (SkipEvent): zeros"
+        f"The acquisition engine skipped {counted(n, 'exposure')} (SkipEvent): zeros"
         " stand in their place in raw."
     )
 
@@ -621,8 +622,7 @@ def _rig(rig: AnyPath | RigConfig | None, engine: str | None, upscale: str | Non
             " folder with rig.yaml, or a name that 'livesr info' lists."
         )
     found = rig if isinstance(rig, RigConfig) else load_rig(rig)
-    found = found.with_engine(engine) if engine else found
-    return found.with_engine(upscale, "upscale") if upscale else found
+    return found.with_engines({"separate": engine, "upscale": upscale})
 
 
 @cache

@@ -8,8 +8,8 @@ often each word is right (`scripts/warnings_roc.py` and `scripts/trust_table.py`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from livesr.base.quality import Judgement, Quality, Verdict, worst
 
@@ -25,13 +25,13 @@ class ChannelEvidence:
     label : what the channel shows
     weak : whether it is too weak beside the others
     absent : whether it has no more light than it is given where its structure is absent
-    numbers : anything else that rules ask for by name
+    audit_pcc : PCC with its true channel at the last audit; 1 where none was scored
     """
 
     label: str
     weak: bool = False
     absent: bool = False
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    audit_pcc: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,6 @@ class Evidence:
     saturated : whether the camera saturates
     unresolved : why the measurement is widefield, "" if it is not
     said : what belongs to every frame of the run: optics, modality, replaced runtimes
-    numbers : anything else that rules ask for by name
     """
 
     channels: Sequence[ChannelEvidence] = ()
@@ -63,7 +62,6 @@ class Evidence:
     saturated: bool = False
     unresolved: str = ""
     said: tuple[Verdict, ...] = ()
-    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,7 @@ CHANNEL_RULES: tuple[ChannelRule, ...] = (
     ChannelRule(
         "audit",
         DO_NOT_USE,
-        lambda e, c: c.numbers.get("audit_pcc", 1.0) < UNUSABLE_PCC,
+        lambda e, c: c.audit_pcc < UNUSABLE_PCC,
         lambda e, c: (
             f"{c.label} was unlike its true channel at the last audit: what is shown of it is not"
             " to be trusted."

@@ -80,7 +80,7 @@ class Queues:
 
     def put_stack(self, stack: RawStack) -> list[RawStack]:
         """Queue a raw group; return those that are given up for it."""
-        return self.stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None))
+        return self.stacks.put(stack, stack.nbytes)
 
     def put_update(self, stack: RawStack) -> None:
         """Queue an update of a group under way.

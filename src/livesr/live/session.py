@@ -28,7 +28,7 @@ from livesr.base.threads import called, wait_for
 from livesr.formats.object_store import refuse_to_write
 from livesr.live.audit import Audits, AuditSchedule
 from livesr.live.keeping_up import KeepingUp
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.live.pipeline import Pipeline
 from livesr.live.run_state import Report, Status
 from livesr.live.sinks.capacity import (
@@ -382,6 +382,5 @@ class Session:
             log.warning("a listener of finished raised: %r", e.__cause__ or e)
 
     def _close_paths(self) -> None:
-        for path in self._paths.values():
-            path.close()
+        close_all(self._paths)
         self._paths = {}

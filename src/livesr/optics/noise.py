@@ -43,10 +43,7 @@ class SCMOSNoise:
     read_variance_e2: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bit_depth <= 16:
-            raise ValueError(
-                f"bit_depth is {self.bit_depth}; frames are uint16, so it must be 1 to 16"
-            )
+        _check_depth(self.bit_depth)
 
     @property
     def saturation_adu(self) -> int:
@@ -88,12 +85,7 @@ class SCMOSNoise:
         signal += spread
         signal *= self.gain_adu_per_e
         signal += self.offset_adu
-        np.rint(signal, out=signal)
-        np.clip(signal, 0, self.saturation_adu, out=signal)
-        if out is None:
-            return signal.astype(np.uint16)
-        np.copyto(out, signal, casting="unsafe")
-        return out
+        return _digitised(signal, self.saturation_adu, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +121,7 @@ class EMCCDNoise:
     gaussian_above_e: float = 200.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bit_depth <= 16:
-            raise ValueError(
-                f"bit_depth is {self.bit_depth}; frames are uint16, so it must be 1 to 16"
-            )
+        _check_depth(self.bit_depth)
         if not (self.em_gain >= 1 and self.gain_e_per_adu > 0):
             raise ValueError(
                 f"em_gain is {self.em_gain} and gain_e_per_adu {self.gain_e_per_adu}; expected at"
@@ -163,12 +152,24 @@ class EMCCDNoise:
             signal.shape, np.float32
         )
         signal += np.float32(self.offset_adu)
-        np.rint(signal, out=signal)
-        np.clip(signal, 0, self.saturation_adu, out=signal)
-        if out is None:
-            return signal.astype(np.uint16)
-        np.copyto(out, signal, casting="unsafe")
-        return out
+        return _digitised(signal, self.saturation_adu, out)
+
+
+def _check_depth(bit_depth: int) -> None:
+    if not 1 <= bit_depth <= 16:
+        raise ValueError(f"bit_depth is {bit_depth}; frames are uint16, so it must be 1 to 16")
+
+
+def _digitised(
+    signal: NDArray[np.float32], saturation_adu: int, out: NDArray[np.uint16] | None
+) -> NDArray[np.uint16]:
+    """Return ADU as the converter has them, in `out` if it is given; `signal` is used up."""
+    np.rint(signal, out=signal)
+    np.clip(signal, 0, saturation_adu, out=signal)
+    if out is None:
+        return signal.astype(np.uint16)
+    np.copyto(out, signal, casting="unsafe")
+    return out
 
 
 def read_variance_map(

@@ -82,6 +82,22 @@ class PointSpread:
         add_boxes(image, rows, columns, spots)
 
 
+def flat_places(
+    shape: tuple[int, ...], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return where in a flat image the pixels of boxes lie that are inside, and which these are.
+
+    Parameters
+    ----------
+    shape : (y, x)
+    rows, columns : (n, side), of each box
+    """
+    inside = ((rows >= 0) & (rows < shape[0]))[:, :, None] & (
+        (columns >= 0) & (columns < shape[1])
+    )[:, None]
+    return (rows[:, :, None] * shape[1] + columns[:, None, :])[inside], inside
+
+
 def add_boxes(
     image: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], boxes: Floats
 ) -> None:
@@ -89,8 +105,5 @@ def add_boxes(
 
     What lies outside is left out.
     """
-    inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & (
-        (columns >= 0) & (columns < image.shape[1])
-    )[:, None]
-    flat = (rows[:, :, None] * image.shape[1] + columns[:, None, :])[inside]
+    flat, inside = flat_places(image.shape, rows, columns)
     image += np.bincount(flat, boxes[inside], image.size).reshape(image.shape).astype(np.float32)

@@ -35,29 +35,30 @@ from livesr.base.errors import ConfigError, EngineError, RunError, StoreError
 from livesr.base.files import path_of
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
+from livesr.base.progress import Progress, Stop
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import Event, SeriesName, State
 from livesr.formats.store import Image, RecordedStore, array_shape
 from livesr.live.inference.engine import load_engine
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import (
     Sink,
+    clipped_pixels,
     depth_to_uint16,
-    mixing_facts,
-    rounded,
-    score_facts,
-    time_shift_ms,
+    measured_facts,
+    predicted_facts,
     to_uint16,
 )
 from livesr.live.sources.replay import feed
 from livesr.store.levels import drop_levels
-from livesr.store.process import Progress, build_paths, refuse_residual_plane
+from livesr.store.mended_log import drop_unfinished_line
+from livesr.store.process import build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
 from livesr.store.shards import replace_planes
 
@@ -196,8 +197,7 @@ def _backfill(
             if todo.read and not stopped.is_set():
                 fill(store, raw, paths, todo, progress.step, failures, stopped)
     finally:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
     refuse_failures(failures)
     return report_of(
         store, todos, progress, [*notes, *(n for p in paths.values() for n in p.notes)]
@@ -219,13 +219,12 @@ def opened(
     _check_lengths(store)
     raw = read_input(store, engines)
     _check_views(store, raw, compute)
-    _drop_unfinished_line(store.path / layout.FRAMES_LOG)
+    drop_unfinished_line(store.path / layout.FRAMES_LOG)
     paths, notes = build_paths(raw, compute)
     try:
         _check_pixels(store, paths)
     except ConfigError:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raise
     return raw, paths, notes
 
@@ -367,7 +366,7 @@ def _todo(
     kept = (
         made(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
     )
-    outdated = _after(there - live, there, looks_back or 0)
+    outdated = _within(there - live, there, 1, looks_back or 0)
     measure = there - kept.keys()
     if ("recon", position, channel) in store.images:
         measure |= {key for key in outdated & live if not measured[key].get("backfilled")}
@@ -393,7 +392,7 @@ def _todo(
     read = (
         measure | predict | beside(measure, there, after=False) | beside(predict, there, after=True)
     )
-    read |= _before(read, there, looks_back or 0)
+    read |= _within(read, there, -(looks_back or 0), -1)
     impossible = {
         k
         for k in stored.keys() | measured.keys()
@@ -433,25 +432,14 @@ def _saw_what_is_lost(line: Event, key: Key, there: Set[Key], window: int) -> bo
     return saw_both and not _neighbours(key, window) <= there
 
 
-def _after(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
-    """Return those of `there` that lie up to `groups` time points behind one of `keys`."""
-    if not groups:
+def _within(keys: Set[Key], there: Set[Key], first: float, last: float) -> set[Key]:
+    """Return those of `there` that lie `first` to `last` time points behind one of `keys`."""
+    if first > last:
         return set()
     return {
         (s, t)
         for s, t in there
-        if any(s == stream and 0 < t - other <= groups for stream, other in keys)
-    }
-
-
-def _before(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
-    """Return those of `there` that lie up to `groups` time points before one of `keys`."""
-    if not groups:
-        return set()
-    return {
-        (s, t)
-        for s, t in there
-        if any(s == stream and 0 < other - t <= groups for stream, other in keys)
+        if any(s == stream and first <= t - other <= last for stream, other in keys)
     }
 
 
@@ -490,7 +478,7 @@ def fill(
     log : file that lines are appended to, instead of the store's frames.jsonl
     """
     journal = log or store.path / layout.FRAMES_LOG
-    sink, stopped = _FillSink(store, todo, step, failures, ended, journal), _Stopped(ended)
+    sink, stopped = _FillSink(store, todo, step, failures, ended, journal), Stop(ended)
     paths = {name: paths[name] for name in (*paths[todo.channel].parts, todo.channel)}
     wanted = todo.predict
     pipeline = Pipeline(
@@ -594,12 +582,11 @@ class _FillSink(Sink):
         self._keep_localisations(frame)
         image = self._images["recon"]
         offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
-        facts = {**_times(frame), "saturated": frame.saturated or None, "drift_nm": frame.drift_nm}
-        facts |= {"drift_jump_nm": frame.jump_nm, "time_shift_ms": time_shift_ms(frame.parts)}
-        if frame.localisations is not None:
-            facts["localisations"] = len(frame.localisations)
-            facts["emitters_per_um2"] = frame.emitters_per_um2
-        self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
+        facts, stored = measured_facts(frame), None
+        if image:
+            stored = to_uint16(frame.image, offset)
+            facts["clipped"] = clipped_pixels(frame.image, offset) or None
+        self._put("recon", "recon", frame, stored, facts)
         if self._images["depth"] and frame.depth_nm is not None:
             self._put("depth", "estimated", frame, depth_to_uint16(frame.depth_nm), {})
 
@@ -614,19 +601,7 @@ class _FillSink(Sink):
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Take a prediction."""
-        facts = {
-            **_times(frame.source),
-            "residual": frame.residual,
-            "edge": frame.edge,
-            "true_neighbours": frame.true_neighbours,
-            "novelty": rounded(frame.ood_score),
-            "unknown_light": rounded(frame.unknown_light),
-            "warnings": frame.warnings,
-            "judgement": frame.judgement.written(),
-            "mixing": mixing_facts(frame) or None,
-            "score": score_facts(frame) or None,
-        }
-        self._put("sr", "separated", frame.source, frame.channels, facts)
+        self._put("sr", "separated", frame.source, frame.channels, predicted_facts(frame))
         if frame.uncertainty is not None and self._images["uncertainty"]:
             self._put("uncertainty", "estimated", frame.source, frame.uncertainty, {})
         if self._images["limits"] and (limits := frame.limits):
@@ -712,26 +687,6 @@ class Counted:
             self._on_progress(self._total - self.left, self._total)
 
 
-class _Stopped(threading.Event):
-    """Set by this part of the work, or because all of it is to end."""
-
-    def __init__(self, whole: threading.Event) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def is_set(self) -> bool:
-        """Whether to go no further."""
-        return super().is_set() or self._whole.is_set()
-
-
-def _times(frame: SRFrame) -> dict[str, Any]:
-    return {
-        "t_acq_ns": frame.t_acq_ns,
-        "t_camera_ms": frame.t_camera_ms,
-        "normalisation": frame.normalisation.written(),
-    }
-
-
 def _check_lengths(store: RecordedStore) -> None:
     lengths: dict[tuple[int, str], set[int]] = {}
     for (_, position, channel), image in store.images.items():
@@ -742,13 +697,3 @@ def _check_lengths(store: RecordedStore) -> None:
         raise StoreError(
             f"The images of {store.path} differ in length: run 'livesr repair {store.path}' first."
         )
-
-
-def _drop_unfinished_line(log: Path) -> None:
-    """Cut off a last line that a killed process left unfinished, so that the next does not continue
-    it.
-    """
-    with contained.open_to_write(log.parent, log.name, "r+") as file:
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)

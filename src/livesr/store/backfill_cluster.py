@@ -29,11 +29,12 @@ from livesr.base.config import Step
 from livesr.base.documents import parse_json
 from livesr.base.errors import StoreError
 from livesr.base.files import write_all
+from livesr.base.progress import Progress
 from livesr.base.version import __version__
 from livesr.formats import layout
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.store import RecordedStore, array_shape
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.store.backfill import (
     ESTIMATES,
     SCRATCH,
@@ -53,7 +54,7 @@ from livesr.store.backfill import (
 from livesr.store.cluster import Say, computed_on, connected
 from livesr.store.levels import drop_levels
 from livesr.store.parts import TIME_POINTS, Opened, kept_open
-from livesr.store.process import Progress, build_paths
+from livesr.store.process import build_paths
 
 _MADE: tuple[SeriesName, ...] = ("recon", "sr", *ESTIMATES)
 
@@ -98,8 +99,7 @@ def backfill_on(
                 for part in cut(todo, _step(store, todo, paths), raw.normalisations.keys())
             ]
         finally:
-            for channel_path in paths.values():
-                channel_path.close()
+            close_all(paths)
         done = Counted(todos, on_progress)
         if parts:
             for image in store.images.values():

@@ -22,6 +22,7 @@ from livesr.base.documents import read_json
 from livesr.base.errors import ConfigError, LiveSRError, RunError, StoreError
 from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
+from livesr.base.progress import Progress
 from livesr.live.run_state import Report
 from livesr.live.sinks.series import write_json
 from livesr.store.parts import (
@@ -36,7 +37,7 @@ from livesr.store.parts import (
     put_together,
     unmeasured,
 )
-from livesr.store.process import Progress, refuse_residual_plane
+from livesr.store.process import refuse_residual_plane
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from typing import Any
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import LiveSRError
 from livesr.base.files import path_of
+from livesr.base.progress import Progress, Stop
 from livesr.formats.frames_log import SeriesName
 from livesr.formats.store import Image, RecordedStore, array_shape, read_json
 from livesr.live.sinks.series import write_json
 from livesr.store.backfill import backfill
 from livesr.store.levels import build_levels
 
-Progress = Callable[[int, int], None]
 _NICENESS = 10
 _BEGUN: tuple[SeriesName, ...] = ("sr", "recon", "uncertainty")
 
@@ -87,7 +86,7 @@ def complete(
     """
     path = path_of(path, "The store")
     start = time.monotonic()
-    stop = _Stop(stopped, None if within_s is None else start + within_s)
+    stop = Stop(stopped, None if within_s is None else start + within_s)
     problems: list[str] = []
     done: dict[str, Any] = {}
     try:
@@ -207,21 +206,6 @@ def _begin_at(image: Image, t: int | None) -> None:
         return
     omero["rdefs"] = {**defaults, "defaultT": t}
     write_json(place, about)
-
-
-class _Stop(threading.Event):
-    """Set by somebody, or by the clock."""
-
-    def __init__(self, outer: threading.Event | None, deadline_s: float | None) -> None:
-        super().__init__()
-        self._outer, self._deadline_s = outer, deadline_s
-
-    def is_set(self) -> bool:
-        """Whether it is time to stop."""
-        if self._outer is not None and self._outer.is_set():
-            return True
-        late = self._deadline_s is not None and time.monotonic() > self._deadline_s
-        return late or super().is_set()
 
 
 def _stand_back() -> None:

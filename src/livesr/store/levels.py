@@ -26,13 +26,13 @@ from livesr.base import contained
 from livesr.base.errors import RecordingError, StoreError
 from livesr.base.files import sync
 from livesr.base.lock import Lock
+from livesr.base.progress import Progress, Steps
 from livesr.formats import layout
 from livesr.formats.store import ArrayShape, Image, RecordedStore, array_shape, read_json
 from livesr.formats.zarr_files import open_array
 from livesr.live.sinks.series import write_json
 from livesr.store.halving import halved, level_sizes
 
-Progress = Callable[[int, int], None]
 _SCRATCH = "levels"
 
 
@@ -65,11 +65,11 @@ def build_levels(
             for left in sidecars.glob(f"{_SCRATCH}-*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
             lacking = [image for image in store.images.values() if lacks_levels(image)]
-            step = _Steps(sum(len(list(_shards(_shape(i)))) for i in lacking), on_progress)
+            steps = Steps(sum(len(list(_shards(_shape(i)))) for i in lacking), on_progress)
             for image in lacking:
                 if stop():
                     break
-                if _build(image, sidecars, stop, step):
+                if _build(image, sidecars, stop, steps.step):
                     built.append(image.name)
     except OSError as e:
         raise RecordingError(
@@ -200,7 +200,7 @@ def _write_shard(
     import zarr
 
     source = open_array(image.array)
-    region = _region(shape, place)
+    region = shape.region(*place)
     blocks: list[NDArray[Any]] = []
     for level in levels:
         size = array_shape(level).length
@@ -219,16 +219,6 @@ def _write_shard(
     for level, block in zip(levels, blocks, strict=True):
         array: Any = zarr.open_array(level, mode="r+")
         array[tuple(region.values())] = block
-
-
-def _region(shape: ArrayShape, place: tuple[int, int]) -> dict[str, slice]:
-    first = {"t": place[0] * shape.shard["t"], "z": place[1] * shape.shard.get("z", 1)}
-    return {
-        axis: slice(first[axis], min(first[axis] + shape.shard[axis], n))
-        if axis in first
-        else slice(None)
-        for axis, n in shape.length.items()
-    }
 
 
 def _place(image: Image, levels: list[Path]) -> None:
@@ -266,15 +256,3 @@ def _dataset(first: Mapping[str, Any], axes: list[str], name: str) -> dict[str, 
             {"type": "translation", "translation": inside},
         ],
     }
-
-
-class _Steps:
-    """Counts what is done, and shows it."""
-
-    def __init__(self, total: int, on_progress: Progress) -> None:
-        self._done, self._total, self._on_progress = 0, total, on_progress
-        on_progress(0, total)
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._on_progress(self._done, self._total)

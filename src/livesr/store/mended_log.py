@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from livesr.base import contained
 from livesr.base.documents import to_json
+from livesr.base.words import counted, spans
 from livesr.formats.frames_log import Event, LogContents, read_log, stored_lines
 from livesr.formats.store import Image
 from livesr.store.shard_inspection import ImageInspection, Where
@@ -77,10 +77,9 @@ class MendedLog:
         """Say what an image lacks."""
         name = image.image.name
         if lacking := self.lacking(image.image):
-            pictures = "1 picture" if len(lacking) == 1 else f"{len(lacking)} pictures"
             yield (
-                f"{name} lacks {pictures}, or some of its planes: t ="
-                f" {ranges([t for t, _ in lacking])}."
+                f"{name} lacks {counted(len(lacking), 'picture')}, or some of its planes: t ="
+                f" {', '.join(spans(t for t, _ in lacking))}."
             )
         repaired = any(e.get("repaired") for e in self._about(image.image))
         if image.image.kind == "raw" and repaired and (holes := image.holes()):
@@ -126,13 +125,16 @@ class MendedLog:
         return self._places[place]
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Write whole numbers as "0-15, 31"."""
-    ordered = sorted(set(numbers))
-    runs = (list(run) for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]))
-    return ", ".join(
-        f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs
-    )
+def drop_unfinished_line(path: Path) -> bool:
+    """Cut off a last line that a killed process left unfinished, so that the next does not continue
+    it; return whether there was one.
+    """
+    with contained.open_to_write(path.parent, path.name, "r+") as file:
+        content: bytes = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+    return whole < len(content)
 
 
 def _ends_with_its_line(path: Path) -> bool:

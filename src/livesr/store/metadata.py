@@ -17,8 +17,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from livesr.base.config import RigConfig, Step, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.frames import Stream
@@ -27,7 +25,7 @@ from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
 from livesr.formats.attributes import checked_image, checked_root
 from livesr.formats.frames_log import Event, SeriesName, interval_s
-from livesr.formats.series_spec import UNKNOWN_STEPS_S, SeriesSpec, group_json, translation
+from livesr.formats.series_spec import UNKNOWN_STEPS_S, group_json, ome_image, translation
 from livesr.formats.shard_file import (
     ShardError,
     ShardForm,
@@ -37,17 +35,12 @@ from livesr.formats.shard_file import (
     shard_form,
 )
 from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json, shape_said
-from livesr.live.inference.engine import Manifest
+from livesr.live.inference.engine import Manifest, model_facts
 from livesr.live.paths import build_path
 from livesr.live.sinks.stack_heights import StackHeights
 from livesr.modalities.registry import modality
 from livesr.store.raw_input import camera_of
 
-_AXES: dict[str, dict[str, str]] = {
-    "t": {"name": "t", "type": "time", "unit": "second"},
-    "c": {"name": "c", "type": "channel"},
-    **{axis: {"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"},
-}
 _MAX_PER_SHARD = 16
 _WARNINGS_UNKNOWN = (
     "What the run warned of when it opened its engines is no longer known: 'livesr repair' wrote"
@@ -223,7 +216,7 @@ class _Inferred:
         if kind == "raw" and unknown:
             problems.append(f"{name}: {unknown}")
         return _told(
-            group_json({"ome": _ome(specs[kind]), "livesr": dict(specs[kind].provenance)}),
+            group_json({"ome": ome_image(specs[kind]), "livesr": dict(specs[kind].provenance)}),
             self._events,
         )
 
@@ -257,17 +250,7 @@ class _Inferred:
         """Return of which kind, position and channel the image with this folder is."""
         positions, channels = list(self._root["positions"]), list(self._root["channels"])
         run = RunDescription("", 0, tuple(map(_nameless, channels)), positions=tuple(positions))
-        kinds: tuple[SeriesName, ...] = (
-            "raw",
-            "recon",
-            "rolling",
-            "depth",
-            "sr",
-            "uncertainty",
-            "limits",
-            "error",
-        )
-        for kind in kinds:
+        for kind in KINDS.values():
             for position in range(len(positions)):
                 for channel in channels:
                     if layout.series_name(kind, run, position, channel) == name:
@@ -378,19 +361,7 @@ class _Inferred:
         self, plain: ChannelDescription, doubts: Sequence[str], shape: tuple[int, int]
     ) -> ChannelDescription:
         last = self._predicted()
-        engines = [
-            {
-                "task": m.task,
-                "model": {
-                    "id": m.id,
-                    "version": str(m.version),
-                    "sha256": m.sha256,
-                    "trained": m.trained,
-                    "training_data": m.training,
-                },
-            }
-            for m in self._manifests
-        ]
+        engines = [{"task": m.task, "model": model_facts(m)} for m in self._manifests]
         ai = {
             "prediction": True,
             "model": engines[-1]["model"],
@@ -561,49 +532,6 @@ def _about(images: Sequence[Image], events: Sequence[Event]) -> dict[str, Any]:
 def _nameless(channel: str) -> ChannelDescription:
     """Return a channel of which only the name counts."""
     return ChannelDescription(channel, (), (0, 0), "uint16", 1.0, (0, 0), 1.0, "")
-
-
-def _ome(spec: SeriesSpec) -> dict[str, Any]:
-    axes = [
-        "t",
-        *("c" if spec.has_channel_axis else ""),
-        *("z" if spec.z_planes > 1 else ""),
-        "y",
-        "x",
-    ]
-    size = {
-        "t": 1.0,
-        "c": 1.0,
-        "z": spec.z_step_um,
-        "y": spec.pixel_size_um,
-        "x": spec.pixel_size_um,
-    }
-    ceiling = float(np.iinfo(spec.dtype).max)
-    window = {"min": 0.0, "max": ceiling, "start": 0.0, "end": ceiling}
-    steps: list[dict[str, Any]] = [{"type": "scale", "scale": [size[axis] for axis in axes]}]
-    if moved := translation(axes, spec.first_pixel_um, {}):
-        steps.append({"type": "translation", "translation": moved})
-    return {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "axes": [_AXES[axis] for axis in axes],
-                "datasets": [{"path": "0", "coordinateTransformations": steps}],
-                "name": spec.title,
-            }
-        ],
-        "omero": {
-            "channels": [
-                {
-                    "label": label,
-                    "color": color,
-                    "active": spec.shown_channels is None or c < spec.shown_channels,
-                    "window": window,
-                }
-                for c, (label, color) in enumerate(zip(spec.labels, spec.colors, strict=True))
-            ]
-        },
-    }
 
 
 def _told(group: Mapping[str, Any], events: Sequence[Event]) -> Mapping[str, Any]:

@@ -41,15 +41,13 @@ from livesr.base.timing import Histogram
 from livesr.base.version import __version__
 from livesr.formats import layout
 from livesr.formats.object_store import address_of
-from livesr.formats.ome_xml import write_ome_xml
-from livesr.formats.series_spec import group_json
 from livesr.formats.skips import is_refused, lacks_raw
 from livesr.live.audit import Audits
 from livesr.live.normalise import FollowingNormalisation
-from livesr.live.paths import ChannelPath
+from livesr.live.paths import ChannelPath, close_all
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import Report
-from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sinks.ome_zarr import OMEZarrSink, list_images
 from livesr.live.sinks.series import write_json
 from livesr.store.process import build_paths, computed, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
@@ -193,8 +191,7 @@ class Opened:
 
     def close(self) -> None:
         """Close its networks and files."""
-        for path in self.paths.values():
-            path.close()
+        close_all(self.paths)
         self.raw.close()
 
     def run(self, job: Job) -> RunDescription:
@@ -390,7 +387,7 @@ class _PartSink(OMEZarrSink):
 
     def raw(self, stack: RawStack) -> None:
         """Store a raw group."""
-        came = sum(frame is not None for frame in stack.frames)
+        came = len(stack.came)
         if not self.part.has(stack.stream, stack.t):
             self._neighbours += came
             return
@@ -571,7 +568,7 @@ def put_together(job: Job, parts: Sequence[Part], whole: Path, report: Mapping[s
     for name in names:
         images[name].write(whole / name)
     contained.replace_bytes(whole, layout.FRAMES_LOG, "".join(lines).encode())
-    _write_list(whole, names)
+    list_images(whole, names)
     write_json(whole / layout.REPORT, dict(report))
 
 
@@ -673,12 +670,3 @@ def _move_tree(here: Path, there: Path, prefix: str) -> None:
     for file in sorted(here.iterdir()) if here.is_dir() else ():
         there.mkdir(parents=True, exist_ok=True)
         replace_file(file, there / f"{prefix}{file.name}")
-
-
-def _write_list(whole: Path, names: Sequence[str]) -> None:
-    (whole / "OME").mkdir(exist_ok=True)
-    write_json(
-        whole / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": list(names)}})
-    )
-    write_ome_xml(whole, names)
-    write_json(whole / layout.IMAGES, layout.copy_of_metadata(whole, names))

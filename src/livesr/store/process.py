@@ -21,6 +21,7 @@ from livesr.base.compute import AUTO, Augmentation, ComputeConfig, Views
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.files import not_expected, path_of
 from livesr.base.frames import CameraFrame, MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.progress import Progress, Steps
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import Histogram
 from livesr.formats import layout
@@ -32,7 +33,7 @@ from livesr.live.honoured import check_honoured
 from livesr.live.inference.engine import manifest_files
 from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import ChannelPath, build_path, build_superposition
+from livesr.live.paths import ChannelPath, build_path, build_superposition, close_all
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import TellsDrift
 from livesr.live.recorded import Recorded
@@ -42,9 +43,6 @@ from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
 from livesr.store.raw_input import RawInput, description
-
-Progress = Callable[[int, int], None]
-"""Called with frames done and frames in all, from a thread of the pipeline."""
 
 
 def process(
@@ -90,8 +88,7 @@ def process(
     try:
         drifts_nm = refined_drifts_nm(raw, paths) if refine_drift else {}
     except BaseException:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raise
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
@@ -110,8 +107,7 @@ def process(
             Audits(raw.rig, None, raw.cameras),
         )
     finally:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raw.close()
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
@@ -242,8 +238,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
         check_companions(paths)
         notes += check_honoured(paths, compute)
     except BaseException:
-        for path in paths.values():
-            path.close()
+        close_all(paths)
         raise
     return paths, notes
 
@@ -315,37 +310,33 @@ class _Watch(Sink):
     def __init__(
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
     ) -> None:
-        self._total, self._done, self._on_progress = groups, 0, on_progress
+        self._groups, self._on_progress = groups, on_progress
         self._separated = {name for name, path in paths.items() if path.networks.engine}
         self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 
     def open(self, run: RunDescription) -> None:
         """Show that it begins."""
-        self._on_progress(0, self._total)
+        self._steps = Steps(self._groups, self._on_progress)
 
     def raw(self, stack: RawStack) -> None:
         """Count a group that nothing can be made of."""
         if not stack.complete:
-            self._count()
+            self._steps.step()
 
     def recon(self, frame: SRFrame) -> None:
         """Count a measurement that is the end of its way."""
         if frame.stream.channel not in self._separated | self._sums:
-            self._count()
+            self._steps.step()
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Count a prediction; what is made of other channels is no group of its own."""
         if frame.stream.channel not in self._sums:
-            self._count()
+            self._steps.step()
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason, unless what is missing is missing in the input."""
         if waits(reason):
-            self._count()
+            self._steps.step()
         elif not lacks_raw(reason):
             self.failures[reason] = self.failures.get(reason, 0) + 1
-
-    def _count(self) -> None:
-        self._done += 1
-        self._on_progress(self._done, self._total)

@@ -637,15 +637,11 @@ def _by_emission(found: Recording, rig: RigConfig) -> tuple[str, ...]:
         near = [
             name
             for name in rig.channels
-            if wave.isdigit() and abs(_emission_nm(rig, name) - int(wave)) <= _SAME_NM
+            if wave.isdigit() and abs(rig.emission_nm(name) - int(wave)) <= _SAME_NM
         ]
         names += near if len(near) == 1 else []
     same = len(set(names)) == len(found.channels) == len(rig.channels)
     return tuple(names) if same else ()
-
-
-def _emission_nm(rig: RigConfig, name: str) -> float:
-    return rig.channel(name).emission_nm or rig.optics.emission_nm
 
 
 def _taken(found: Recording, names: tuple[str, ...], how: str) -> tuple[str, ...]:

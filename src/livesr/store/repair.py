@@ -32,7 +32,7 @@ from livesr.formats.shard_file import copy_without, whole_length
 from livesr.formats.store import read_image, read_json, why_no_store
 from livesr.live.sinks.series import write_json
 from livesr.store.levels import damaged_levels, drop_levels, levels_fit
-from livesr.store.mended_log import MendedLog
+from livesr.store.mended_log import MendedLog, drop_unfinished_line
 from livesr.store.metadata import image_names, is_described, rebuild_images, rebuild_root
 from livesr.store.rig_copy import cut_off
 from livesr.store.shard_inspection import ImageInspection, Where
@@ -164,7 +164,7 @@ class _Repair:
         for image in longer:
             _set_length(image, self._lengths[image.image.name])
         self._drop_levels()
-        tables = [table for table in self._tables() if _cut_torn_row(table)]
+        tables = [table for table in self._tables() if drop_unfinished_line(table)]
         root = rebuild_root(self._path, [image.image for image in self._images], self._log.events)
         self._write(root)
         self._metadata += tuple(root)
@@ -392,12 +392,3 @@ def _copy_aside(path: Path, file: Path) -> str:
     target = _unplaced(path, file)
     contained.copy_out(file.parent, file.name, target.parent, target.name)
     return target.relative_to(path).as_posix()
-
-
-def _cut_torn_row(table: Path) -> bool:
-    """Cut off a last row that a killed process left unfinished; return whether there was one."""
-    with contained.open_to_write(table.parent, table.name, "r+") as file:
-        content: bytes = file.read()
-        whole = content.rfind(b"\n") + 1
-        file.truncate(whole)
-    return whole < len(content)

@@ -45,18 +45,15 @@ def replace_planes(
 
     shape = array_shape(array)
     ((t_shard, z_shard),) = {shape.shard_of(t, z) for t, z in planes}
-    first = {"t": t_shard * shape.shard["t"], "z": z_shard * shape.shard.get("z", 1)}
-    region = tuple(
-        slice(first.get(axis, 0), min(first.get(axis, 0) + shape.shard[axis], n))
-        for axis, n in shape.length.items()
-    )
+    held = shape.region(t_shard, z_shard)
+    region, t0, z0 = tuple(held.values()), held["t"].start, held["z"].start if "z" in held else 0
     key = shape.shard_key(t_shard, z_shard)
     try:
         place = contained.beneath_to_write(array, key)
         block = np.asarray(open_array(array)[region])  # which has looked at the codecs
         contained.copy_out(array, "zarr.json", scratch, "zarr.json")
         for (t, z), plane in planes.items():
-            block[shape.index(t - first["t"], z - first["z"])] = plane
+            block[shape.index(t - t0, z - z0)] = plane
         zarr.open_array(scratch, mode="r+")[region] = block
         if not (
             scratch / key

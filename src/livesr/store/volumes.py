@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, DamagedFileError, RecordingError, RunError
 from livesr.base.frames import FrameQuality, Normalisation, RawStack, SRFrame, Stream
+from livesr.base.progress import Progress
 from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout
 from livesr.formats.skips import PLANES_MISSING
@@ -26,7 +27,6 @@ from livesr.live.reconstruct.reconstructor import VolumeReconstructor
 from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.modalities.registry import modality
-from livesr.store.process import Progress
 from livesr.store.raw_input import RawInput, description
 
 OFFSET_ADU = 5000
@@ -198,7 +198,7 @@ class _Run:
 
     def _take(self, stack: RawStack) -> None:
         """Store a raw group; reconstruct the stack that it completes."""
-        came = sum(frame is not None for frame in stack.frames)
+        came = len(stack.came)
         self._counts["raw"] += came
         if stack.unplaced:
             self._sink.unplaced(stack)

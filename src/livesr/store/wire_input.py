@@ -144,7 +144,6 @@ def raw_on_wire(
     chosen = rig.model_copy(
         update={"channels": {c.name: rig.channel(c.name) for c in about.channels}}
     )
-    chosen = chosen.with_engine(engine) if engine else chosen
     run: dict[str, Any] = {
         "positions": about.positions,
         "z_planes": about.z_planes,
@@ -156,7 +155,7 @@ def raw_on_wire(
     }
     return RawInput(
         path=Path(endpoint.rpartition("/")[2].replace(":", "-")),
-        rig=chosen.with_engine(upscale, "upscale") if upscale else chosen,
+        rig=chosen.with_engines({"separate": engine, "upscale": upscale}),
         cameras={c.name: Geometry(**c.camera.model_dump()) for c in about.channels},
         groups=0,
         frames=wire.frames,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.live.normalise import background_and_scale
-from livesr.optics.psf import PointSpread
+from livesr.optics.psf import PointSpread, flat_places
 from livesr.simulation.domain import Domain, Draw
 from livesr.training.pair_folder import Shape
 
@@ -93,11 +93,8 @@ def density_map(shape: tuple[int, int], y: Any, x: Any) -> Image:
         for places, v in zip((rows, columns), middle, strict=True)
     )
     weights = (in_y[:, :, None] * in_x[:, None, :]).astype(np.float32)
-    inside = ((rows >= 0) & (rows < fine.shape[0]))[:, :, None] & (
-        (columns >= 0) & (columns < fine.shape[1])
-    )[:, None]
-    flat = rows[:, :, None] * fine.shape[1] + columns[:, None, :]
-    np.add.at(fine.reshape(-1), flat[inside], weights[inside])
+    flat, inside = flat_places(fine.shape, rows, columns)
+    np.add.at(fine.reshape(-1), flat, weights[inside])
     return fine
 
 

@@ -6,7 +6,7 @@ Owns what a frame of the film shows, and its pace. Encoding is ffmpeg's, by imag
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ from PIL import Image
 
 from livesr.base.errors import BackendError, ConfigError, RunError, StoreError
 from livesr.base.files import NewPlace
+from livesr.base.progress import Progress
 from livesr.base.version import __version__
 from livesr.formats.attributes import model_name
 from livesr.viewer.browser.messages import TakeMovie, TakeSnapshot, View
@@ -28,7 +29,6 @@ from livesr.viewer.store_source import StoreSource
 if TYPE_CHECKING:
     from livesr.viewer.frame_pairs import FramePair
 
-Progress = Callable[[int, int], None]
 _PAGE_FPS = 10.0  # at which the page plays a store
 _MOST_FPS, _LEAST_FPS = 60.0, 0.5
 _WIDTH = 1920  # of the film; players of many computers end at 4096

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from livesr.base.config import load_rig
-from livesr.base.errors import CalibrationError
+from livesr.base.errors import CalibrationError, ConfigError
 from livesr.base.geometry import Geometry
 from livesr.modalities.calibrator import CalibrationSettings
 from livesr.modalities.fluctuation import calibration
@@ -51,6 +51,11 @@ def test_it_is_written_beside_the_comments_and_drawn(sweep: Sweep, tmp_path: Pat
     assert "# Of eSRRF" in (folder / "rig.yaml").read_text()
     sweep.draw(tmp_path / "sweep.png")
     assert np.asarray(Image.open(tmp_path / "sweep.png")).std() > 10
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot write .*sweep\.none: unknown file extension"):
+        sweep.draw(tmp_path / "sweep.none")
 
 
 def test_what_says_nothing_is_refused() -> None:

@@ -32,7 +32,7 @@ from livesr.bench.result import Result, compared
 from livesr.bench.timing import paired
 from livesr.bench.transforms import Transforms
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import ChannelPath, build_path
+from livesr.live.paths import ChannelPath, build_path, close_all
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.plan import sim_sequence
@@ -159,8 +159,7 @@ class _Run:
                 f"{report['sr_frames']} frames were separated: {report['error']},"
                 f" {report['warnings']}"
             )
-        for path in self._paths.values():
-            path.close()
+        close_all(self._paths)
         memory = (self._watch.max_bytes - self._before) / 2**20
         return {**found, "memory_mib": memory, "content_mib": self._content / 2**20}
 

@@ -119,7 +119,7 @@ class IndexGrouping:
             if self._updates:
                 self._whole = [f for f in group.slots if f and stack.complete]
             self.incomplete += not stack.complete
-            self.missing += sum(f is None for f in stack.frames)
+            self.missing += len(stack.frames) - len(stack.came)
             stacks.append(stack)
             stacks += [self._unplaced(f) for f in group.repeats]
         self._closed_up_to[stream] = max(t, self._closed_up_to.get(stream, -1))

@@ -420,6 +420,17 @@ class Manifest(Model):
         return tuple(c.name for c in self.channels)
 
 
+def model_facts(manifest: Manifest) -> dict[str, Any]:
+    """Return what a prediction says of its engine, in the store and on the wire."""
+    return {
+        "id": manifest.id,
+        "version": str(manifest.version),
+        "sha256": manifest.sha256,
+        "trained": manifest.trained,
+        "training_data": manifest.training,
+    }
+
+
 def manifest_files(engines: Iterable[Engine]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by the name that they get there.
 

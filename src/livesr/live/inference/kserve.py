@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ import numpy as np
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import endpoint_of
 from livesr.base.errors import BackendError, EngineError
+from livesr.base.hosts import is_loopback
 from livesr.live.inference.engine import FEATURES_OUTPUT, Engine, Manifest
 from livesr.live.inference.kserve_memory import SharedFrames, can_be_shared
 from livesr.live.inference.padding import PaddedBlock, PaddedSession
@@ -224,7 +224,7 @@ class KServeSession(PaddedSession):
         """Return memory that the server has taken to share; None where it, or this computer, does
         not.
         """
-        if not (can_be_shared() and is_here(urlsplit(self._endpoint).hostname or "")):
+        if not (can_be_shared() and is_loopback(urlsplit(self._endpoint).hostname or "")):
             return None
         padded = self._opened()
         try:
@@ -439,7 +439,7 @@ def _headers(endpoint: str) -> dict[str, str]:
     if not token:
         return {}
     at = urlsplit(endpoint)
-    if at.scheme != "grpcs" and not is_here(at.hostname or ""):
+    if at.scheme != "grpcs" and not is_loopback(at.hostname or ""):
         raise BackendError(
             f"{TOKEN} is set, and {endpoint} is not encrypted: everybody on the way could read the"
             " token. Use grpcs://, or a tunnel to this computer, or unset it."
@@ -455,14 +455,6 @@ def name_that_says_it(manifest: Manifest) -> str:
 def _is_unknown(error: BaseException | None) -> bool:
     """Whether a server says that it has no such question."""
     return str(getattr(error, "status", lambda: "")()).endswith("UNIMPLEMENTED")
-
-
-def is_here(host: str) -> bool:
-    """Whether a server's name is this computer's own."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _connected(endpoint: str, max_bytes: int) -> Any:

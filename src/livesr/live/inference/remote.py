@@ -237,12 +237,7 @@ class RemoteSession(InferenceSession):
         with self._lock:
             self._away = away
             self._log.baseline(away[0])
-            self._is(away[0])
-
-    def _is(self, session: InferenceSession) -> None:
-        """Say of itself what a session says."""
-        self.name, self.precision, self.device = session.name, session.precision, session.device
-        self.version, self.compiled, self.tile = session.version, session.compiled, session.tile
+            self.like(away[0])
 
     def _lose(self, session: InferenceSession, error: Exception) -> None:
         """Leave the server, unless another lane did."""
@@ -255,7 +250,7 @@ class RemoteSession(InferenceSession):
             where = f"{session.name} at {session.device}"
             if self._here is None:
                 return
-            self._is(self._here)
+            self.like(self._here)
             self._say(
                 f"Engine {self._engine.manifest.id!r} runs on {self._here.name} since {where}"
                 f" failed ({error}); what it makes of a frame differs a little."

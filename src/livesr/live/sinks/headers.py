@@ -237,6 +237,17 @@ class PictureHeaders:
         }
 
 
+def plain_header(run: RunDescription, kind: Any, seq: int, status: Mapping[str, Any]) -> WireHeader:
+    """Return a header without a picture: what is said of a run."""
+    return WireHeader(
+        type=kind,
+        stream=run.stream_id,
+        seq=seq,
+        t_pub_ns=now_ns(),
+        status=jsonable(status),
+    )
+
+
 def _localised(frame: SRFrame, exposures: int) -> WireLocalised | None:
     """Sum up what a group of `exposures` added to a running image."""
     found = frame.localisations

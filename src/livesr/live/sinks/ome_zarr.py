@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ from livesr.base.frames import (
 )
 from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription, Stack
+from livesr.base.words import spans
 from livesr.formats import layout
 from livesr.formats.frames_log import STORED_STATES, SeriesName, State
 from livesr.formats.object_store import refuse_to_write
@@ -53,14 +54,11 @@ from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, r
 from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import (
     Sink,
-    beside_facts,
+    clipped_pixels,
     depth_to_uint16,
     error_facts,
-    mixing_facts,
-    quality_facts,
-    rounded,
-    score_facts,
-    time_shift_ms,
+    measured_facts,
+    predicted_facts,
     to_uint16,
 )
 from livesr.live.sinks.stack_heights import StackHeights
@@ -129,19 +127,8 @@ class OMEZarrSink(Sink):
         self._heights = StackHeights()
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
-        self._counts = {
-            "raw": 0,
-            "recon": 0,
-            "rolling": 0,
-            "depth": 0,
-            "sr": 0,
-            "uncertainty": 0,
-            "limits": 0,
-            "error": 0,
-            "fills": 0,
-            "strays": 0,
-            "clipped_pixels": 0,
-        }
+        counted = (*get_args(SeriesName), "fills", "strays", "clipped_pixels")
+        self._counts: dict[str, int] = dict.fromkeys(counted, 0)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -238,18 +225,11 @@ class OMEZarrSink(Sink):
         # A group of its own, so that zarr tools that list the root do not stumble over it.
         write_json(sidecars / "zarr.json", group_json({}))
         write_json(root / "zarr.json", group_json(layout.root_attributes(run)))
-        (root / "OME").mkdir(exist_ok=True)
         self._list_images(root)
 
     def _list_images(self, root: Path) -> None:
         names = [series.spec.name for _, _, series in self._all_series()]
-        write_json(
-            root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}})
-        )
-        if root == self.path:
-            write_ome_xml(root, names)
-            # what repair rebuilds metadata from
-            write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
+        list_images(root, names, whole=root == self.path)
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
         for _, _, series in self._all_series():
@@ -316,10 +296,9 @@ class OMEZarrSink(Sink):
         clipped = 0
         if "recon" in place.series:
             place.series["recon"].check((frame.image,), "float32")
-            planes, clipped = (
-                (place.convert(frame.image, self._opened().recon_offset_adu),),
-                place.clipped,
-            )
+            offset_adu = self._opened().recon_offset_adu
+            planes = (place.convert(frame.image, offset_adu),)
+            clipped = clipped_pixels(frame.image, offset_adu)
             self._counts["clipped_pixels"] += clipped
         self._take(
             "recon",
@@ -327,18 +306,8 @@ class OMEZarrSink(Sink):
             frame.stream,
             frame.t,
             planes,
-            t_acq_ns=frame.t_acq_ns,
-            t_camera_ms=frame.t_camera_ms,
-            normalisation=frame.normalisation.written(),
-            saturated=frame.saturated or None,
-            **quality_facts(frame),
+            **measured_facts(frame),
             clipped=clipped or None,
-            localisations=None if frame.localisations is None else len(frame.localisations),
-            emitters_per_um2=frame.emitters_per_um2,
-            drift_nm=frame.drift_nm,
-            drift_jump_nm=frame.jump_nm,
-            time_shift_ms=time_shift_ms(frame.parts),
-            span_ms=None if frame.span_ms is None else round(frame.span_ms, 3),
         )
         if frame.depth_nm is not None and "depth" in place.series:
             planes = (depth_to_uint16(frame.depth_nm),)
@@ -372,20 +341,8 @@ class OMEZarrSink(Sink):
             frame.stream,
             frame.t,
             tuple(frame.channels),
-            t_acq_ns=frame.source.t_acq_ns,
-            t_camera_ms=frame.source.t_camera_ms,
-            normalisation=frame.source.normalisation.written(),
-            residual=frame.residual,
+            **predicted_facts(frame),
             latency_ms=round(frame.latency_ms, 3),
-            edge=frame.edge,
-            true_neighbours=frame.true_neighbours,
-            novelty=rounded(frame.ood_score),
-            unknown_light=rounded(frame.unknown_light),
-            warnings=frame.warnings,
-            judgement=frame.judgement.written(),
-            mixing=mixing_facts(frame) or None,
-            beside=beside_facts(frame.source),
-            score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:
             self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))
@@ -882,7 +839,6 @@ class _Place:
         default_factory=lambda: defaultdict(deque)
     )
     end: int = 0  # linear index behind the last thing heard of
-    clipped: int = 0
     localisations: LocalisationsFile | None = None
     film: GroupFilm | None = None
     _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
@@ -903,13 +859,7 @@ class _Place:
             )
 
     def convert(self, image: NDArray[np.float32], offset_adu: int) -> NDArray[np.uint16]:
-        """Return the reconstruction as it is stored, valid until the next call.
-
-        `clipped` counts what did not fit.
-        """
-        low, high = -offset_adu, np.iinfo(np.uint16).max - offset_adu
-        fits = low <= float(image.min()) and float(image.max()) <= high
-        self.clipped = 0 if fits else int(np.count_nonzero((image < low) | (image > high)))
+        """Return the reconstruction as it is stored, valid until the next call."""
         return to_uint16(image, offset_adu, self._stored, self._scratch)
 
     def follow(
@@ -992,6 +942,20 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
         )  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
         contained.write_text(path.parent, path.name, content)
+
+
+def list_images(root: Path, names: Sequence[str], *, whole: bool = True) -> None:
+    """Write which images a store has.
+
+    Of a `whole` one, also what they say of themselves: as OME-XML, and as the copy that a repair
+    rebuilds metadata from.
+    """
+    (root / "OME").mkdir(exist_ok=True)
+    about = {"ome": {"version": "0.5", "series": list(names)}}
+    write_json(root / "OME" / "zarr.json", group_json(about))
+    if whole:
+        write_ome_xml(root, names)
+        write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
 
 def _describe(path: Path, series: Sequence[Series]) -> None:
@@ -1089,15 +1053,14 @@ def _spare_store(folder: Path | None, name: str) -> Path | None:
 def _ranges(places: Sequence[tuple[int, int]]) -> list[str]:
     """Return (t, z) as people read them: "t 4-7", "t 12 z 3"."""
     by_z: defaultdict[int, list[int]] = defaultdict(list)
-    for t, z in sorted(set(places)):
+    for t, z in places:
         by_z[z].append(t)
-    several, found = len(by_z) > 1 or any(by_z), []
-    for z, times in sorted(by_z.items()):
-        ends = [i for i in range(len(times)) if i + 1 == len(times) or times[i + 1] != times[i] + 1]
-        for begin, end in zip([0, *(i + 1 for i in ends)], ends, strict=False):
-            until = f"-{times[end]}" if end > begin else ""
-            found.append(f"t {times[begin]}{until}{f' z {z}' if several else ''}")
-    return found
+    several = len(by_z) > 1 or any(by_z)
+    return [
+        f"t {span}{f' z {z}' if several else ''}"
+        for z, times in sorted(by_z.items())
+        for span in spans(times)
+    ]
 
 
 def _claim(path: Path) -> Path:

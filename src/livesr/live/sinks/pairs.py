@@ -111,7 +111,7 @@ class PairsSink(Sink):
         for folder in folders:
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
         if not recipe.exists():
-            text = yaml.safe_dump(_recipe(self.folder, labels, summed, run, side), sort_keys=False)
+            text = yaml.safe_dump(_recipe(self.folder, labels, summed, side), sort_keys=False)
             recipe.write_text(text, encoding="utf-8")
         self._run = run
         self._prefix = prefix_of(run)
@@ -163,7 +163,6 @@ def _recipe(
     folder: Path,
     labels: tuple[str, ...],
     summed: ChannelDescription,
-    run: RunDescription,
     side: int,
 ) -> dict[str, Any]:
     """Return the recipe of a light engine for these structures.

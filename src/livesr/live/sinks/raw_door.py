@@ -42,7 +42,7 @@ from livesr.formats.wire import (
 )
 from livesr.formats.zarr_files import open_array
 from livesr.live.sinks.doorway import Doorway, be_bounded
-from livesr.live.sinks.headers import jsonable
+from livesr.live.sinks.headers import jsonable, plain_header
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import bind_problem, check_bind, checked_address
 
@@ -208,10 +208,10 @@ class _Desk:
             self._known.append(replace(stack, frames=()))
             self._missing.append(missing)
             self._recent[n] = stack
-            self._bytes += _bytes_of(stack)
+            self._bytes += stack.nbytes
             while self._bytes > self._most and len(self._recent) > 1:
                 _, oldest = self._recent.popitem(last=False)
-                self._bytes -= _bytes_of(oldest)
+                self._bytes -= oldest.nbytes
 
     def stop(self, report: Mapping[str, Any]) -> None:
         """End the stream; wait a little for whoever has nearly all of it."""
@@ -276,9 +276,9 @@ class _Desk:
         elif question == [BYE]:
             self._forget(who)
         elif question == [ASK_ALIVE]:
-            self._send(who, ALIVE, self._header("status", 0))
+            self._send(who, ALIVE, plain_header(self._run, "status", 0, {}))
         else:
-            self._send(who, ABOUT, self._header("start", 0, about(self._run)))
+            self._send(who, ABOUT, plain_header(self._run, "start", 0, about(self._run)))
 
     def _hand_out(self) -> None:
         """Answer what can be answered by now."""
@@ -290,7 +290,7 @@ class _Desk:
                     continue
                 self._clients[who][0] = n + 1.0
                 status = {"groups": len(self._known), "error": self._report.get("error")}
-                self._send(who, END, self._header("end", n, status))
+                self._send(who, END, plain_header(self._run, "end", n, status))
             elif stack is not None:
                 self._send_group(who, n, stack)
             elif time.monotonic() < due_s:
@@ -308,7 +308,7 @@ class _Desk:
         if store is None or not self._run.record_raw:
             self._counts["gone"] += 1
             self._clients[who][0] = n + 1.0
-            self._send(who, GONE, self._header("status", n))
+            self._send(who, GONE, plain_header(self._run, "status", n, {}))
             return True
         stream = known.stream
         name = layout.series_name("raw", self._run, stream.position, stream.channel)
@@ -367,15 +367,6 @@ class _Desk:
         # A ROUTER drops what whoever asked does not take in time; they ask again.
         self._router.send_multipart([who, *encode(topic, header, pixels)], copy=False)
 
-    def _header(self, kind: Any, n: int, status: Mapping[str, Any] | None = None) -> WireHeader:
-        return WireHeader(
-            type=kind,
-            stream=self._run.stream_id,
-            seq=n,
-            t_pub_ns=now_ns(),
-            status=jsonable(status or {}),
-        )
-
     def _forget_silent(self) -> None:
         late_s = time.monotonic() - 2 * _SILENT_S
         for who in [w for w, (_, heard_s) in self._clients.items() if heard_s < late_s]:
@@ -431,7 +422,3 @@ def about(run: RunDescription) -> dict[str, Any]:
             if not channel.parts
         ],
     }
-
-
-def _bytes_of(stack: RawStack) -> int:
-    return sum(frame.nbytes for frame in stack.frames if frame is not None)

@@ -36,7 +36,7 @@ from livesr.formats.series_spec import (
     SeriesSpec,
     array_json,
     group_json,
-    translation,
+    ome_image,
 )
 from livesr.formats.shard_file import ShardError, present
 from livesr.live.sinks import shard as sharding
@@ -567,65 +567,19 @@ class Series:
 
     def _write_group(self, folder: Path, interval_s: float | None = None) -> None:
         about = dict(self.spec.provenance)
-        ome = self._ome(interval_s)
+        group_s = _time_step_s(self.spec.interval_s, interval_s)
+        ome = ome_image(self.spec, group_s, self._stage_um, self.windows)
         axes = [axis["name"] for axis in ome["multiscales"][0]["axes"]]
         if placed := [axis for axis in self._stage_um if axis in axes]:
             about["placed"] = placed
         attributes = {"ome": ome, "livesr": about}
         write_json(folder / "zarr.json", group_json(attributes))
 
-    def _ome(self, interval_s: float | None) -> dict[str, Any]:
-        """Return the image as OME-Zarr 0.5 describes one."""
-        spec = self.spec
-        group_s = _time_step_s(spec.interval_s, interval_s) or float(spec.exposures)
-        t = ({"name": "t", "type": "time", "unit": "second"}, group_s / spec.exposures)
-        c = ({"name": "c", "type": "channel"}, 1.0)
-        z, y, x = ({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx")
-        axes = [
-            t,
-            *([c] if spec.has_channel_axis else []),
-            *([(z, spec.z_step_um)] if spec.z_planes > 1 else []),
-        ]
-        axes += [(y, spec.pixel_size_um), (x, spec.pixel_size_um)]
-        transformations: list[dict[str, Any]] = [
-            {"type": "scale", "scale": [step for _, step in axes]}
-        ]
-        names = [axis["name"] for axis, _ in axes]
-        if moved := translation(names, spec.first_pixel_um, self._stage_um):
-            transformations.append({"type": "translation", "translation": moved})
-        return {
-            "version": "0.5",
-            "multiscales": [
-                {
-                    "axes": [axis for axis, _ in axes],
-                    "datasets": [{"path": "0", "coordinateTransformations": transformations}],
-                    "name": spec.title,
-                }
-            ],
-            "omero": {"channels": [self._omero_channel(c) for c in range(len(spec.labels))]},
-        }
-
     @property
     def _stage_um(self) -> dict[str, float]:
         """The stages' place by axis, where it is known."""
         said = zip("zyx", reversed(self.stage), strict=True)
         return {axis: float(um) for axis, um in said if um is not None}
-
-    def _omero_channel(self, c: int) -> dict[str, Any]:
-        ceiling = float(np.iinfo(self.spec.dtype).max)
-        low, high = self.windows[c] if c < len(self.windows) else (0.0, ceiling)
-        low = min(max(low, 0.0), ceiling - 1)
-        return {
-            "label": self.spec.labels[c],
-            "color": self.spec.colors[c],
-            "active": self.spec.shown_channels is None or c < self.spec.shown_channels,
-            "window": {
-                "min": 0.0,
-                "max": ceiling,
-                "start": low,
-                "end": min(max(high, low + 1), ceiling),
-            },
-        }
 
     def _array(self, time_points: int) -> dict[str, Any]:
         array = array_json(self.spec)

@@ -278,6 +278,46 @@ def _of_name(name: str) -> object:
         ) from e
 
 
+def measured_facts(frame: SRFrame) -> dict[str, Any]:
+    """Return what frames.jsonl says of a measurement, whenever it was computed."""
+    return {
+        **_taken(frame),
+        "saturated": frame.saturated or None,
+        **quality_facts(frame),
+        "localisations": None if frame.localisations is None else len(frame.localisations),
+        "emitters_per_um2": frame.emitters_per_um2,
+        "drift_nm": frame.drift_nm,
+        "drift_jump_nm": frame.jump_nm,
+        "time_shift_ms": time_shift_ms(frame.parts),
+        "span_ms": None if frame.span_ms is None else round(frame.span_ms, 3),
+    }
+
+
+def predicted_facts(frame: MulticolorFrame) -> dict[str, Any]:
+    """Return what frames.jsonl says of a prediction, whenever it was computed."""
+    return {
+        **_taken(frame.source),
+        "residual": frame.residual,
+        "edge": frame.edge,
+        "true_neighbours": frame.true_neighbours,
+        "novelty": _rounded(frame.ood_score),
+        "unknown_light": _rounded(frame.unknown_light),
+        "warnings": frame.warnings,
+        "judgement": frame.judgement.written(),
+        "mixing": mixing_facts(frame) or None,
+        "beside": _beside(frame.source),
+        "score": score_facts(frame) or None,
+    }
+
+
+def _taken(frame: SRFrame) -> dict[str, Any]:
+    return {
+        "t_acq_ns": frame.t_acq_ns,
+        "t_camera_ms": frame.t_camera_ms,
+        "normalisation": frame.normalisation.written(),
+    }
+
+
 def quality_facts(frame: SRFrame) -> dict[str, Any]:
     """Return what the store and the stream say of a frame's patterns, under the same names.
 
@@ -318,8 +358,7 @@ def error_facts(frame: FrameErrors) -> dict[str, dict[str, float]]:
     }
 
 
-def rounded(number: float | None) -> float | None:
-    """Return a share or a score as the store keeps it."""
+def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 4)
 
 
@@ -331,7 +370,7 @@ def mixing_facts(frame: MulticolorFrame) -> dict[str, list[float]]:
     return {one.label: [round(v, 4) for v in one[1:]] for one in frame.mixing}
 
 
-def beside_facts(frame: SRFrame) -> dict[str, Any] | None:
+def _beside(frame: SRFrame) -> dict[str, Any] | None:
     """Return which frame of another channel the network saw as well; None where it saw none."""
     other = frame.beside
     return None if other is None else {"channel": other.stream.channel, "t": other.t}
@@ -364,6 +403,14 @@ def depth_to_uint16(depth_nm: NDArray[np.float32]) -> NDArray[np.uint16]:
     """
     raised = np.clip(np.rint(depth_nm) + DEPTH_OFFSET_NM, 1, np.iinfo(np.uint16).max)
     return np.asarray(np.nan_to_num(raised, nan=0.0), np.uint16)
+
+
+def clipped_pixels(image: NDArray[np.float32], offset_adu: int) -> int:
+    """Return how many pixels of a reconstruction `to_uint16` cannot keep."""
+    low, high = -offset_adu, np.iinfo(np.uint16).max - offset_adu
+    if low <= float(image.min()) and float(image.max()) <= high:
+        return 0
+    return int(np.count_nonzero((image < low) | (image > high)))
 
 
 def to_uint16(

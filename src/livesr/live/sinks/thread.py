@@ -139,11 +139,11 @@ class SinkThread:
 
     def raw(self, stack: RawStack) -> None:
         """Hand over a raw group."""
-        self._give("raw", stack, weight=sum(f.nbytes for f in stack.frames if f is not None))
+        self._give("raw", stack, weight=stack.nbytes)
 
     def unplaced(self, stack: RawStack) -> None:
         """Hand over raw frames that have no place in the run."""
-        self._give("unplaced", stack, weight=sum(f.nbytes for f in stack.frames if f is not None))
+        self._give("unplaced", stack, weight=stack.nbytes)
 
     def recon(self, frame: SRFrame) -> None:
         """Hand over a measurement.
@@ -250,7 +250,7 @@ class SinkThread:
             if taken:
                 taken = self._call(method, arguments)
             if method in ("raw", "unplaced") and self.sink.keeps_raw:
-                frames = sum(f is not None for f in arguments[0].frames)
+                frames = len(arguments[0].came)
                 self._raw_given += frames
                 self._raw_refused += 0 if taken else frames
 

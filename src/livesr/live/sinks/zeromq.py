@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import re
 import socket as net
@@ -28,8 +27,8 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from livesr.base.errors import BindError
 from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Widefield
+from livesr.base.hosts import is_loopback
 from livesr.base.run_description import RunDescription
-from livesr.base.timing import now_ns
 from livesr.formats.keys import PublisherKeys
 from livesr.formats.wire import (
     DEPTH,
@@ -46,7 +45,7 @@ from livesr.formats.wire import (
     encode,
 )
 from livesr.live.sinks.doorway import Doorway, be_bounded
-from livesr.live.sinks.headers import PictureHeaders, jsonable
+from livesr.live.sinks.headers import PictureHeaders, plain_header
 from livesr.live.sinks.sink import Sink, to_uint16
 
 log = logging.getLogger(__name__)
@@ -334,7 +333,7 @@ class _Publisher:
             seq, status = self._next_seq(STATUS), self._last_status
         for topic, content, number in waiting:
             self._try(partial(self._send_one, topic, content, number))
-        self._try(lambda: self._send(STATUS, self._plain_header("start", seq, status), None))
+        self._try(lambda: self._send(STATUS, plain_header(self._run, "start", seq, status), None))
 
     def _send_queued(self) -> None:
         while True:
@@ -371,7 +370,7 @@ class _Publisher:
             pixels = to_uint16(content.image, self._run.recon_offset_adu)
             self._send(topic, self._headers.measurement(content, seq, pixels), pixels)
         else:
-            self._send(topic, self._plain_header("status", seq, content), None)
+            self._send(topic, plain_header(self._run, "status", seq, content), None)
 
     def _send_end(self) -> None:
         """Finish the queue, then say goodbye more than once.
@@ -387,7 +386,7 @@ class _Publisher:
             time.sleep(_END_EVERY_S)
 
     def _say_end(self, repeat: int) -> None:
-        self._send(END, self._plain_header("end", repeat, self._report or {}), None)
+        self._send(END, plain_header(self._run, "end", repeat, self._report or {}), None)
 
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
         parts = encode(topic, header, pixels)
@@ -398,16 +397,6 @@ class _Publisher:
         # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted
         # ones are fresh.
         self._xpub.send_multipart(parts, copy=False)
-
-    def _plain_header(self, kind: Any, seq: int, status: Mapping[str, Any]) -> WireHeader:
-        return WireHeader(
-            v=1,
-            type=kind,
-            stream=self._run.stream_id,
-            seq=seq,
-            t_pub_ns=now_ns(),
-            status=jsonable(status),
-        )
 
 
 def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys: bool) -> None:
@@ -432,20 +421,13 @@ def checked_address(address: str, insecure: bool) -> str:
             f"Cannot publish on {address!r}: expected something like tcp://127.0.0.1:5555."
         )
     host = "127.0.0.1" if match[1] == "localhost" else match[1]
-    if not insecure and not _is_loopback(host.strip("[]")):
+    if not insecure and not is_loopback(host.strip("[]")):
         raise BindError(
             f"{address} can be reached from other computers, and the stream is not encrypted: make"
             f" keys with 'livesr keys' and give --keys, publish on tcp://127.0.0.1:{match[2]}, or"
             " accept it with --insecure."
         )
     return f"tcp://{host}:{match[2]}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: whatever it resolves to today
-        return False
 
 
 def check_bind(address: str) -> None:

@@ -97,42 +97,34 @@ class Numbering:
 
     Attributes
     ----------
+    joined : whether the camera ran before and no frame of it came yet
+    last : the last number, -1 before the first
     missing : numbers that never came
     restarts : how often the number went backwards
     """
 
-    __slots__ = ("_joined", "_last", "_n_raw", "_shift", "missing", "restarts")
+    __slots__ = ("_n_raw", "_shift", "joined", "last", "missing", "restarts")
 
     def __init__(self, n_raw: int, *, joined: bool = False) -> None:
-        self._n_raw, self._joined = n_raw, joined
-        self._last, self._shift = -1, 0
+        self._n_raw, self.joined = n_raw, joined
+        self.last, self._shift = -1, 0
         self.missing = self.restarts = 0
-
-    @property
-    def joined(self) -> bool:
-        """Whether the camera ran before and no frame of it came yet."""
-        return self._joined
-
-    @property
-    def last(self) -> int:
-        """The last number, -1 before the first."""
-        return self._last
 
     @property
     def time_point(self) -> int:
         """Where the next frame belongs."""
-        return max(self._last + 1 + self._shift, 0) // self._n_raw
+        return max(self.last + 1 + self._shift, 0) // self._n_raw
 
     def place(self, number: int) -> int:
         """Return the place of the frame with `number`, and count what is missing before it."""
-        if self._joined:
-            self._joined, self._shift, self._last = False, -self._group_start(number), number - 1
-        elif number <= self._last:
+        if self.joined:
+            self.joined, self._shift, self.last = False, -self._group_start(number), number - 1
+        elif number <= self.last:
             self.restarts += 1
-            self._shift = self._group_start(self._last + self._shift) + 2 * self._n_raw
-            self._last = -1
-        self.missing += number - self._last - 1
-        self._last = number
+            self._shift = self._group_start(self.last + self._shift) + 2 * self._n_raw
+            self.last = -1
+        self.missing += number - self.last - 1
+        self.last = number
         return number + self._shift
 
     def _group_start(self, place: int) -> int:
@@ -518,11 +510,9 @@ class Poller:
 
     def _heed_abort(self) -> None:
         """Stop the camera if it must: while frames are taken, a running one fills the buffer."""
-        if self._abort:
-            self._abort = False
-            self._stop_camera()
-
-    def _stop_camera(self) -> None:
+        if not self._abort:
+            return
+        self._abort = False
         try:
             self._core.stopSequenceAcquisition()
         except Exception as e:  # the run has ended already, with its own error

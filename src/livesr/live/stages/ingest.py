@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from livesr.base.errors import FrameShapeError, LiveSRError, RunError
 from livesr.base.frames import CameraFrame, RawStack, StagePosition, Stream
+from livesr.base.words import counted
 from livesr.formats.skips import RAW_MISSING
 from livesr.live.asked_interval import AskedInterval
 from livesr.live.channel import Channel
@@ -130,8 +131,8 @@ class Ingest:
             raise FrameShapeError(
                 f"A frame of channel {stream.channel or 'default'} at position {stream.position},"
                 f" plane {stream.z} came; this run was opened for"
-                f" {_counted(len(run.positions), 'position')} and"
-                f" {_counted(run.z_planes, 'plane')}, and not for this one. Give the plan to"
+                f" {counted(len(run.positions), 'position')} and"
+                f" {counted(run.z_planes, 'plane')}, and not for this one. Give the plan to"
                 " LiveSR(plan=...)."
             )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
@@ -173,7 +174,3 @@ class Ingest:
                 f" {', '.join(map(repr, self._run.channels))}. Give the plan to LiveSR(plan=...),"
                 " or name the channel in rig.yaml."
             ) from None
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -211,7 +211,7 @@ class Reconstruct:
     def _look_at_ceiling(self, stack: RawStack) -> None:
         """Warn of pixels above the camera's ceiling, of which there can be none."""
         path = self._run.channels[stack.stream.channel].path
-        if max(int(f.max()) for f in stack.frames if f is not None) > path.ceiling:
+        if max(int(f.max()) for f in stack.came) > path.ceiling:
             self._state.warn(
                 f"Pixels of channel {path.name or 'default'} exceed {path.ceiling}, which rig.yaml"
                 " or Micro-Manager say is the camera's ceiling: what is counted as saturated is"

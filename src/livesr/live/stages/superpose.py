@@ -9,7 +9,7 @@ from __future__ import annotations
 from livesr.base.frames import Normalisation, SRFrame, Stream
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.paths import ChannelPath
-from livesr.live.reconstruct.superpose import Superposition
+from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.live.run import Run
 from livesr.live.sinks.sink import moments_ns, time_shift_ms
 from livesr.live.stream_state import Streams
@@ -28,7 +28,7 @@ class Sum:
     def __init__(self, run: Run, path: ChannelPath, streams: Streams) -> None:
         assert isinstance(path.reconstructor, Superposition)
         self._run, self._path, self._streams = run, path, streams
-        self._superposition, self._gathering = path.reconstructor, path.gathering()
+        self._superposition, self._gathering = path.reconstructor, Gathering(path.parts)
 
     def add(self, frame: SRFrame) -> SRFrame | None:
         """Take a measurement; return the sum of its time point when it is the last part of it."""

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import CalibrationError, ConfigError
+from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame
 from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
-from livesr.evaluation.contact_sheet import sheet, tile
+from livesr.evaluation.contact_sheet import save, sheet, tile
 from livesr.evaluation.resolution import frc_resolution
 from livesr.modalities.calibrator import CalibrationSettings, CalibrationTable
 from livesr.modalities.fluctuation.config import FluctuationConfig
@@ -132,10 +132,7 @@ class Sweep:
         n, finer = len(SENSITIVITIES), self.images[0].shape[0] // self.mean.shape[0]
         mean = tile(np.kron(self.mean, np.ones((finer, finer), np.float32)))
         rows = [shown[i : i + n] for i in range(0, len(shown), n)]
-        try:
-            sheet([[("mean frame", mean)], *rows]).save(path)
-        except OSError as e:
-            raise ConfigError(f"Cannot write {path}: {e.strerror or e}.") from e
+        save(sheet([[("mean frame", mean)], *rows]), path)
 
 
 class SweepCalibrator:

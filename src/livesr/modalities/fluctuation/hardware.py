@@ -40,9 +40,7 @@ def shared_variance(stack: RawStack) -> float:
 
     Light that changes as a whole, as a lamp's, is taken out first.
     """
-    frames: NDArray[np.float32] = np.stack([f for f in stack.frames if f is not None]).astype(
-        np.float32
-    )
+    frames: NDArray[np.float32] = np.stack(stack.came).astype(np.float32)
     mean = frames.mean(axis=0)
     beyond = frames - mean
     beyond -= beyond.mean(axis=(1, 2), keepdims=True)

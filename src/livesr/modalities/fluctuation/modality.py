@@ -120,7 +120,6 @@ def sigma_px(rig: RigConfig, channel: str, pixel_size_nm: float) -> float:
     """Return the standard deviation of a single emitter's image, in camera pixels."""
     from livesr.optics.psf import gaussian_sigma
 
-    emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
     settings = FluctuationConfig.of(rig)
-    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, rig.emission_nm(channel))
     return sigma_nm / pixel_size_nm

@@ -282,7 +282,7 @@ class RunningFluctuations(RunningImage):
     def _corrected(self, stack: RawStack) -> Sequence[Pixels | None]:
         if self._correct is None:
             return stack.frames
-        came = [frame for frame in stack.frames if frame is not None]
+        came = stack.came
         corrected = iter(self._correct(came) if came else ())
         return [None if frame is None else next(corrected) for frame in stack.frames]
 

@@ -53,7 +53,7 @@ def domain_of(rig: RigConfig, channel: str, domain: Domain) -> Domain:
             f"In that channel rig.yaml has an engine in {' and '.join(sorted(before))}, and cells"
             " are simulated as SIM itself shows them: take it out, or leave out --rig."
         )
-    na, emission_um = rig.optics.na, (settings.emission_nm or rig.optics.emission_nm) / 1e3
+    na, emission_um = rig.optics.na, rig.emission_nm(channel) / 1e3
     exact = _exact(pixel_nm / 1e3, na, emission_um)
     na_error = exact * min(_NA, na / 2)
     damping = settings.damping or rig.optics.damping

@@ -41,7 +41,7 @@ def _patterns(quality: PatternQuality, doubt: str) -> Iterator[Measured]:
 def _order(looked: Looked) -> Measured:
     check = raw_order_check(looked.rig, looked.channel, looked.camera)
     for stack in looked.stacks:
-        check.offer([f for f in stack.frames if f is not None])
+        check.offer(stack.came)
     rotation = check.look()
     if rotation is None:
         return Measured(

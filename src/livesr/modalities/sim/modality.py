@@ -271,7 +271,7 @@ def parameters_of(
         camera.shape,
         camera.pixel_size_um,
         rig.optics.na,
-        (settings.emission_nm or rig.optics.emission_nm) / 1e3,
+        rig.emission_nm(channel) / 1e3,
         phase_steps_rad=section.phase_steps_rad,
         order=section.raw_order(),
         offset_adu=rig.camera.offset_adu,

@@ -40,7 +40,7 @@ class RawOrderMonitor(Monitor):
 
     def before(self, stack: RawStack) -> None:
         """Collect a group, also one that will be refused for its order."""
-        self._check.offer([frame for frame in stack.frames if frame is not None])
+        self._check.offer(stack.came)
 
     def look(self) -> Observation:
         """Say that the order is rotated, once that is certain."""

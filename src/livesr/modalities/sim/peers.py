@@ -93,9 +93,7 @@ def _theirs(
     except ImportError:
         return None
     assert rig.optics.pixel_size_nm is not None
-    emission_um = (
-        rig.channel(next(iter(rig.channels))).emission_nm or rig.optics.emission_nm
-    ) / 1e3
+    emission_um = rig.emission_nm(next(iter(rig.channels))) / 1e3
     engine = ConvSimProcessor(3, 3)
     engine.debug, engine.magnification = False, 1
     engine.pixelsize, engine.wavelength = rig.optics.pixel_size_nm / 1e3, emission_um

@@ -24,11 +24,11 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.optimize import minimize
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import CalibrationError, ConfigError
+from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame
 from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
-from livesr.evaluation.contact_sheet import TILE_PX, sheet, tile
+from livesr.evaluation.contact_sheet import TILE_PX, save, sheet, tile
 from livesr.modalities.calibrator import CalibrationSettings, CalibrationTable
 from livesr.modalities.storm.config import AstigmaticPart, AstigmatismConfig, STORMConfig
 from livesr.modalities.storm.localise import PhotonScale
@@ -136,10 +136,7 @@ class BeadStack:
         """
         title = "width in nm over z in nm: y blue, x orange"
         picture = sheet([[(title, self._curves()), ("sharpest plane", tile(self.middle))]])
-        try:
-            picture.save(path)
-        except OSError as e:
-            raise ConfigError(f"Cannot write {path}: {e.strerror or e}.") from e
+        save(picture, path)
 
     def _curves(self) -> Image.Image:
         canvas = Image.new("RGB", (TILE_PX, TILE_PX), "#101010")

@@ -29,7 +29,7 @@ def settings(looked: Looked) -> Measured:
     """Return whether the raw groups go with the camera and the optics of rig.yaml."""
     reconstructor = looked.path.reconstructor
     assert isinstance(reconstructor, STORMReconstructor)
-    frames = [middle(f) for stack in looked.stacks for f in stack.frames if f is not None]
+    frames = [middle(f) for stack in looked.stacks for f in stack.came]
     said = ". ".join(misfits(frames[:FRAMES], reconstructor.localiser))
     if not said:
         return Measured("camera and optics", "as in rig.yaml", "ok", "")

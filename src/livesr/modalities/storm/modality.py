@@ -192,8 +192,8 @@ def sigma_nm(rig: RigConfig, channel: str) -> float:
     """Return the width of a single emitter's image in focus, standard deviation."""
     from livesr.optics.psf import gaussian_sigma
 
-    emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
-    return STORMConfig.of(rig).psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+    settings = STORMConfig.of(rig)
+    return settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, rig.emission_nm(channel))
 
 
 def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig) -> Localiser:

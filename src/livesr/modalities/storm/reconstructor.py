@@ -24,6 +24,7 @@ from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
 from livesr.modalities.storm.modality import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION
 from livesr.modalities.storm.network import NetworkLocaliser
+from livesr.optics.psf import flat_places
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -194,11 +195,8 @@ def _add_squares(
     rows, columns = row[:, None] + around, column[:, None] + around
     weights = _shares(rows, y, sigma)[:, :, None] * _shares(columns, x, sigma)[:, None, :]
     weights *= light[:, None, None]
-    inside = ((rows >= 0) & (rows < picture.shape[0]))[:, :, None] & (
-        (columns >= 0) & (columns < picture.shape[1])
-    )[:, None]
-    flat = rows[:, :, None] * picture.shape[1] + columns[:, None, :]
-    np.add.at(picture.reshape(-1), flat[inside], weights[inside])
+    flat, inside = flat_places(picture.shape, rows, columns)
+    np.add.at(picture.reshape(-1), flat, weights[inside])
 
 
 def _shares(pixels: NDArray[np.intp], centre: Floats, sigma: Floats) -> Floats:

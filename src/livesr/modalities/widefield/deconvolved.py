@@ -115,7 +115,7 @@ class RunningMean(RunningImage):
             If it has another shape, or is missing and none of the last ones came.
         """
         this = self._reconstructor
-        if came := [frame for frame in stack.frames if frame is not None]:
+        if came := stack.came:
             corrected = self._correct(came) if self._correct else came
             self._frames.append((stack.t, this.mean.reconstruct(corrected)))
         while self._frames and self._frames[0][0] <= stack.t - this.mean_of:

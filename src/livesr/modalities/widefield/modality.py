@@ -43,8 +43,7 @@ class Widefield(Modality[WidefieldConfig]):
         settings = WidefieldConfig.of(rig)
         if not (settings.deconvolution or settings.reweighting):
             return Passthrough(camera.shape, rig.camera.offset_adu)
-        emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
-        sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+        sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, rig.emission_nm(channel))
         return Deconvolved(
             camera.shape,
             rig.camera.offset_adu,

@@ -12,10 +12,11 @@ from typing import Literal, TypeAlias, get_args
 
 from livesr.base.errors import ConfigError, RunError
 from livesr.base.files import NewPlace
+from livesr.base.progress import Progress, Steps
 from livesr.formats import object_store
 from livesr.formats.store import RecordedStore, refuse_in_use
 from livesr.store.exports.ome_zarr_04 import write_ome_zarr_04
-from livesr.store.exports.part import EVERYTHING, Chosen, Part, Progress, choose, name_of
+from livesr.store.exports.part import EVERYTHING, Chosen, Part, choose, name_of
 from livesr.store.exports.tables import (
     localisations_of,
     tables_of,
@@ -86,7 +87,7 @@ def export(
     images = choose(recorded, part)
     if to not in FORMATS:
         raise ConfigError(f"There is no format {to!r}; there are {', '.join(FORMATS)}.")
-    counter = _Counter(_total(images) if to not in {"csv", "picasso"} else 1, on_progress)
+    counter = Steps(_total(images) if to not in {"csv", "picasso"} else 1, on_progress)
     place = _place(path, to, out)
     is_file = to in _ENDINGS and place.name.lower().endswith((".tif", ".tiff"))
     if is_file and len(images) > 1:
@@ -165,16 +166,3 @@ def _total(images: Sequence[Chosen]) -> int:
         t, z, c, _, _ = image.size
         total += t * z * c
     return total
-
-
-class _Counter:
-    """Adds up what is written."""
-
-    def __init__(self, total: int, on_progress: Progress) -> None:
-        self.done, self._total, self._on_progress = 0, total, on_progress
-        on_progress(0, total)
-
-    def step(self) -> None:
-        """Count one plane and show it."""
-        self.done += 1
-        self._on_progress(self.done, self._total)

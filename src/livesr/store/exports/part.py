@@ -5,7 +5,7 @@ Owns the choice, and the reading of planes as they are chosen. Writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,6 @@ from livesr.formats.store import ArrayShape, Image, RecordedStore, array_shape
 from livesr.formats.zarr_files import open_array
 from livesr.store.places import place_um
 
-Progress = Callable[[int, int], None]
 SAID: Mapping[SeriesName, str] = {
     "raw": "raw exposure",
     "recon": "measurement",

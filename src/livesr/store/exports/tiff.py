@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import StoreError
+from livesr.base.words import spans
 from livesr.store.exports.part import Chosen
 
 _MAX_LABELLED = 200_000  # slices; ImageJ keeps all labels in memory
@@ -169,17 +170,8 @@ def _description(image: Chosen) -> str:
 
 def missing_times(image: Chosen) -> list[str]:
     """Return the time points without a picture in some plane, as "3" or "5-9"."""
-    lacking = [
-        t
-        for t in image.times
-        if not all(image.is_stored(t, z) for z in range(image.shape.z_planes))
-    ]
-    ends = [n for n, t in enumerate(lacking) if n + 1 == len(lacking) or lacking[n + 1] != t + 1]
-    begins = [0, *(n + 1 for n in ends[:-1])]
-    return [
-        f"{lacking[b]}" if b == e else f"{lacking[b]}-{lacking[e]}"
-        for b, e in zip(begins, ends, strict=False)
-    ]
+    planes = range(image.shape.z_planes)
+    return spans(t for t in image.times if not all(image.is_stored(t, z) for z in planes))
 
 
 def _lut(color: str, colors: Sequence[str]) -> NDArray[np.uint8]:

@@ -11,7 +11,6 @@ history nor a list of processes holds anything that opens the page a second time
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from urllib.parse import parse_qs
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+
+from livesr.base.hosts import is_loopback
 
 STREAM_PATH = "/stream"
 _FOLDER = "static"
@@ -70,17 +71,6 @@ _WELCOME = b"""<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" c
 <p>Welcome. <a href="/">To the preview</a></p>
 """
 _LOOPBACK_NAME = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`.
-
-    A name other than "localhost" counts as reachable.
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class AccessControl:

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import CalibrationError, ConfigError
+from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame
 from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
 from livesr.evaluation.camera_frames import complete_groups
+from livesr.evaluation.contact_sheet import save
 from livesr.live.correct import build_correction
 from livesr.modalities.calibrator import CalibrationSettings, CalibrationTable
 from livesr.modalities.sim.calibration.focus import pattern_strength
@@ -129,10 +130,8 @@ class ChannelCalibration:
             lattice=self.result.lattice,
             nonlinear=SIMConfig.of(self.rig).nonlinear,
         )
-        try:
-            draw(maps, self.result.found, self.result.optics, widefield, reconstruction).save(path)
-        except (OSError, ValueError) as e:
-            raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
+        found = self.result.found, self.result.optics
+        save(draw(maps, *found, widefield, reconstruction), path)
 
     def table(self) -> CalibrationTable:
         """Return a row for each angle."""
@@ -290,10 +289,9 @@ def _notes(plane: tuple[int, int], order_changed: bool) -> Iterator[str]:
 
 
 def _optics(rig: RigConfig, channel: str, camera: Geometry) -> Optics:
-    settings = rig.channel(channel)
-    damping = settings.damping or rig.optics.damping
-    emission_nm = settings.emission_nm or rig.optics.emission_nm
-    return Optics(camera.pixel_size_um, rig.optics.na, emission_nm / 1e3, damping)
+    damping = rig.channel(channel).damping or rig.optics.damping
+    emission_um = rig.emission_nm(channel) / 1e3
+    return Optics(camera.pixel_size_um, rig.optics.na, emission_um, damping)
 
 
 def _detected(

@@ -101,7 +101,7 @@ def _order_of_frames(
 ) -> Order:
     """Any order, from what every single frame shows."""
     n = raw.shape[1]
-    mean, differences = _bands(raw, optics, offset_adu)
+    mean, differences = bands(raw, optics, offset_adu)
     vectors = _vectors(mean, differences, optics, angles)
     # (angle, t, n): how strongly, and at which phase, each frame shows each vector
     shown = np.stack([_amplitudes(mean, differences, k, optics) for k in vectors])
@@ -163,8 +163,10 @@ def order_name(order: Sequence[tuple[int, int]]) -> str | Order:
     return list(order)
 
 
-def _bands(raw: NDArray[Any], optics: Optics, offset_adu: float) -> tuple[Complex, Complex]:
-    """Whitened mean (t, y, x) and differences from it (n, t, y, x)."""
+def bands(raw: NDArray[Any], optics: Optics, offset_adu: float) -> tuple[Complex, Complex]:
+    """Return the whitened mean (t, y, x) of each group, and its frames' differences from it
+    (n, t, y, x).
+    """
     frames = conditioned(raw, offset_adu)
     mean = frames.mean(1)
     frames -= mean[:, None]

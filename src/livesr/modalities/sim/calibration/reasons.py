@@ -18,8 +18,9 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.modalities.sim.calibration.correlation import Peak, correlate, find_peak, whitened
+from livesr.modalities.sim.calibration.correlation import Peak, correlate, find_peak
 from livesr.modalities.sim.calibration.groups import Optics, conditioned
+from livesr.modalities.sim.calibration.order import bands
 from livesr.modalities.sim.calibration.patterns import (
     MIN_PEAK,
     SEARCH,
@@ -353,16 +354,8 @@ def _differences(raw: NDArray[Any], optics: Optics, offset_adu: float) -> NDArra
     """Correlation of every frame's difference from its group's mean with that mean, whatever the
     order.
     """
-    frames = conditioned(without_hot_pixels(raw), offset_adu)
-    mean = frames.mean(1)
-    frames -= mean[:, None]
-    grid = optics.pixel_size_um, optics.cutoff_um
-    t, n, y, x = frames.shape
-    differences = whitened(frames.reshape(t * n, y, x), *grid).reshape(t, n, y, x)
-    zero = whitened(mean, *grid)
-    return np.asarray(
-        np.sum([correlate(zero, differences[:, i]) for i in range(n)], axis=0), np.float32
-    )
+    zero, differences = bands(without_hot_pixels(raw), optics, offset_adu)
+    return np.asarray(np.sum([correlate(zero, d) for d in differences], axis=0), np.float32)
 
 
 def _peaks(
