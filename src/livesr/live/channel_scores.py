@@ -42,7 +42,7 @@ def scored(frame: MulticolorFrame, labels: Sequence[str]) -> MulticolorFrame:
 
 
 class MeanScore:
-    """The means over the scored frames of a run."""
+    """The means over the scored frames of a run; a true channel without contrast scores none."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[tuple[float, ...]]] = {}
@@ -50,14 +50,19 @@ class MeanScore:
     def add(self, frame: MulticolorFrame) -> None:
         """Take a frame."""
         for s in frame.score:
-            self._values.setdefault(s.label, []).append((s.pcc, s.ssim, s.nrmse, s.input_pcc))
+            values = self._values.setdefault(s.label, [])
+            if math.isfinite(s.pcc):
+                values.append((s.pcc, s.ssim, s.nrmse, s.input_pcc))
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Return ``{structure: {pcc, ssim, nrmse, input_pcc}}``; {} where nothing was scored."""
+        """Return ``{structure: {pcc, ssim, nrmse, input_pcc}}``, NaN of one that never had a score;
+        {} where nothing was scored.
+        """
+        none = [(math.nan,) * len(METRICS)]
         return {
             label: {
                 name: round(float(v), 4)
-                for name, v in zip(METRICS, np.mean(values, axis=0), strict=True)
+                for name, v in zip(METRICS, np.mean(values or none, axis=0), strict=True)
             }
             for label, values in list(self._values.items())
         }
