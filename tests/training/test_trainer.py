@@ -328,6 +328,7 @@ def test_curves_are_named_by_their_structures(
     assert labels == ["loss", "val_nrmse", "tubules", "sheets", "mean"]
 
 
+@pytest.mark.draws
 def test_curves_and_validation_are_pictures(tmp_path: Path) -> None:
     trainer(tmp_path).run()
     for name in ("curves.png", "validation.png"):
