@@ -76,7 +76,7 @@ def livesr(*arguments: str, cwd: Path) -> tuple[int, str, str]:
 
 @pytest.fixture
 def small_rig(tmp_path: Path) -> str:
-    """The virtual SIM rig with a small field: the specimen of the large one takes seconds to make."""
+    """The virtual SIM rig with a small field: to simulate the large one takes seconds."""
     folder = tmp_path / "small"
     shutil.copytree(REPOSITORY / "hardware_configs" / "virtual_sim", folder)
     cfg = (folder / "rig.cfg").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ OFFSET_ADU = 100.0
 POSITIONS = [useq.Position(x=5.0 * i, y=0, z=10 * i, name=f"P{i}") for i in range(2)]
 V1_ORDERS = ["".join(order) for order in itertools.permutations("tpcz")]
 # Every axis outermost and innermost, and every two in both orders; the others run nightly.
-OFTEN = ("tpcz", "ptcz", "ctpz", "cptz", "tzpc", "tzcp") + ("zctp", "zptc", "pzct", "cpzt", "czpt")
+OFTEN = ("tpcz", "ptcz", "ctpz", "cptz", "tzpc", "tzcp", "zctp", "zptc", "pzct", "cpzt", "czpt")
 
 
 def orders(of: Callable[[str], bool]) -> list[Any]:

@@ -40,7 +40,7 @@ TEARS = {
 }
 
 
-# Every file in two ways, every way in two files: one that readers need, one that they can do without.
+# Every file in two ways; every way in a file that readers need, and in one that they do not.
 OFTEN = [
     pytest.param(
         name,

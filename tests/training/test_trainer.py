@@ -98,7 +98,9 @@ def losses(folder: Path) -> list[tuple[str, ...]]:
         ]
 
 
-@pytest.mark.parametrize(("head", "steps", "lr"), [("partition", 150, 8e-3), ("sigmoid", 400, 4e-3)])
+@pytest.mark.parametrize(
+    ("head", "steps", "lr"), [("partition", 150, 8e-3), ("sigmoid", 400, 4e-3)]
+)
 def test_it_learns_to_separate(tmp_path: Path, head: str, steps: int, lr: float) -> None:
     reports: list[Progress] = []
     run = trainer(

@@ -116,7 +116,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "unet": ("unet", {"width": 8, "depth": 2}, 3),
     "dfcan": ("dfcan", {"groups": 1, "blocks": 2, "width": 16}, 3),
     "raw-unet": ("raw-unet", {"frames": 3, "width": 16}, 3),
-    "unet of 9 raw frames": ("unet", {"frames": 9, "channels": 1, "width": 8, "depth": 2, "scale": 2}, 9),
+    "unet of 9 raw frames": (
+        "unet",
+        {"frames": 9, "channels": 1, "width": 8, "depth": 2, "scale": 2},
+        9,
+    ),
 }
 
 
