@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -59,6 +60,16 @@ def engines_of_tests_are_known(
     """Engines that tests make take no seconds to be tried out, but where that is what is tested."""
     if not request.node.get_closest_marker("tries_engines"):
         monkeypatch.setattr("livesr.live.inference.trial.is_known", lambda facts: True)
+
+
+@pytest.fixture(autouse=True)
+def curves_are_drawn_where_they_are_looked_at(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training of a second would spend two on pictures of it that nobody opens."""
+    trainer = sys.modules.get("livesr.training.trainer")
+    if trainer and not request.node.get_closest_marker("draws"):
+        monkeypatch.setattr(trainer, "draw_curves", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

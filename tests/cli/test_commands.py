@@ -74,6 +74,19 @@ def livesr(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.fixture
+def small_rig(tmp_path: Path) -> str:
+    """The virtual SIM rig with a small field: to simulate the large one takes seconds."""
+    folder = tmp_path / "small"
+    shutil.copytree(REPOSITORY / "hardware_configs" / "virtual_sim", folder)
+    cfg = (folder / "rig.cfg").read_text(encoding="utf-8")
+    for line, smaller in (("SensorSize,256", "SensorSize,64"), ("TimePoints,40", "TimePoints,3")):
+        assert line in cfg
+        cfg = cfg.replace(line, smaller)
+    (folder / "rig.cfg").write_text(cfg, encoding="utf-8")
+    return str(folder)
+
+
 def as_json(*arguments: str, cwd: Path) -> tuple[int, dict[str, Any]]:
     code, out, err = livesr(*arguments, "--json", cwd=cwd)
     assert out.count("\n") == 1, f"--json must print one object and nothing else: {out!r} {err!r}"
@@ -116,14 +129,17 @@ def test_demo_reports_stores_and_scores(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_demo_speaks_to_people(tmp_path: Path) -> None:
-    code, out, _ = livesr("demo", *SMALL, cwd=tmp_path)
-    assert code == 0
+def test_demo_speaks_to_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli._run(["demo", *SMALL]) == 0
+    out = capsys.readouterr().out
     assert "45 received, 0 lost" in out
     assert "livesr view" in " ".join(out.split()[-4:])
 
 
-def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path) -> None:
+def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path, small_rig: str) -> None:
     code, made = as_json("keys", "rig-keys", "--viewer", "office", cwd=tmp_path)
     assert (code, made["viewers"]) == (0, ["rig-keys/office"])
     with socket.socket() as probe:
@@ -134,7 +150,7 @@ def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path) -> None:
     assert code == 2
     assert "--keys" in err
     running = start(
-        ["run", "virtual_sim", *publish, "--keys", "rig-keys", "--engine", "identity"], tmp_path
+        ["run", small_rig, *publish, "--keys", "rig-keys", "--engine", "identity"], tmp_path
     )
     try:
         listen = ["listen", f"tcp://127.0.0.1:{port}", "--frames", "2", "--timeout"]
@@ -147,10 +163,13 @@ def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path) -> None:
         running.communicate(timeout=120)
 
 
-def test_a_store_that_exists_gets_the_next_number(tmp_path: Path) -> None:
+def test_a_store_that_exists_gets_the_next_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "x.ome.zarr").mkdir()
-    code, report = as_json("demo", *SMALL, "--store", "x.ome.zarr", cwd=tmp_path)
-    assert code == 0
+    assert cli._run(["demo", *SMALL, "--store", "x.ome.zarr", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert Path(report["store"]).name == "x_2.ome.zarr"
     assert not list((tmp_path / "x.ome.zarr").iterdir())
 
@@ -199,11 +218,15 @@ def test_run_on_the_demo_camera(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "flags", [("--channels", "561", "--engine", "identity"), ("--engine", "561=identity")]
 )
-def test_an_engine_for_one_of_several_channels(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    code, report = as_json(
-        "run", "demo", "--frames", "2", "--policy", "complete", *flags, cwd=tmp_path
-    )
-    assert code == 0
+def test_an_engine_for_one_of_several_channels(
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli._run(["run", "demo", "--frames", "2", "--policy", "complete", *flags, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert report["engine"]["561"] == "identity"
     assert set(report["engine"]) == ({"561"} if "--channels" in flags else {"488", "561"})
 
@@ -234,12 +257,15 @@ def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:
     assert len(list((tmp_path / "frames").glob("*.ome.tif"))) == 2
 
 
-def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
+def test_info_lists_engines_backends_and_rigs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, facts = as_json("info", cwd=tmp_path)
     assert code == 0
     ids = [e["id"] for e in facts["engines"]]
     assert "identity" in ids
-    _, shown, _ = livesr("info", cwd=tmp_path)
+    assert cli._run(["info"]) == 0
+    shown = capsys.readouterr().out
     assert not [name for name in ids if name not in shown]  # what is typed is not cut
     assert Path(facts["plans"]).name == "plans"
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
@@ -429,12 +455,12 @@ main()
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("ending", [("SIGINT",), ("SIGTERM", "SIGTERM"), ("SIGHUP", "SIGHUP")])
 def test_a_signal_ends_a_run_cleanly_and_a_second_too(
-    tmp_path: Path, ending: tuple[str, ...]
+    tmp_path: Path, small_rig: str, ending: tuple[str, ...]
 ) -> None:
     process = start(
         [
             "run",
-            "virtual_sim",
+            small_rig,
             "--engine",
             "identity",
             "--frames",

@@ -153,6 +153,9 @@ def test_the_new_rig_runs(tmp_path: Path) -> None:
     assert cli._run(["new", "cell", "--from", "virtual_sim", "--exposure", "2", "--yes"]) == 0
     written = yaml.safe_load(Path("hardware_configs/cell/rig.yaml").read_text(encoding="utf-8"))
     assert written["exposure_ms"] == 2
+    cfg = Path("hardware_configs/cell/rig.cfg")  # with fewer pixels, which are simulated sooner
+    small = cfg.read_text(encoding="utf-8").replace("SensorSize,256", "SensorSize,64")
+    cfg.write_text(small.replace("TimePoints,40", "TimePoints,3"), encoding="utf-8")
     done = cli._run(["run", "cell", "--frames", "3", "--engine", "identity", "--json"])
     assert done == 0
 

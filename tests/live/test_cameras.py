@@ -223,7 +223,7 @@ def test_a_value_that_a_camera_refuses_is_named(core: CMMCorePlus) -> None:
 
 
 def test_a_value_that_a_camera_written_in_python_refuses_is_named() -> None:
-    with core_of("virtual_dyes") as core:
+    with core_of("virtual_dyes", SensorSize=64, TimePoints=1) as core:
         core.defineConfig("Channel", "488", "Camera", "Channel", "all")
         with pytest.raises(ConfigError, match=r"Camera-Channel = 'all' was refused.*'all' was"):
             channel_cameras(core, load_rig("virtual_dyes").with_engine("none"), CHANNELS)

@@ -9,7 +9,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,16 @@ from livesr.live.sources.plan import SIMAxis
 OFFSET_ADU = 100.0
 POSITIONS = [useq.Position(x=5.0 * i, y=0, z=10 * i, name=f"P{i}") for i in range(2)]
 V1_ORDERS = ["".join(order) for order in itertools.permutations("tpcz")]
+# Every axis outermost and innermost, and every two in both orders; the others run nightly.
+OFTEN = ("tpcz", "ptcz", "ctpz", "cptz", "tzpc", "tzcp", "zctp", "zptc", "pzct", "cpzt", "czpt")
+
+
+def orders(of: Callable[[str], bool]) -> list[Any]:
+    return [
+        pytest.param(order, marks=() if order in OFTEN else pytest.mark.slow)
+        for order in V1_ORDERS
+        if of(order)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +238,7 @@ def assert_is_the_window_of(
         assert read(plane, normalisation["background"] + OFFSET_ADU) == neighbour, (key, step)
 
 
-@pytest.mark.parametrize("order", [o for o in V1_ORDERS if o.index("t") < o.index("z")])
+@pytest.mark.parametrize("order", orders(lambda o: o.index("t") < o.index("z")))
 def test_every_order_of_a_plain_plan(
     core: CoordinateCore, tmp_path: Path, engine: str, order: str
 ) -> None:
@@ -236,7 +246,7 @@ def test_every_order_of_a_plain_plan(
     assert_every_frame_is_at_its_place(run)
 
 
-@pytest.mark.parametrize("order", [o for o in V1_ORDERS if o.index("z") < o.index("t")])
+@pytest.mark.parametrize("order", orders(lambda o: o.index("z") < o.index("t")))
 def test_time_inside_z_makes_an_image_of_every_plane(
     core: CoordinateCore, tmp_path: Path, engine: str, order: str
 ) -> None:
