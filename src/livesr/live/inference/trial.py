@@ -51,9 +51,9 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso-in-focus/model.onnx
     "22aa7a0edb2566ce9f83c27c7881573115ccff157e718a29b67ea69ab9572963",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "f8343323d6b13c1b096e5a47cb247bee2a3ddfe1b582963210710c83f6c40d59",
+    "5bc54e2dd6d4acecf525e80c54e413861d73ad653ab693ded1561691b2291b43",
     # imcsr-mt-er-lyso-light/model.onnx
-    "d08f175d6912f68de1965be582c8868f4138a4f5a82d20bf81d368de3f9eb400",
+    "69ec104a03d2c7953a9b6d01390e46d4a7adbffd6bee527c350a7b73f3435bce",
     # imcsr-mt-mito/model-int8.onnx
     "f96cd85935168b9fb2293bb182d4d872c580e525afbd63e40c88e38d04625e0b",
     "30ce990534ef3ea058c339ddd899ae2a3c4bb59331cb4dc199d18325459b291c",  # imcsr-mt-mito/model.onnx
