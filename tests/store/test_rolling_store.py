@@ -134,6 +134,9 @@ def test_offline_makes_all_of_them_and_a_live_run_names_those_that_it_gave_up(
     assert len(missing) == PER_GROUP * N_T - N_T - report["recon_updates"]
     process(raw_input(live.sink.path), tmp_path / "again.ome.zarr")
     assert len(lines(tmp_path / "again.ome.zarr", "rolling")) == N_T
+    assert all(line["span_ms"] > 0 for line in lines(run[0], "recon").values())
+    again = lines(tmp_path / "again.ome.zarr", "recon").values()
+    assert not any("span_ms" in line for line in again), "raw keeps one time of a group"
     film = array(tmp_path / "again.ome.zarr", "rolling").astype(int)
     assert np.abs(film - array(run[0], "rolling")).max() <= 1
     assert_equal(live.sink.path, tmp_path / "again.ome.zarr")

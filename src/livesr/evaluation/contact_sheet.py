@@ -57,6 +57,8 @@ def save(picture: Image.Image, path: Path) -> None:
     """
     try:
         picture.save(path)
+    except KeyError as e:
+        raise ConfigError(f"Cannot write {path}: {e.args[0]} can only be read; try .png.") from e
     except (OSError, ValueError) as e:  # ValueError: no format is called so
         raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
 

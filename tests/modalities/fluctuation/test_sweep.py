@@ -56,6 +56,8 @@ def test_it_is_written_beside_the_comments_and_drawn(sweep: Sweep, tmp_path: Pat
 def test_a_picture_of_an_unknown_kind_is_refused(sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Cannot write .*sweep\.none: unknown file extension"):
         sweep.draw(tmp_path / "sweep.none")
+    with pytest.raises(ConfigError, match=r"Cannot write .*sweep\.psd: PSD can only be read"):
+        sweep.draw(tmp_path / "sweep.psd")
 
 
 def test_what_says_nothing_is_refused() -> None:

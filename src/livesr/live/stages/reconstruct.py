@@ -175,7 +175,7 @@ class Reconstruct:
             emitters_per_um2=stream.running.emitters_per_um2 if stream.running else None,
             depth_nm=stream.running.depth_nm if stream.running else None,
             group=measured.group,
-            span_ms=stack.span_ms
+            span_ms=(stack.span_ms or None)  # recorded frames have the time of their group
             if self._run.channels[stack.stream.channel].path.updates
             else None,
             stage=stack.stage,
