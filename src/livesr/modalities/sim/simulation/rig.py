@@ -25,8 +25,8 @@ Time points are played forwards and backwards in turn, so that nothing ever jump
 bleaching are part of the bank: on the way back the same noise returns and the brightness recovers.
 
 Computing one takes about as long as nine exposures of 10 ms. A sequence computes those that it is
-going to show before its first exposure, a snap the one that it shows, and
-`livesr.simulation.camera.prepare_virtual_camera` those of a run before it begins.
+going to show before its first exposure, the first snap that leaves the first time point all others,
+and `livesr.simulation.camera.prepare_virtual_camera` those of a run before it begins.
 """
 
 from __future__ import annotations
@@ -142,6 +142,11 @@ class RawBank:
     def until(self, n_t: int) -> NDArray[np.uint16]:
         """Return the first `n_t` time points, at most all, as `frames`, and compute no others."""
         return self._film.first(n_t)
+
+    @property
+    def computed(self) -> int:
+        """How many time points are computed, from the first."""
+        return self._film.exposed
 
     def group(self, t: int) -> NDArray[np.uint16]:
         """Return the raw frames of time point `t`, uint16 (raw, y, x), ADU."""
@@ -347,7 +352,12 @@ class VirtualSIMCamera(KnowsTruth):
         """
         if n != 1:
             self._playback.start_group()
-        self.bank.until(self._playback.reached(n, self._pattern_sequence))
+        needed = self._playback.reached(n, self._pattern_sequence)
+        if n == 1 and needed > self.bank.computed:
+            # Snaps of another group are a run without a trigger, and how long, no snap says: one
+            # pause, or each group of the first round would come late.
+            needed = self.bank.shape[0]
+        self.bank.until(needed)
 
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
         """Return the next raw frame of the bank."""
