@@ -128,6 +128,11 @@ class BlinkingBank:
         """Return the first `n` frames, at most all, as `frames`, and compute no others."""
         return self._film.first(n)
 
+    @property
+    def computed(self) -> int:
+        """How many frames are computed, from the first."""
+        return self._film.exposed
+
     def frame(self, number: int) -> NDArray[np.uint16]:
         """Return frame `number`, uint16 (y, x), ADU."""
         return self._film.frame(number)

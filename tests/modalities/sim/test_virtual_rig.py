@@ -142,12 +142,10 @@ def test_a_sequence_computes_what_it_shows_before_its_first_exposure(fresh):
     assert computed() == 1
     core.startSequenceAcquisition(3 * RAW, 0, True)
     assert computed() == 3  # at once: the call returned with them
-    while core.isSequenceRunning():
-        pass
+    until(lambda: not core.isSequenceRunning())
     core.setProperty("Camera", "TimePoint", 1)
     core.startSequenceAcquisition(2 * RAW, 0, True)
-    while core.isSequenceRunning():
-        pass
+    until(lambda: not core.isSequenceRunning())
     assert computed() == 3
     core.startContinuousSequenceAcquisition(0)
     assert computed() == TIME_POINTS
