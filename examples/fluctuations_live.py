@@ -27,7 +27,7 @@ images = []
 def watch(frame: SRFrame) -> None:
     """Compare the image of the window so far, tenths of an ADU, with the fluorophores."""
     images.append(frame.image)
-    scale = frame.image.shape[0] // bank.frames.shape[1]
+    scale = frame.image.shape[0] // bank.shape[1]
     edges = np.arange(frame.image.shape[0] + 1) / scale - 0.5
     places = bank.positions_um / bank.pixel_size_um
     true, _, _ = np.histogram2d(places[:, 0], places[:, 1], bins=(edges, edges))

@@ -105,7 +105,7 @@ def simulated(lit: float) -> Known:
     """Return 40 frames of an EMCCD, so many emitters lit at a time on microtubules."""
     rig = load_rig("virtual_storm")
     bank = BlinkingBank(rig, 128, 40, lit=lit)
-    rows = np.concatenate([np.insert(bank.truth(k), 0, k, axis=1) for k in range(len(bank.frames))])
+    rows = np.concatenate([np.insert(bank.truth(k), 0, k, axis=1) for k in range(bank.shape[0])])
     rows = rows[rows[:, 3] > FAINT]
     camera = rig.camera
     scale = PhotonScale.of(

@@ -97,7 +97,7 @@ def storm_film(settings: dict[str, Any], lit: float, seed: int) -> Compared:
     asked = {"frames": _FRAMES, "drift_correction": False, **settings}
     picture = _localised(rig, asked, bank.frames)
     pixel_nm = rig.optics.pixel_size_nm
-    places = np.concatenate([bank.truth(k)[:, :2] for k in range(len(bank.frames))])
+    places = np.concatenate([bank.truth(k)[:, :2] for k in range(bank.shape[0])])
     field_um = _CHIP_PX * pixel_nm / 1e3
     truth, _, _ = np.histogram2d(*places.T, bins=picture.shape, range=[[0, field_um]] * 2)
     blur_px = _TRUTH_NM / (1e3 * field_um / picture.shape[0])

@@ -41,7 +41,7 @@ from livesr.live.paths import build_path
 from livesr.live.plugin import LiveSR
 from livesr.live.run_state import Report
 from livesr.live.sources.plan import sim_sequence
-from livesr.simulation.camera import KnowsTruth, find_virtual_camera
+from livesr.simulation.camera import KnowsTruth, find_virtual_camera, prepare_virtual_camera
 from livesr.simulation.sequence import simulating_rig
 
 _PACED_FPS = 8.0
@@ -85,7 +85,7 @@ def measure(quick: bool) -> list[Result]:
 
 @contextmanager
 def virtual_rig(name: str, **properties: float) -> Iterator[tuple[CMMCorePlus, RigConfig]]:
-    """Load a virtual rig with other pre-init properties of its camera."""
+    """Load a virtual rig with other pre-init properties of its camera, all of it computed."""
     rig = load_rig(name)
     text = rig.cfg_path.read_text(encoding="utf-8")
     for key, value in properties.items():
@@ -95,6 +95,7 @@ def virtual_rig(name: str, **properties: float) -> Iterator[tuple[CMMCorePlus, R
         cfg = Path(folder, "rig.cfg")
         cfg.write_text(text, encoding="utf-8")
         core.loadSystemConfiguration(str(cfg))
+    prepare_virtual_camera(core, None)  # what is measured is no simulation
     try:
         yield core, rig
     finally:

@@ -73,6 +73,7 @@ def demo(
     from livesr.cli.session import Request, acquire, load_core, settings_of
     from livesr.cli.view import RunPreview
     from livesr.modalities.registry import modality
+    from livesr.simulation.camera import prepare_virtual_camera
     from livesr.simulation.sequence import simulating_rig
     from livesr.simulation.specimens import DEFAULT_STRUCTURES
 
@@ -116,6 +117,7 @@ def demo(
         with after.also_of_a_failed_start(out):
             with out.status(f"Simulating a living cell under a {kind.title} microscope"):
                 core = load_core(request)
+                prepare_virtual_camera(core, None)
             report = acquire(request, core, out)
         report = completed(report, complete_s, out, compute=compute, engine=engine, lines=lines)
         with out.status("Comparing with the simulated truth, validating the store"):

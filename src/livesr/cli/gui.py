@@ -49,9 +49,14 @@ def gui(
 
         assert chosen is not None
         with console().status("Loading the rig"):
-            return load_core(
+            core = load_core(
                 Request(rig=chosen, experiment=Experiment(frames=1), exposure_ms=exposure)
             )
+            if chosen.core == "unicore":
+                from livesr.simulation.camera import prepare_virtual_camera
+
+                prepare_virtual_camera(core, None)  # or the window would, where live mode starts
+            return core
 
     if exposure is not None and chosen is None:
         raise ConfigError("--exposure is for the hardware of a rig: add --rig.")

@@ -292,6 +292,10 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
     check_stages(plan, core)
     wait_for_exposures(core, max([exposure_ms, *(c.exposure or 0 for c in plan.plan.channels)]))
     planned = extent(plan, request.rig, exposure_ms)
+    if request.rig.core == "unicore":
+        from livesr.simulation.camera import prepare_virtual_camera
+
+        prepare_virtual_camera(core, planned.exposures)
     session = LiveSR(
         core,
         rig=request.rig,

@@ -17,7 +17,8 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from livesr.optics.psf import PointSpread
 from livesr.optics.vectorial import VectorialSpread
 from livesr.simulation.blinking import Photoswitching, blink, place_on
 from livesr.simulation.camera import VirtualCamera, find_virtual_camera
+from livesr.simulation.film import Film
 from livesr.simulation.specimens import Cell
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,10 @@ def find_blinking_camera(core: CMMCorePlus) -> VirtualBlinkingCamera | None:
 
 
 class BlinkingBank:
-    """Noisy frames of blinking fluorophores on one structure of a cell, computed once.
+    """Noisy frames of blinking fluorophores on one structure of a cell, each computed once, when it
+    is first asked for, with all before it.
+
+    What they show is the same whoever asks, in any order; threads may share a bank.
 
     Parameters
     ----------
@@ -68,7 +73,7 @@ class BlinkingBank:
 
     Attributes
     ----------
-    frames : uint16 (frame, y, x), ADU
+    shape : (frame, y, x) of all frames
     positions_um : float64 (fluorophore, 2), (y, x); the centre of the chip's pixel (0, 0) is (0, 0)
     heights_um : float64 (fluorophore,), z from the plane in focus
     switching : how they blink
@@ -105,13 +110,32 @@ class BlinkingBank:
         )
         self.switching, self.seed, self._background = switching, seed, background
         self._blinks = blink(fluorophores, frames, switching, rng)
-        self.frames = np.empty((frames, size, size), np.uint16)
+        self._rng = rng
         optics = self.pixel_size_um, rig.optics.na, rig.optics.emission_nm / 1e3
         self._deep = VectorialSpread(*optics, astigmatism=astigmatism) if astigmatism else None
         self._flat = None if astigmatism else PointSpread(*optics)
         self._noise = camera_noise(rig.camera)
-        for number, frame in enumerate(self.frames):
-            self._expose(self.truth(number), self.heights_of(number), rng, frame)
+        self._film = Film((frames, size, size), self._expose_all)
+        self.shape = self._film.shape
+        self.until(1)
+
+    @property
+    def frames(self) -> NDArray[np.uint16]:
+        """All frames, uint16 (frame, y, x), ADU; computes those that nobody asked for yet."""
+        return self.until(self.shape[0])
+
+    def until(self, n: int) -> NDArray[np.uint16]:
+        """Return the first `n` frames, at most all, as `frames`, and compute no others."""
+        return self._film.first(n)
+
+    @property
+    def computed(self) -> int:
+        """How many frames are computed, from the first."""
+        return self._film.exposed
+
+    def frame(self, number: int) -> NDArray[np.uint16]:
+        """Return frame `number`, uint16 (y, x), ADU."""
+        return self._film.frame(number)
 
     def heights_of(self, frame: int) -> NDArray[np.float64]:
         """Return z in um of what `truth` tells of a frame, (n,)."""
@@ -154,9 +178,15 @@ class BlinkingBank:
     ) -> NDArray[np.uint16]:
         """Return a frame, uint16 (y, x), in which some give so many photo-electrons."""
         lit = np.column_stack([self.positions_um[fluorophores], photons])
-        frame = np.empty(self.frames.shape[1:], np.uint16)
+        frame = np.empty(self.shape[1:], np.uint16)
         self._expose(lit, self.heights_um[fluorophores], rng, frame)
         return frame
+
+    def _expose_all(self, frames: NDArray[np.uint16]) -> Iterator[None]:
+        rng = deepcopy(self._rng)
+        for number, frame in enumerate(frames):
+            self._expose(self.truth(number), self.heights_of(number), rng, frame)
+            yield
 
     def _expose(
         self,
@@ -230,7 +260,9 @@ class VirtualBlinkingCamera(VirtualCamera):
             self.register_property(name, default_value=default, is_pre_init=True)
 
     def initialize(self) -> None:
-        """Compute the bank; `UniMMCore` logs an exception and marks the device as failed."""
+        """Lay out the fluorophores and compute the first frame; `UniMMCore` logs an exception and
+        marks the device as failed.
+        """
         start = time.perf_counter()
         self._bank = BlinkingBank(
             load_rig(str(self.get_property_value("Rig"))),
@@ -248,8 +280,8 @@ class VirtualBlinkingCamera(VirtualCamera):
             depth_um=self._number("Depth"),
         )
         log.info(
-            "simulated %d blinking frames in %.1f s",
-            len(self._bank.frames),
+            "simulated the first of %d blinking frames in %.1f s",
+            self._bank.shape[0],
             time.perf_counter() - start,
         )
 
@@ -274,15 +306,26 @@ class VirtualBlinkingCamera(VirtualCamera):
         """Bank frame of each exposure."""
         return self._shown
 
+    def prepare(self, n: int | None) -> None:
+        """Compute the frames of the next `n` exposures, all if None."""
+        if not self._all_lit_e:
+            self.bank.until(self.bank.shape[0] if n is None else self._next + n)
+
+    def start_playing(self, n: int | None) -> None:
+        """Compute what the sequence shows: while it runs, processor and interpreter are the
+        pipeline's.
+        """
+        self.prepare(n)
+
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
         """Return the next frame of the bank, or one in which all are lit."""
         if self._all_lit_e:
             n = len(self.bank.positions_um)
             rng = np.random.default_rng((self.bank.seed, 5, self._exposures))
             return self.bank.exposed(np.arange(n), np.full(n, self._all_lit_e), rng), {}
-        frame, self._next = self._next, (self._next + 1) % len(self.bank.frames)
+        frame, self._next = self._next, (self._next + 1) % self.bank.shape[0]
         self._shown.append(frame)
-        return self.bank.frames[frame], {"Blinking-Frame": str(frame)}
+        return self.bank.frame(frame), {"Blinking-Frame": str(frame)}
 
     @pymm_property(name="AllLit", limits=(0.0, 1e6), property_type=float)
     def all_lit(self) -> float:
@@ -300,8 +343,8 @@ class VirtualBlinkingCamera(VirtualCamera):
 
     @frame.setter
     def _set_frame(self, value: float) -> None:
-        if not 0 <= int(value) < len(self.bank.frames):
+        if not 0 <= int(value) < self.bank.shape[0]:
             raise ValueError(
-                f"frame {int(value)} was selected, the bank has 0 to {len(self.bank.frames) - 1}"
+                f"frame {int(value)} was selected, the bank has 0 to {self.bank.shape[0] - 1}"
             )
         self._next, self._shown = int(value), array("I")

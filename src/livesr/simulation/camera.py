@@ -23,7 +23,7 @@ _serial = count(1)
 
 
 class VirtualCamera(CameraDevice):
-    """A camera in Python that plays frames which were simulated before.
+    """A camera in Python that plays simulated frames.
 
     Properties: Stamp (1: pixel (0, 0) of each frame holds the number of the exposure modulo 65536),
     Exposure, TransposeMirrorX and TransposeMirrorY (1: the picture of the region is turned over
@@ -43,8 +43,17 @@ class VirtualCamera(CameraDevice):
 
     # -- what each camera says of itself -----------------------------------------------------------
 
+    def prepare(self, n: int | None) -> None:
+        """Compute what the next `n` exposures show, all that there is if None.
+
+        Nothing has to be prepared: this chooses the time when it costs least.
+        """
+
     def start_playing(self, n: int | None) -> None:
-        """Take note that a sequence of `n` exposures starts, endless if None; 1 is a snap."""
+        """Get ready for a sequence of `n` exposures, endless if None; 1 is a snap.
+
+        What takes time belongs here: the camera counts as running, and its clock starts, after it.
+        """
 
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
         """Return exposure `i` of the sequence, the whole chip, uint16 (y, x), and what it says of
@@ -112,7 +121,13 @@ class VirtualCamera(CameraDevice):
         self, n: int | None, get_buffer: Callable[[Sequence[int], DTypeLike], NDArray[Any]]
     ) -> Iterator[Mapping[str, str]]:
         """Expose `n` frames, or until stopped; one memory copy per frame, paced by the exposure."""
+        # Here, not in the generator, which begins in a thread that a stop waits 2 s for.
         self.start_playing(n)
+        return self._play(n, get_buffer)
+
+    def _play(
+        self, n: int | None, get_buffer: Callable[[Sequence[int], DTypeLike], NDArray[Any]]
+    ) -> Iterator[Mapping[str, str]]:
         x, y, width, height = self.get_roi()
         due = time.perf_counter()
         for i in count() if n is None else range(n):
@@ -160,11 +175,11 @@ class VirtualCamera(CameraDevice):
 
 
 class Bank(Protocol):
-    """Raw groups that were simulated before."""
+    """Raw groups of a simulated specimen."""
 
     @property
     def frames(self) -> NDArray[np.uint16]:
-        """(t, raw, y, x), ADU."""
+        """(t, raw, y, x), ADU; computes those that nobody asked for yet."""
 
 
 class KnowsTruth(VirtualCamera):
@@ -200,6 +215,18 @@ def find_virtual_camera(core: CMMCorePlus, kind: type[C]) -> C | None:
         return None
     camera = _CAMERAS.get(str(core.getProperty(label, "CameraID")))
     return camera if isinstance(camera, kind) else None
+
+
+def prepare_virtual_camera(core: CMMCorePlus, exposures: int | None) -> None:
+    """Let the core's camera, if it is a virtual one, compute now what a run is going to show.
+
+    Parameters
+    ----------
+    core : with its devices loaded
+    exposures : how many the run takes; all that the camera can show if None
+    """
+    if (camera := find_virtual_camera(core, VirtualCamera)) is not None:
+        camera.prepare(exposures)
 
 
 def _wait_until(due: float) -> None:

@@ -18,9 +18,15 @@ from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.modalities.sim.simulation.rig import RawBank, VirtualSIMCamera, find_sim_camera
+from livesr.modalities.sim.simulation.rig import (
+    RawBank,
+    VirtualSIMCamera,
+    _Playback,
+    find_sim_camera,
+)
 from livesr.optics.illumination import Pattern
 from livesr.optics.similarity import pcc
+from livesr.simulation.camera import prepare_virtual_camera
 from waiting import until
 
 RIGS = Path(__file__).parents[3] / "hardware_configs"
@@ -28,7 +34,7 @@ SIZE, TIME_POINTS, RAW = 96, 4, 9
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory):
+def cfg(tmp_path_factory):
     cfg = (RIGS / "virtual_sim" / "rig.cfg").read_text()
     for name, value in (
         ("SensorSize", SIZE),
@@ -41,9 +47,23 @@ def core(tmp_path_factory):
         cfg = cfg.replace(line, f"#py Property,Camera,{name},{value}")
     path = tmp_path_factory.mktemp("rig") / "rig.cfg"
     path.write_text(cfg)
+    return path
+
+
+@pytest.fixture(scope="module")
+def core(cfg):
     core = UniMMCore()
-    core.loadSystemConfiguration(path)
+    core.loadSystemConfiguration(cfg)
     yield core
+    close(core)
+
+
+@pytest.fixture
+def fresh(cfg):
+    """A core whose camera has shown nothing, and what that computed so far."""
+    core = UniMMCore()
+    core.loadSystemConfiguration(cfg)
+    yield core, lambda: find_sim_camera(core).bank.computed
     close(core)
 
 
@@ -114,6 +134,67 @@ def test_groups_merged_into_one_sequence_keep_their_order(core, camera):
     assert len(frames) == 54
     assert list(camera.shown) == [0, 1, 2, 3, 2, 1]  # there and back
     assert_shows_bank(camera, frames)
+
+
+def test_a_sequence_computes_what_it_shows_before_its_first_exposure(fresh):
+    core, computed = fresh
+    core.setExposure(1)
+    assert computed() == 1
+    core.startSequenceAcquisition(3 * RAW, 0, True)
+    assert computed() == 3  # at once: the call returned with them
+    until(lambda: not core.isSequenceRunning())
+    core.setProperty("Camera", "TimePoint", 1)
+    core.startSequenceAcquisition(2 * RAW, 0, True)
+    until(lambda: not core.isSequenceRunning())
+    assert computed() == 3
+    core.startContinuousSequenceAcquisition(0)
+    assert computed() == TIME_POINTS
+    core.stopSequenceAcquisition()
+
+
+def test_snaps_pause_once_where_they_leave_the_first_time_point(fresh):
+    core, computed = fresh
+    core.setExposure(1)
+    for exposure in range(2 * RAW):
+        core.snapImage()
+        assert computed() == (1 if exposure < RAW else TIME_POINTS)
+
+
+def test_a_run_that_is_announced_computes_nothing_later(fresh):
+    core, computed = fresh
+    prepare_virtual_camera(core, 2 * RAW + 1)
+    assert computed() == 3
+    prepare_virtual_camera(core, None)
+    assert computed() == TIME_POINTS
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "patterns", "needed"),
+    [
+        (1, 0, None, 1),
+        (RAW, 0, None, 1),
+        (RAW + 1, 0, None, 2),
+        (2, RAW - 1, None, 2),
+        (1, 2 * RAW, None, 3),
+        (9 * RAW, 0, None, 4),
+        (2 * RAW, 4 * RAW, None, 3),  # on the way back: time points 2 and 1
+        (None, 0, None, 4),
+        (3, 0, [0], 3),
+        (3, 0, [0, 4, 8], 1),
+        (4, 0, [0, 4, 8], 2),
+    ],
+)
+def test_what_the_next_exposures_need(n, first, patterns, needed):
+    playback = _Playback(TIME_POINTS, RAW)
+    for _ in range(first):
+        playback.expose()
+    assert playback.reached(n, patterns) == needed
+    seen = set()
+    for i in range(n or 99 * RAW):
+        if patterns:
+            playback.select(patterns[i % len(patterns)])
+        seen.add(playback.expose()[0])
+    assert max(seen) + 1 == needed
 
 
 def test_untriggered_snaps_advance_the_pattern(core, camera):

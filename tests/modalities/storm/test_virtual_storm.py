@@ -9,7 +9,9 @@ from livesr.modalities.sim.simulation.rig import find_sim_camera
 from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_storm_camera
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.simulation.blinking_rig import camera_noise
+from livesr.simulation.camera import prepare_virtual_camera
 from rigs import core_of
+from waiting import until
 
 SIZE, FRAMES = 48, 20
 
@@ -58,6 +60,32 @@ def test_the_film_is_shown_in_order_and_begins_again(core, camera):
     assert list(camera.shown) == [k % FRAMES for k in range(30)]
     for k, (_, pixels) in enumerate(frames):
         np.testing.assert_array_equal(pixels, camera.bank.frames[k % FRAMES])
+
+
+def test_a_sequence_computes_what_it_shows_before_its_first_exposure():
+    settings = {"SensorSize": SIZE, "Frames": FRAMES, "Fluorophores": 50, "Lit": 2}
+    with core_of("virtual_storm", 1.0, **settings) as core:
+        bank = find_storm_camera(core).bank
+        assert bank.computed == 1
+        core.startSequenceAcquisition(7, 0, True)
+        assert bank.computed == 7
+        until(lambda: not core.isSequenceRunning())
+        prepare_virtual_camera(core, 4)
+        assert bank.computed == 11
+        core.startContinuousSequenceAcquisition(0)
+        assert bank.computed == FRAMES
+        core.stopSequenceAcquisition()
+
+
+def test_nothing_is_computed_that_the_laser_makes_anew():
+    settings = {"SensorSize": SIZE, "Frames": FRAMES, "Fluorophores": 50, "Lit": 2}
+    with core_of("virtual_storm", 1.0, **settings) as core:
+        camera = find_storm_camera(core)
+        core.setProperty("Activation", "Power", 10)
+        core.startSequenceAcquisition(7, 0, True)
+        until(lambda: not core.isSequenceRunning())
+        assert len(camera.lit) == 7
+        assert camera.bank.computed == 1
 
 
 def test_a_region_and_another_start(core, camera):

@@ -23,14 +23,19 @@ raw frame, and after the last one of a group the specimen has moved on by one ti
 
 Time points are played forwards and backwards in turn, so that nothing ever jumps. Noise and
 bleaching are part of the bank: on the way back the same noise returns and the brightness recovers.
+
+Computing one takes about as long as nine exposures of 10 ms. A sequence computes those that it is
+going to show before its first exposure, the first snap that leaves the first time point all others,
+and `livesr.simulation.camera.prepare_virtual_camera` those of a run before it begins.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +55,7 @@ from livesr.modalities.sim.simulation.microscope import (
 )
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import KnowsTruth, find_virtual_camera
+from livesr.simulation.film import Film
 from livesr.simulation.specimens import DEFAULT_STRUCTURES, STRUCTURES, Cell
 
 log = logging.getLogger(__name__)
@@ -68,7 +74,10 @@ def find_sim_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
 
 
 class RawBank:
-    """Noisy raw groups of one cell at consecutive time points, computed once.
+    """Noisy raw groups of one cell at consecutive time points, each computed once: the first at
+    once, the others when they are first asked for, with all before them.
+
+    What they show is the same whoever asks, in any order; threads may share a bank.
 
     Parameters
     ----------
@@ -84,7 +93,7 @@ class RawBank:
 
     Attributes
     ----------
-    frames : uint16 (t, raw, y, x), ADU; the raw frames that the channel exposes
+    shape : (t, raw, y, x) of all raw frames that the channel exposes
     """
 
     DUTY = 0.2
@@ -119,9 +128,29 @@ class RawBank:
             phase_error_rad=0.03,
             duty=self.DUTY,
         )
-        self.frames = np.empty((n_t, len(order), size, size), np.uint16)
-        self._cell, self._cell_t = self._new_cell(), -1
-        self._fill(photons)
+        self._photons = photons
+        self._film = Film((n_t, len(order), size, size), self._expose)
+        self.shape = self._film.shape
+        self._truth_of, self._truth_lock = _Ageing(self._new_cell, interval_s), threading.Lock()
+        self.until(1)
+
+    @property
+    def frames(self) -> NDArray[np.uint16]:
+        """All raw frames, uint16 (t, raw, y, x), ADU; computes those that nobody asked for yet."""
+        return self.until(self.shape[0])
+
+    def until(self, n_t: int) -> NDArray[np.uint16]:
+        """Return the first `n_t` time points, at most all, as `frames`, and compute no others."""
+        return self._film.first(n_t)
+
+    @property
+    def computed(self) -> int:
+        """How many time points are computed, from the first."""
+        return self._film.exposed
+
+    def group(self, t: int) -> NDArray[np.uint16]:
+        """Return the raw frames of time point `t`, uint16 (raw, y, x), ADU."""
+        return self._film.frame(t)
 
     def truth(
         self, t: int, transfer: Image | None = None, *, haze: bool = False
@@ -147,52 +176,44 @@ class RawBank:
         ValueError
             If the bank has no such time point.
         """
-        if not 0 <= t < len(self.frames):
-            raise ValueError(
-                f"time point {t} was asked for, the bank has 0 to {len(self.frames) - 1}"
-            )
+        if not 0 <= t < self.shape[0]:
+            raise ValueError(f"time point {t} was asked for, the bank has 0 to {self.shape[0] - 1}")
         adu = self._light.electrons * self._light.remaining(t + 0.5) * self._noise.gain_adu_per_e
-        cell = self._cell_at(t)
+        with self._truth_lock:
+            cell = self._truth_of.at(t)
+            density, hazes = cell.render(), cell.render_haze() if haze else {}
         truth = {
             name: self._microscope.truth(image, adu)
             if transfer is None
             else self._microscope.reconstruction_truth(image, transfer, adu)
-            for name, image in cell.render().items()
+            for name, image in density.items()
         }
         if haze:
-            for name, smooth in cell.render_haze().items():
+            for name, smooth in hazes.items():
                 seen = without_background(self._microscope.within(smooth))
                 truth[name] += np.float32(adu) * seen
         return truth
 
-    def _fill(self, photons: float) -> None:
+    def _expose(self, groups: NDArray[np.uint16]) -> Iterator[None]:
         rng = np.random.default_rng((self._seed, 2))
-        before, now = self._components(-1), self._components(0)
-        self._light = replace(self._light, electrons=photons / max(now.peak(), 1e-6))
-        for t, group in enumerate(self.frames):
-            after = self._components(t + 1)
+        ageing = _Ageing(self._new_cell, self._interval_s)
+        before, now = self._components(ageing.at(-1)), self._components(ageing.at(0))
+        self._light = replace(self._light, electrons=self._photons / max(now.peak(), 1e-6))
+        for t, group in enumerate(groups):
+            after = self._components(ageing.at(t + 1))
             for frame, expected in zip(
                 group, self._microscope.raw((before, now, after), self._light, rng, t), strict=True
             ):
                 self._noise.expose(expected, rng, out=frame)
             before, now = now, after
+            yield
 
-    def _components(self, t: int) -> Components:
-        cell = self._cell_at(t)
+    def _components(self, cell: Cell) -> Components:
         density, haze = cell.render(), cell.render_haze()
         return self._microscope.components(
             np.sum([density[name] for name in self._visible], axis=0),
             np.sum([haze[name] for name in self._visible], axis=0),
         )
-
-    def _cell_at(self, t: int) -> Cell:
-        """Return the cell at time point `t` >= -1; the bank needs one before its first."""
-        if t < self._cell_t:
-            self._cell, self._cell_t = self._new_cell(), -1
-        while self._cell_t < t:
-            self._cell.advance(self._interval_s)
-            self._cell_t += 1
-        return self._cell
 
     def _new_cell(self) -> Cell:
         return Cell(
@@ -201,6 +222,30 @@ class RawBank:
             self._seed,
             {*DEFAULT_STRUCTURES, *self._visible},
         )
+
+
+class _Ageing:
+    """A cell that is asked for at time points, best in ascending order; for one thread.
+
+    Parameters
+    ----------
+    new : returns the cell as it is at time point -1: the bank needs one before its first
+    interval_s : specimen time between two time points
+    """
+
+    def __init__(self, new: Callable[[], Cell], interval_s: float) -> None:
+        self._new, self._interval_s = new, interval_s
+        self._cell: Cell | None = None
+        self._t = -1
+
+    def at(self, t: int) -> Cell:
+        """Return the cell at time point `t` >= -1; going back starts it anew."""
+        if self._cell is None or t < self._t:
+            self._cell, self._t = self._new(), -1
+        while self._t < t:
+            self._cell.advance(self._interval_s)
+            self._t += 1
+        return self._cell
 
 
 class VirtualSIMCamera(KnowsTruth):
@@ -241,7 +286,9 @@ class VirtualSIMCamera(KnowsTruth):
             self.register_property(name, default_value=default, is_pre_init=True)
 
     def initialize(self) -> None:
-        """Compute the bank; `UniMMCore` logs an exception and marks the device as failed."""
+        """Compute the first time point; `UniMMCore` logs an exception and marks the device as
+        failed.
+        """
         start = time.perf_counter()
         rig = load_rig(str(self.get_property_value("Rig")))
         size, n_t = int(self._number("SensorSize")), int(self._number("TimePoints"))
@@ -258,10 +305,10 @@ class VirtualSIMCamera(KnowsTruth):
                 visible=visible,
             )
         self._channel = next(iter(self._banks))
-        self._playback = _Playback(*self.bank.frames.shape[:2])
+        self._playback = _Playback(*self.bank.shape[:2])
         log.info(
-            "simulated %s raw frames in %.1f s",
-            self.bank.frames.shape[:2],
+            "simulated the first of %d time points in %.1f s",
+            self.bank.shape[0],
             time.perf_counter() - start,
         )
 
@@ -294,17 +341,30 @@ class VirtualSIMCamera(KnowsTruth):
 
     # -- what the base class asks ------------------------------------------------------------------
 
+    def prepare(self, n: int | None) -> None:
+        """Compute the time points of the next `n` exposures for every dye, all if None."""
+        for bank in self._banks.values():
+            bank.until(self._playback.reached(n))
+
     def start_playing(self, n: int | None) -> None:
-        """Begin a group, unless it is a snap."""
+        """Begin a group, unless it is a snap, and compute what the sequence shows: while it runs,
+        processor and interpreter are the pipeline's.
+        """
         if n != 1:
             self._playback.start_group()
+        needed = self._playback.reached(n, self._pattern_sequence)
+        if n == 1 and needed > self.bank.computed:
+            # Snaps of another group are a run without a trigger, and how long, no snap says: one
+            # pause, or each group of the first round would come late.
+            needed = self.bank.shape[0]
+        self.bank.until(needed)
 
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
         """Return the next raw frame of the bank."""
         if self._pattern_sequence:
             self._playback.select(self._pattern_sequence[i % len(self._pattern_sequence)])
         t, raw = self._playback.expose()
-        return self.bank.frames[t, raw], {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
+        return self.bank.group(t)[raw], {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
 
     # -- properties --------------------------------------------------------------------------------
 
@@ -385,6 +445,23 @@ class _Playback:
             self.shown.append(t)
         self._next += 1
         return t, raw
+
+    def reached(self, n: int | None, patterns: Sequence[int] | None = None) -> int:
+        """Return how many time points are needed, from the first, for the next `n` exposures, all
+        if None; of `patterns` each exposure shows the next.
+        """
+        if n is None:
+            return self._n_t
+        ahead = _Playback(self._n_t, self._n_raw)
+        ahead._next, needed = self._next, 1
+        for i in range(n):
+            if patterns:
+                ahead.select(patterns[i % len(patterns)])
+            needed = max(needed, 1 + ahead.time_point)
+            if needed == self._n_t:
+                break
+            ahead._next += 1
+        return needed
 
     def start_group(self) -> None:
         """Go on to raw index 0, unless there already."""

@@ -66,10 +66,15 @@ class VirtualSTORMCamera(VirtualBlinkingCamera):
         self.lit: list[int] = []
         self.register_property("ActivatedBy", default_value="", is_pre_init=True)
 
+    def prepare(self, n: int | None) -> None:
+        """Compute the frames of the next `n` exposures, unless the laser makes them."""
+        if self._activating() is None:
+            super().prepare(n)
+
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
         """Return the next frame of the bank, or what the laser makes of the fluorophores."""
-        laser = _LASERS.get(str(self.get_property_value("ActivatedBy")))
-        if self.all_lit or laser is None or self._as_simulated(laser):
+        laser = self._activating()
+        if laser is None:
             return super().next_frame(i)
         if self._activated is None:
             self._activated = ActivatedFluorophores(self.bank)
@@ -77,8 +82,12 @@ class VirtualSTORMCamera(VirtualBlinkingCamera):
         self.lit.append(lit)
         return frame, {"Blinking-Lit": str(lit)}
 
-    def _as_simulated(self, laser: VirtualActivationLaser) -> bool:
-        return laser.power == _REFERENCE_MW and self._activated is None
+    def _activating(self) -> VirtualActivationLaser | None:
+        """Return the laser whose power decides what is lit; None where the bank is played."""
+        laser = _LASERS.get(str(self.get_property_value("ActivatedBy")))
+        if self.all_lit or laser is None:
+            return None
+        return None if laser.power == _REFERENCE_MW and self._activated is None else laser
 
 
 def find_storm_camera(core: CMMCorePlus) -> VirtualSTORMCamera | None:
