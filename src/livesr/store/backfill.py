@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -436,11 +437,16 @@ def _within(keys: Set[Key], there: Set[Key], first: float, last: float) -> set[K
     """Return those of `there` that lie `first` to `last` time points behind one of `keys`."""
     if first > last:
         return set()
-    return {
-        (s, t)
-        for s, t in there
-        if any(s == stream and first <= t - other <= last for stream, other in keys)
-    }
+    of: defaultdict[Stream, list[int]] = defaultdict(list)
+    for stream, t in sorted(keys, key=lambda key: key[1]):
+        of[stream].append(t)
+
+    def near(stream: Stream, t: int) -> bool:
+        """Whether a key of the stream lies so far before `t`, or behind it."""
+        at = bisect_left(of[stream], t - last)
+        return at < len(of[stream]) and of[stream][at] <= t - first
+
+    return {(stream, t) for stream, t in there if near(stream, t)}
 
 
 def beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
