@@ -108,7 +108,7 @@ class Eye:
         of_frame = frame_features(frame, noise_threshold(frame.image))
         found = {"the frame itself": distance(distribution, of_frame)} if distribution else {}
         unknown = unknown_light(told)
-        return found if unknown is None else found | {"light of no known structure": unknown}
+        return found if unknown is None else found | {"light of no known structure": unknown.told}
 
 
 class Case(NamedTuple):

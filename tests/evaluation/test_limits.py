@@ -96,10 +96,10 @@ def test_frames_in_which_nothing_was_drawn_tell_nothing_of_mixing() -> None:
 
 
 def test_unknown_light_is_unusual_above_what_1_in_40_known_frames_have() -> None:
-    known = [replace(seen(), unknown_light=light) for light in np.linspace(0, 0.1, 401)]
+    known = [replace(seen(), unknown_share=light) for light in np.linspace(0, 0.1, 401)]
     assert usual_unknown_light(known) == pytest.approx(0.0975, abs=1e-4)
     assert usual_unknown_light([seen()] * 40) is None
-    dark = [replace(seen(), unknown_light=0.0)] * 40
+    dark = [replace(seen(), unknown_share=0.0)] * 40
     assert usual_unknown_light(dark) == pytest.approx(0.001)  # a limit of 0 would always warn
 
 
@@ -110,7 +110,7 @@ def of_any_noise(count: int, seed: int) -> list[Seen]:
         numbers = np.zeros(len(FEATURES))
         numbers[FEATURES.index("detail 8")], numbers[FEATURES.index("noise")] = detail, noise
         light = np.exp(-4 + 0.4 * noise - 0.3 * detail + other)
-        known.append(replace(seen(), features=numbers, unknown_light=float(light)))
+        known.append(replace(seen(), features=numbers, unknown_share=float(light)))
     return known
 
 
@@ -121,7 +121,7 @@ def test_what_is_usual_of_unknown_light_goes_by_the_frame() -> None:
     )
 
     def named(frames: list[Seen], limits: Limits) -> float:
-        told = [(f.unknown_light, usual(limits, f.features)) for f in frames]
+        told = [(f.unknown_share, usual(limits, f.features)) for f in frames]
         return float(np.mean([light is not None and light > (limit or 0) for light, limit in told]))
 
     others = of_any_noise(4000, 2)
@@ -134,7 +134,7 @@ def test_what_is_usual_of_unknown_light_goes_by_the_frame() -> None:
     assert named(quiet, limits) == pytest.approx(0.025, abs=0.012)
     assert named(noisy, limits) == pytest.approx(0.025, abs=0.012)
     assert named(quiet, Limits(unknown_light=limits.unknown_light)) < 0.01, "one for all misses"
-    strange = [replace(f, unknown_light=1.7 * (f.unknown_light or 0)) for f in quiet]
+    strange = [replace(f, unknown_share=1.7 * (f.unknown_share or 0)) for f in quiet]
     assert named(strange, limits) > 0.6
     assert named(strange, Limits(unknown_light=limits.unknown_light)) < 0.1
 

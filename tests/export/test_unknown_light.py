@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import sliding_window_view as sliding
 from scipy.ndimage import gaussian_filter
 
 from livesr.base.compute import ComputeConfig
@@ -21,6 +22,7 @@ from livesr.export.rdf import export_rdf
 from livesr.export.serving import Door, write_repository
 from livesr.live.inference.engine import (
     FEATURES_OUTPUT,
+    TOLD,
     Engine,
     Limits,
     Manifest,
@@ -102,19 +104,19 @@ def test_an_engine_draws_the_structures_and_tells_how_much_light_is_unknown(
     assert images.shape == (4, SIDE, SIDE)
     assert engine.output_shape((SIDE, SIDE)) == drawn.shape == (3, SIDE, SIDE)
     np.testing.assert_allclose(drawn, images[:3], atol=2e-3)  # weights are stored as FP16
-    frame = frames()[1]
-    blocks = np.stack([images[3], images.sum(0), frame - images[:3].sum(0)])
-    blocks = blocks.reshape(3, SIDE // 4, 4, SIDE // 4, 4).mean((2, 4))
-    details = [detail(plane) for plane in blocks]
-    squares = [(plane**2).mean() for plane in details]
+    shown = images[:3].sum(0)
+    blocks = np.stack([images[3], images.sum(0)])
+    blocks = blocks.reshape(2, SIDE // 4, 4, SIDE // 4, 4).mean((2, 4))
+    fine = [sliding(plane, (3, 3))[::2, ::2].mean((2, 3)) for plane in (frames()[1] - shown, shown)]
+    squares = [(plane**2).mean() for plane in (*map(detail, blocks), *fine)]
     np.testing.assert_allclose(features, squares, rtol=0.02)
     told = unknown_light(features)
-    unknown, total, left = np.sqrt(squares)
-    assert left < 6 * unknown
-    expected = np.sqrt(unknown * left) / total
-    assert told == pytest.approx(expected, rel=0.03)
+    unknown, total, left, structures = np.sqrt(squares)
     assert told is not None
-    assert 0.05 < told < 1
+    assert told.share == pytest.approx(unknown / total, rel=0.02)
+    assert told.told == pytest.approx(np.sqrt(unknown / total * left / structures), rel=0.02)
+    assert 0.05 < told.share < 1
+    assert abs(told.told / told.share - 1) > 0.1
 
 
 def test_every_runtime_tells_the_same(engine: Engine) -> None:
@@ -136,26 +138,39 @@ def test_every_pixel_is_told_of_whatever_sides_the_network_takes(
 
 def test_tiles_tell_what_the_whole_tells(engine: Engine) -> None:
     (_, whole), (_, tiles) = (run(engine, frames(384), **tile) for tile in ({}, {"tile": 256}))
-    assert unknown_light(tiles) == pytest.approx(unknown_light(whole), abs=0.02)
+    np.testing.assert_allclose(unknown_light(tiles), unknown_light(whole), atol=0.02)
 
 
-@pytest.mark.parametrize("features", [None, np.ones(4, np.float32), np.full(3, np.nan, np.float32)])
+@pytest.mark.parametrize("features", [None, np.ones(5, np.float32), np.full(4, np.nan, np.float32)])
 def test_what_tells_nothing_is_not_judged(features: np.ndarray | None) -> None:
     assert unknown_light(features) is None
 
 
 def test_a_dark_frame_has_no_unknown_light() -> None:
-    for n in (2, 3):
-        assert unknown_light(np.zeros(n, np.float32)) == 0
+    for n in TOLD:
+        assert unknown_light(np.zeros(n, np.float32)) == (0, 0)
 
 
-def test_noise_that_is_left_counts_as_little_as_the_unknown_light_is() -> None:
-    quiet, noisy = (unknown_light(np.array([1e-4, 1, left], np.float32)) for left in (36e-4, 1.0))
-    assert noisy == quiet == pytest.approx(0.01 * np.sqrt(6))
+def test_what_is_left_counts_beside_what_is_shown() -> None:
+    few, many, none = (
+        unknown_light(np.array([1e-4, 1, 0.04, shown], np.float32)) for shown in (4, 0.04, 0)
+    )
+    assert few == pytest.approx((0.1 * 0.1**0.5, 0.01))
+    assert many == none == pytest.approx((0.1, 0.01))
+    assert unknown_light(np.array([4, 1, 4, 1], np.float32)) == (1, 1)
 
 
-def test_engines_of_before_tell_two_numbers() -> None:
-    assert unknown_light(np.array([1e-4, 1e-2], np.float32)) == pytest.approx(0.1)
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        ([1e-4, 1e-2], 0.1),
+        ([1e-4, 1, 4e-4], 0.01 * 2**0.5),
+        ([1e-4, 1, 36e-4], 0.01 * 6**0.5),
+        ([1e-4, 1, 1], 0.01 * 6**0.5),  # beyond that it is noise
+    ],
+)
+def test_engines_of_before_tell_two_or_three_numbers(features: list[float], told: float) -> None:
+    assert unknown_light(np.array(features, np.float32)) == pytest.approx((told, told))
 
 
 def test_a_network_that_draws_it_begins_with_one_that_does_not(tmp_path: Path) -> None:
@@ -217,7 +232,7 @@ def test_what_only_tells_is_not_the_last_that_draws(engine: Engine, tmp_path: Pa
     assert not integers & {"network.head.0", "network.out", "amounts", "frame", "shown"}
     _, exact = run(engine, frames())
     _, in_int8 = run(load_engine(folder), frames(), precision="int8")
-    assert unknown_light(in_int8) == pytest.approx(unknown_light(exact), abs=0.05)
+    np.testing.assert_allclose(unknown_light(in_int8), unknown_light(exact), atol=0.05)
 
 
 def test_shares_of_the_light_need_no_convolution_in_f32(engine: Engine) -> None:
@@ -271,9 +286,9 @@ def test_a_server_tells_it(engine: Engine, tmp_path: Path) -> None:
 
     write_repository([engine], tmp_path, Door())
     config = (tmp_path / "models" / engine.manifest.id / "config.pbtxt").read_text()
-    assert 'name: "features" data_type: TYPE_FP32 dims: [ 1, 3, 1, 1 ]' in config
+    assert 'name: "features" data_type: TYPE_FP32 dims: [ 1, 4, 1, 1 ]' in config
     server = KServeServer(engine)
-    server.features = (0.01, 0.2, 0.03)
+    server.features = (0.01, 0.2, 0.03, 0.2)
     try:
         compute = ComputeConfig(backend="kserve", endpoint=server.endpoint)
         with open_session(engine, (SIDE, SIDE), compute) as session:
@@ -288,8 +303,8 @@ def test_bioimageio_is_told_of_the_second_output(engine: Engine, tmp_path: Path)
     rdf = read_yaml(export_rdf(engine, tmp_path / "rdf"))
     channels, features = rdf["outputs"]
     assert (channels["id"], features["id"]) == ("channels", FEATURES_OUTPUT)
-    assert len(features["axes"][1]["channel_names"]) == 3
-    assert np.load(tmp_path / "rdf" / "test-features.npy").shape == (1, 3, 1, 1)
+    assert len(features["axes"][1]["channel_names"]) == 4
+    assert np.load(tmp_path / "rdf" / "test-features.npy").shape == (1, 4, 1, 1)
     back = import_model(tmp_path / "rdf", tmp_path / "back").engine
     assert back.manifest == engine.manifest
     with warnings.catch_warnings():
@@ -308,7 +323,7 @@ def test_pairs_measure_what_is_usual_where_nothing_was_measured(
     pairs = [(frames() * np.float32(i / 8), np.zeros((3, SIDE, SIDE))) for i in range(1, 9)]
     found = measure_on_pairs(folder, pairs, threads=1)
     measured = found["limits"].unknown_light
-    usual = [unknown_light(run(engine, x)[1]) for x, _ in pairs]
+    usual = [unknown_light(run(engine, x)[1]).share for x, _ in pairs]
     assert measured == pytest.approx(np.quantile(usual, 0.975), rel=0.02)
     write_limits(folder, {"limits": Limits(unknown_light=0.5)})
     assert measure_on_pairs(folder, pairs, threads=1)["limits"].unknown_light == 0.5

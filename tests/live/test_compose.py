@@ -342,6 +342,31 @@ class TestWarnings:
         assert named(1, 0)
         assert not named(300, 1), "noise as strong as the structures"
 
+    def test_what_is_left_of_a_frame_counts_on_its_own_rig_alone(self) -> None:
+        """Rigs differ in it, so that the engine's limit, of any rig, is of the share."""
+        own = ChannelLimits(
+            unknown_light=0.1,
+            false_alarms=0.05,
+            fields=19,
+            frames=190,
+            stores=["a"],
+            taken_with=TakenWith(engines=["test 1"], pixel_size_nm=30, resolution_nm=176),
+        )
+        engine = manifest(limits={"unknown_light": 0.1}, features=4)
+
+        def named(limits: ChannelLimits | None, share: float, left: float) -> bool:
+            composer = OnHost(engine, SHAPE, rig_limits=limits)
+            composer.features = np.array([share**2, 1, left**2, 1], np.float32)
+            made = composer.compose(specimen(), window(frame(specimen())))
+            assert made.unknown_light == pytest.approx((share * left) ** 0.5)
+            assert made.unknown_share == pytest.approx(share)
+            return any("does not know" in warning for warning in made.warnings)
+
+        assert [named(None, 0.05, left) for left in (0.1, 0.5)] == [False, False]
+        assert [named(own, 0.05, left) for left in (0.1, 0.5)] == [False, True]
+        assert [named(None, 0.2, left) for left in (0.01, 0.5)] == [True, True]
+        assert [named(own, 0.2, left) for left in (0.01, 0.5)] == [False, True]
+
     @pytest.mark.parametrize("seed", range(3))
     def test_unknown_light_is_held_against_what_is_usual_on_the_rig(self, seed: int) -> None:
         """A limit at the highest of a recording says nothing of it, a lower one does."""

@@ -479,6 +479,8 @@ class MulticolorFrame:
         that is usual there; None where the engine does not say
     unknown_light : light of no structure that the engine knows, 0 to 1 beside all that is predicted
         (`livesr.live.unknown_light`); None where it does not say
+    unknown_share : the same by what the network gives to none of its structures alone, which the
+        engine's limit for any rig is of
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
     error_bars : what `limits` follows from; None where nothing was calibrated
@@ -500,6 +502,7 @@ class MulticolorFrame:
     uncertainty: NDArray[np.uint16] | None = None
     ood_score: float | None = None
     unknown_light: float | None = None
+    unknown_share: float | None = None
     warnings: tuple[str, ...] = field(default=())
     score: tuple[ChannelScore, ...] = ()
     labels: tuple[str, ...] = ()

@@ -96,7 +96,7 @@ class Seen:
     Attributes
     ----------
     features : as `livesr.live.out_of_distribution.FEATURES`
-    residual, warnings, judgement, unknown_light : as in `MulticolorFrame`
+    residual, warnings, judgement, unknown_light, unknown_share : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
     found, true : how bright each structure is beside the others, `livesr.live.mixing.ratios`, in
@@ -117,6 +117,7 @@ class Seen:
     true: NDArray[np.float64] | None = None
     judgement: Judgement = UNJUDGED
     unknown_light: float | None = None
+    unknown_share: float | None = None
 
 
 class Observer:
@@ -198,6 +199,7 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
         ),
         judgement=frame.judgement,
         unknown_light=frame.unknown_light,
+        unknown_share=frame.unknown_share,
     )
 
 
@@ -420,23 +422,23 @@ def distance(training_distribution: TrainingDistribution, found: NDArray[np.floa
 
 
 def usual_unknown_light(known: Sequence[Seen]) -> float | None:
-    """Return the unknown light that 1 in 40 frames exceed.
+    """Return the share of unknown light that 1 in 40 frames exceed.
 
     None where the engine tells none, or too few frames do.
     """
-    told = [frame.unknown_light for frame in known if frame.unknown_light is not None]
+    told = [frame.unknown_share for frame in known if frame.unknown_share is not None]
     if len(told) < _FEW:
         return None
     return round(max(float(np.quantile(told, _USUAL)), _LEAST_UNKNOWN), 5)
 
 
 def usual_by_frame(known: Sequence[Seen]) -> UsualUnknownLight | None:
-    """Fit the unknown light that 1 in 40 frames exceed, to what each frame is like.
+    """Fit the share of unknown light that 1 in 40 frames exceed, to what each frame is like.
 
     Least squares of its logarithm on two of the frame's numbers, and the quantile of what is left.
     None where the engine tells none, or too few frames do.
     """
-    told = [(f.features, f.unknown_light) for f in known if f.unknown_light is not None]
+    told = [(f.features, f.unknown_share) for f in known if f.unknown_share is not None]
     if len(told) < _MIN_FRAMES:
         return None
     columns = [FEATURES.index(name) for name in _UNKNOWN_GOES_BY]

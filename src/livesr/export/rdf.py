@@ -186,6 +186,8 @@ def _output(manifest: Manifest) -> dict[str, Any]:
 _TOLD = {
     2: "Means over blocks of u^2 t and t^3; u is unknown light, t all light.",
     3: "Mean squares of details: of unknown light, of all light, and of what is left of the frame.",
+    4: "Mean squares: of details of unknown light and of all light; of what is left, and of what is"
+    " shown.",
 }
 
 

@@ -25,7 +25,7 @@ from livesr.live.inference.engine import Manifest, TrainingDistribution
 from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
 from livesr.live.quality import ChannelEvidence, Evidence, judged
-from livesr.live.unknown_light import unknown_light, usual
+from livesr.live.unknown_light import UnknownLight, unknown_light, usual
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -361,7 +361,8 @@ class Composer:
             residual_plane=made.plane,
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
-            unknown_light=unknown,
+            unknown_light=None if unknown is None else unknown.told,
+            unknown_share=None if unknown is None else unknown.share,
             warnings=judgement.reasons,
             labels=self._manifest.channel_names,
             error_bars=self.error_bars,
@@ -369,11 +370,14 @@ class Composer:
             mixing=following.mixing_ratios(),
         )
 
-    def _beside_usual(self, unknown: float | None, made: Composition) -> float | None:
+    def _beside_usual(self, unknown: UnknownLight | None, made: Composition) -> float | None:
         """Return unknown light over what is usual: on this rig, or for any such frame."""
-        rig = self._rig_limits
-        limit = rig.unknown_light if rig else usual(self._manifest.limits, made.numbers)
-        return None if unknown is None or limit is None else unknown / limit
+        if unknown is None:
+            return None
+        if rig := self._rig_limits:
+            return unknown.told / rig.unknown_light
+        limit = usual(self._manifest.limits, made.numbers)
+        return None if limit is None else unknown.share / limit
 
     def _evidence(self, light: Light, following: _Following, centre: SRFrame) -> Evidence:
         """Gather what the rules ask for."""

@@ -10,6 +10,7 @@ Owns the number, and how much is usual. What follows from it is `livesr.live.qua
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,37 +18,58 @@ from numpy.typing import NDArray
 from livesr.live.inference.engine import TOLD, Limits
 from livesr.live.out_of_distribution import FEATURES
 
-_MOST_LEFT = 6.0  # times the unknown light that what is left counts for: beyond that it is noise
+_MOST_LEFT = 6.0  # of three numbers: times the unknown light that what is left counts for
 _NOTHING = 1e-9  # mean t^3, or mean square of details, in x: less is a dark frame
 
 
-def unknown_light(features: NDArray[np.float32] | None) -> float | None:
-    """Return how much light is like no known structure beside all that is predicted, 0 to 1.
+class UnknownLight(NamedTuple):
+    """How much light of a frame is like no known structure, 0 to 1 beside all that is predicted.
 
-    The geometric mean of two shares, sqrt(u d) / t: of the light that the network gives to none of
-    its structures, and of what the structures leave of the frame, both as root mean squares of
-    details; d counts as at most 6 u, because in dim frames more is left, which is noise. Of an
-    engine that tells two numbers, the share of unknown light where the frame is bright,
-    sqrt(sum u^2 t / sum t^3). None where the network does not tell, or tells no number.
+    Attributes
+    ----------
+    told : tells unknown structures best where microscope and mixture are alike, as on one rig
+    share : of the light that the network gives to none of its structures alone: what they leave of
+        a frame differs from rig to rig, and this does not go by it
+    """
+
+    told: float
+    share: float
+
+
+def unknown_light(features: NDArray[np.float32] | None) -> UnknownLight | None:
+    """Return how much light is like no known structure.
+
+    Told is the geometric mean of two shares, sqrt(u / t * d / s), as root mean squares: of the
+    light that the network gives to none of its structures in all that is predicted, of details; and
+    of what the structures leave of the frame beside them, for what a network does not know it draws
+    as what it knows, badly. Engines of before tell three numbers, of which it is sqrt(u d) / t, d
+    at most 6 u, or two, sqrt(sum u^2 t / sum t^3). None where the network does not tell, or tells
+    no number.
 
     Parameters
     ----------
-    features : (3,) mean squares of the details of the unknown light u, of all light t that is
-        predicted and of what is left, d, in x (`livesr.training.networks.known_light`); or (2,)
-        means over blocks of 2 x 2 pixels of u^2 t and of t^3
+    features : (4,) mean squares of the details of the unknown light u and of all light t that is
+        predicted, of what is left, d, and of the structures, s, in x
+        (`livesr.training.networks.known_light`); (3,) of the details of u, t and d; or (2,) means
+        over blocks of 2 x 2 pixels of u^2 t and of t^3
     """
     if features is None or len(features) not in TOLD or not np.isfinite(features).all():
         return None
-    unknown, total, *left = (max(float(number), 0.0) for number in features)
+    unknown, total, *beside = (max(float(number), 0.0) for number in features)
     if total <= _NOTHING:
-        return 0.0
-    if left:
-        unknown = math.sqrt(unknown * min(left[0], _MOST_LEFT**2 * unknown))
-    return min(math.sqrt(unknown / total), 1.0)
+        return UnknownLight(0.0, 0.0)
+    if len(beside) == 1:
+        unknown = math.sqrt(unknown * min(beside[0], _MOST_LEFT**2 * unknown))
+    share = min(math.sqrt(unknown / total), 1.0)
+    if len(beside) < 2:
+        return UnknownLight(share, share)
+    left, shown = beside
+    left_share = math.sqrt(left / shown) if shown > _NOTHING else 1.0
+    return UnknownLight(min(math.sqrt(share * left_share), 1.0), share)
 
 
 def usual(limits: Limits, numbers: NDArray[np.float64] | None) -> float | None:
-    """Return the unknown light that is unusual for a frame with these numbers.
+    """Return the share of unknown light that is unusual for a frame with these numbers.
 
     None where nobody measured what is usual.
 

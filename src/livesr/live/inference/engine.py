@@ -39,7 +39,7 @@ INT8_NAME = "model-int8.onnx"
 FEATURES_OUTPUT = "features"
 """Name of a network's second output, (1, n, 1, 1)."""
 
-TOLD = (3, 2)
+TOLD = (4, 3, 2)
 """How many numbers are in it of a network that draws unknown light: now, and in former engines."""
 
 CONFUSED = 0.2
@@ -207,8 +207,8 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
-    unknown_light : light of no known structure that 1 in 40 frames of the rigs exceed that engines
-        are scored on, as of `livesr.live.unknown_light`; None where the network does not tell it
+    unknown_light : share of light of no known structure that 1 in 40 frames of the rigs exceed that
+        engines are scored on (`livesr.live.unknown_light`); None where the network does not tell it
     usual_unknown_light : the same for each frame by itself; None goes by the one limit
     mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is

@@ -114,13 +114,14 @@ def fixed(module: M) -> M:
     return module
 
 
-def block_means(inputs: int, side: int, groups: int = 1) -> nn.Conv2d:
+def block_means(inputs: int, side: int, groups: int = 1, every: int | None = None) -> nn.Conv2d:
     """Make means over blocks of `side` x `side`, not trained.
 
-    Of each channel, with as many `groups`, or of the sum of all.
+    Of each channel, with as many `groups`, or of the sum of all; one block begins at `every` so
+    many pixels, side by side if None.
     """
     outputs = inputs if groups > 1 else 1
-    means = fixed(nn.Conv2d(inputs, outputs, side, side, groups=groups, bias=False))
+    means = fixed(nn.Conv2d(inputs, outputs, side, every or side, groups=groups, bias=False))
     nn.init.constant_(means.weight, 1 / side**2)
     return means
 
