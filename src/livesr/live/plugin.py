@@ -27,7 +27,7 @@ from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import before_threads_end
-from livesr.base.timing import now_ns
+from livesr.base.timing import starts_ns
 from livesr.base.words import counted
 from livesr.live.audit import AuditSchedule
 from livesr.live.beside import check_companions
@@ -411,6 +411,7 @@ class LiveSR(Session):
         if (pipeline := self._pipeline) is not None:
             vanished = self._delivery.vanished
             event = self._delivery.event_of(event, metadata)
+            self._delivery.look(pipeline.hook)
             pipeline.hook.frame_ready(image, event, metadata)
             if self._delivery.vanished > vanished:
                 pipeline.hook.missing = self._delivery.vanished
@@ -523,7 +524,7 @@ class LiveSR(Session):
         text = plan_text(plan)
         return RunDescription(
             stream_id=uuid.uuid4().hex,
-            started_ns=now_ns(),
+            started_ns=starts_ns(),
             channels=tuple(self._paths[name].description for name in (*names, *self.rig.sums)),
             **about.places(),
             interval_s=interval_s,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import MDAEngine
 
+from livesr.live.sources.camera_setting import setting_now
 from livesr.live.sources.mda import MDAHook
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Delivery:
         "_core",
         "_event",
         "_exposures",
+        "_looked",
         "_metadata",
         "_next",
         "_thread",
@@ -72,6 +74,7 @@ class Delivery:
         self._event: MDAEvent | None = None
         self._exposures: tuple[MDAEvent, ...] = ()
         self._before = self._thread = 0
+        self._looked = False
         self._metadata: Mapping[str, Any] = {}
 
     def event_started(self, event: Any, hook: MDAHook) -> None:
@@ -87,6 +90,15 @@ class Delivery:
         self._exposures = exposures if hasattr(event, "events") else ()
         self._before, self._thread, self._metadata = hook.received, threading.get_ident(), {}
         self._next = 0
+        self._looked = False
+
+    def look(self, hook: MDAHook) -> None:
+        """Tell `hook` how the camera is set, at the first frame of every event.
+
+        While a sequence runs it cannot be set otherwise.
+        """
+        if not self._looked:
+            self._looked, hook.setting = True, setting_now(self._core)
 
     def event_of(self, event: MDAEvent, metadata: Mapping[str, Any]) -> MDAEvent:
         """Return the event of a frame that was delivered.

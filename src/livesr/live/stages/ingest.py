@@ -17,6 +17,7 @@ from livesr.live.channel import Channel
 from livesr.live.left_out import left_out
 from livesr.live.report import raw_missing
 from livesr.live.run import Run
+from livesr.live.sources.camera_setting import CameraSetting
 from livesr.live.sources.mda import MDAHook, Placing, Received
 
 
@@ -120,6 +121,7 @@ class Ingest:
             position, channel, z = frame.stream
             frame = replace(frame, stream=Stream(position * planes + z, channel))
         self._check_fits(frame)
+        self._check_setting(frame, received.setting)
         self._state.placed(frame.t_host_ns)
         self._look_at_exposure(frame)
         return frame
@@ -143,6 +145,19 @@ class Ingest:
                 f" {frame.t}): ROI, binning or pixel type changed. The run has ended and everything"
                 " received is kept; start a new run with the new size, or give the plan to"
                 " LiveSR(plan=...) if its events set them."
+            )
+
+    def _check_setting(self, frame: CameraFrame, setting: CameraSetting | None) -> None:
+        """Refuse a frame of the right size that shows another place, or in other pixels."""
+        channel = self._run.channels[frame.stream.channel]
+        channel.setting = before = channel.setting or setting
+        if setting is not None and before is not None and setting != before:
+            raise FrameShapeError(
+                f"The camera was set otherwise while channel {frame.stream.channel or 'default'}"
+                f" was acquired (time point {frame.t}): it delivers {setting.words()}, and the run"
+                f" began with {before.words()}. An image has one region and one pixel size. The"
+                " run has ended and everything received is kept; start a new run for other"
+                " settings."
             )
 
     def _look_at_exposure(self, frame: CameraFrame) -> None:
