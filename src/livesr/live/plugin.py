@@ -411,7 +411,6 @@ class LiveSR(Session):
         if (pipeline := self._pipeline) is not None:
             vanished = self._delivery.vanished
             event = self._delivery.event_of(event, metadata)
-            self._delivery.look(pipeline.hook)
             pipeline.hook.frame_ready(image, event, metadata)
             if self._delivery.vanished > vanished:
                 pipeline.hook.missing = self._delivery.vanished
@@ -485,6 +484,8 @@ class LiveSR(Session):
 
         pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
         armed.append(pipeline)
+        if on_stop is None:
+            pipeline.hook.setting = self._delivery.setting
         for sentence in (
             trigger_unused(self._core, self.rig),
             *cameras.notes,

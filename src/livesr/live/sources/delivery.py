@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import MDAEngine
 
-from livesr.live.sources.camera_setting import setting_now
+from livesr.live.sources.camera_setting import CameraSetting, setting_now
 from livesr.live.sources.mda import MDAHook
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Delivery:
         "_looked",
         "_metadata",
         "_next",
+        "_setting",
         "_thread",
         "announced",
         "skipped",
@@ -75,6 +76,7 @@ class Delivery:
         self._exposures: tuple[MDAEvent, ...] = ()
         self._before = self._thread = 0
         self._looked = False
+        self._setting: CameraSetting | None = None
         self._metadata: Mapping[str, Any] = {}
 
     def event_started(self, event: Any, hook: MDAHook) -> None:
@@ -92,13 +94,14 @@ class Delivery:
         self._next = 0
         self._looked = False
 
-    def look(self, hook: MDAHook) -> None:
-        """Tell `hook` how the camera is set, at the first frame of every event.
+    def setting(self) -> CameraSetting | None:
+        """Return how the camera is set, as it was at the first frame of the event.
 
         While a sequence runs it cannot be set otherwise.
         """
         if not self._looked:
-            self._looked, hook.setting = True, setting_now(self._core)
+            self._looked, self._setting = True, setting_now(self._core)
+        return self._setting
 
     def event_of(self, event: MDAEvent, metadata: Mapping[str, Any]) -> MDAEvent:
         """Return the event of a frame that was delivered.

@@ -69,7 +69,8 @@ class MDAHook:
     missing : frames that the camera numbered and that never came; None where the source has no
         numbers
     newest : the pixels that came last, for previews; None before the first
-    setting : how the camera is set for the frames that come now, None if nobody says
+    setting : returns how the camera is set for the frame that came, None if nobody says; asked once
+        its time is taken
     """
 
     __slots__ = (
@@ -97,7 +98,7 @@ class MDAHook:
         self.limit = room()
         self.missing: int | None = None
         self.newest: Pixels | None = None
-        self.setting: CameraSetting | None = None
+        self.setting: Callable[[], CameraSetting | None] = _nobody_says
         self.received = self.fetched = 0
         self.waits = 0
 
@@ -114,7 +115,7 @@ class MDAHook:
         may_wait: Callable[[], bool],
     ) -> None:
         """Take one frame; at the limit, wait for room as long as `may_wait`."""
-        self._put(Received(image, event, metadata, now_ns(), self.setting), may_wait)
+        self._put(Received(image, event, metadata, now_ns(), self.setting()), may_wait)
 
     def replay(self, received: Received) -> None:
         """Take a frame that was received before and keeps the time of then.
@@ -174,6 +175,10 @@ class MDAHook:
             waited = True
             time.sleep(0.002)
         self.waits += waited
+
+
+def _nobody_says() -> None:
+    return None
 
 
 def listen(signal: Any, listener: Callable[..., None], *, first: bool = False) -> None:
