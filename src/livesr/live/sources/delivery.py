@@ -97,7 +97,7 @@ class Delivery:
     def setting(self) -> CameraSetting | None:
         """Return how the camera is set, as it was at the first frame of the event.
 
-        While a sequence runs it cannot be set otherwise.
+        While a sequence runs, neither region nor binning can be set otherwise.
         """
         if not self._looked:
             self._looked, self._setting = True, setting_now(self._core)
