@@ -4,6 +4,7 @@ another place, or in other pixels: they are kept, and are in no image."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,33 @@ def test_a_setting_that_is_set_back_before_the_next_frame_is_none(
         core.mda.events.frameReady.connect(look_around)
         core.mda.run(PLAN)
     assert (session.report["raw_frames"], session.report["raw_unplaced"]) == (8, 0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_region_that_events_set_is_known_or_refused(
+    core: CMMCorePlus, tmp_path: Path, given: bool
+) -> None:
+    """Nothing announces it where the events of a run are not given."""
+    core.setROI(0, 0, 32, 32)
+    events = [useq.MDAEvent(index={"t": t}, channel="488", roi=(8, 4, 32, 32)) for t in range(3)]
+    session = LiveSR(
+        core,
+        rig="demo",
+        engine="none",
+        store=tmp_path / "run.ome.zarr",
+        plan=events if given else None,
+    )
+    refused = pytest.raises(
+        FrameShapeError, match=r"from \(8, 4\).* opened for pixels from \(0, 0\)"
+    )
+    with nullcontext() if given else refused, session:
+        core.mda.run(events)
+    store = zarr.open_group(session.report["store"], mode="r")
+    if given:
+        (raw,) = (store[name] for name in store["OME"].attrs["ome"]["series"] if "raw" in name)
+        assert raw.attrs["livesr"]["origin_px"] == [4, 8]
+    else:
+        assert session.report["raw_unplaced"] == session.report["raw_frames"] > 0
 
 
 def test_a_core_without_a_camera_says_nothing() -> None:

@@ -33,6 +33,17 @@ class CameraSetting(NamedTuple):
     bit_depth: int
     pixel_size_um: float
 
+    @property
+    def origin_px(self) -> tuple[float, float] | None:
+        """Where the region begins (y, x), as `Geometry.origin_px`; None where the binning is
+        unknown.
+        """
+        binning = self.binning.partition("x")[0]
+        if not binning.isdigit() or not int(binning):
+            return None
+        half = (int(binning) - 1) / (2 * int(binning))
+        return self.region[1] + half, self.region[0] + half
+
     def words(self) -> str:
         """Say it in a few words."""
         x, y, width, height = self.region

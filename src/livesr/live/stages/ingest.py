@@ -149,9 +149,20 @@ class Ingest:
 
     def _check_setting(self, frame: CameraFrame, setting: CameraSetting | None) -> None:
         """Refuse a frame of the right size that shows another place, or in other pixels."""
+        if setting is None:
+            return
         channel = self._run.channels[frame.stream.channel]
+        y, x = opened = channel.path.description.raw_origin_px
+        if channel.setting is None and setting.origin_px not in {None, opened}:
+            raise FrameShapeError(
+                f"The camera delivers {setting.words()} for channel"
+                f" {frame.stream.channel or 'default'} (time point {frame.t}), and the run was"
+                f" opened for pixels from ({x:g}, {y:g}) of the chip. Everything received is kept;"
+                " give the plan to LiveSR(plan=...) if its events set region or binning, or set"
+                " them before the run."
+            )
         channel.setting = before = channel.setting or setting
-        if setting is not None and before is not None and setting != before:
+        if setting != before:
             raise FrameShapeError(
                 f"The camera was set otherwise while channel {frame.stream.channel or 'default'}"
                 f" was acquired (time point {frame.t}): it delivers {setting.words()}, and the run"
