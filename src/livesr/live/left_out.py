@@ -35,6 +35,6 @@ def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
         )
     if unplaced:
         yield (
-            f"{counted(unplaced, 'exposure')} had no place in this run (another size, channel, position,"
-            f" plane or camera setting): {_BESIDE}."
+            f"{counted(unplaced, 'exposure')} had no place in this run (another size, channel,"
+            f" position, plane or camera setting): {_BESIDE}."
         )
