@@ -59,8 +59,12 @@ class Ingest:
             self._state.count("raw_missing", grouping.missing)
             self._state.count("raw_repeated", grouping.repeated)
         counts = self._state.counts
+        exposed = [c.path for c in self._run.channels.values() if c.grouping]
         for sentence in left_out(
-            raw_missing(self._state, self._hook), counts["raw_repeated"], counts["raw_unplaced"]
+            raw_missing(self._state, self._hook),
+            counts["raw_repeated"],
+            counts["raw_unplaced"],
+            running=all(path.accumulates for path in exposed),
         ):
             self._state.warn(sentence)
         self._run.queues.stacks.close()
