@@ -43,10 +43,6 @@ def rig(**changes: Any) -> dict[str, Any]:
         ),
         ({"sim": {"patterns": [PATTERN]}}, "1 patterns came for 3 angles"),
         (
-            {"sim": {"patterns": [PATTERN] * 3, "phase_steps_rad": [0, 120, 240]}},
-            "in radians, got 240: degrees are multiplied by",
-        ),
-        (
             {"sim": {"patterns": [PATTERN] * 3, "order": [[0, 0]]}},
             "order must name each of the 9 (angle, phase) pairs once",
         ),

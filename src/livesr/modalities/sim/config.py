@@ -29,11 +29,6 @@ _Step = Annotated[int, Field(ge=0, lt=12)]
 _Frequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
-_MOST_RAD = (
-    100.0  # 12 steps of whole turns are 75; of degrees, the last of equal parts is above 240
-)
-
-
 class OvertoneConfig(Model):
     """A wave with a multiple of its pattern's k, or in a lattice one of another direction."""
 
@@ -234,12 +229,6 @@ class SIMConfig(Section):
         if self.phase_steps_rad is not None and len(self.phase_steps_rad) != self.phases:
             raise ValueError(
                 f"{len(self.phase_steps_rad)} phase steps came for {self.phases} phases"
-            )
-        largest = max(map(abs, self.phase_steps_rad or (0.0,)))
-        if largest > _MOST_RAD:
-            raise ValueError(
-                f"phase_steps_rad are in radians, got {largest:g}: degrees are multiplied by"
-                " pi / 180, as [0, 2.0944, 4.1888] for thirds of a turn"
             )
         return self
 
