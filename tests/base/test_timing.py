@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from livesr.base.timing import Histogram, Pace, StepTimes
+from livesr.base.timing import Histogram, Pace, StepTimes, now_ns, starts_ns
 
 SHORTEST_MS, LONGEST_MS = 1e-3, 1e6
 PERCENTILES = (0, 1, 5, 25, 50, 75, 90, 99, 99.9, 100)
@@ -207,3 +208,20 @@ def test_an_item_that_is_late_may_come_any_moment_and_a_series_that_ended_does_n
     assert not pace.allows(30.5)  # nothing is expected any more: nothing is known
     came(pace, "a", 31.0)
     assert pace.allows(31.0)
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_is_set_moves_the_next_run_and_not_this_one(
+    monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """A computer that slept, or whose clock was wrong when a window was opened."""
+    wall_ns, set_ns = time.time_ns, int(hours * 3600e9)
+    before = starts_ns()
+    try:
+        with monkeypatch.context() as changed:
+            changed.setattr(time, "time_ns", lambda: wall_ns() + set_ns)
+            assert 0 <= now_ns() - before < 60e9
+            assert abs(starts_ns() - wall_ns() - set_ns) < 1e9
+            assert abs(now_ns() - wall_ns() - set_ns) < 1e9
+    finally:
+        assert abs(starts_ns() - wall_ns()) < 1e9

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+import livesr
 from livesr.cli import app
 from own_process import said_by
 
@@ -90,6 +91,30 @@ def test_options_that_pages_name_exist() -> None:
             continue
         named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page.read_text(encoding="utf-8"))
         assert set(named) <= known, page
+
+
+@pytest.mark.parametrize(
+    ("commands", "sources"),
+    [
+        ("export process", ["store/exports"]),  # a file says how it is read again
+        ("backfill", ["store/backfill.py"]),
+        ("process", ["store/process.py", "store/raw_input.py", "live/sources/recordings"]),
+        ("repair", ["store/repair.py"]),
+    ],
+)
+def test_options_that_messages_name_are_those_of_the_command_that_says_them(
+    commands: str, sources: list[str]
+) -> None:
+    group = typer.main.get_command(app)
+    known = set().union(*(_options(group.commands[name]) for name in commands.split()))
+    for source in sources:
+        place = Path(livesr.__file__).parent / source
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            words = re.sub(r'"\s+f?"', "", file.read_text(encoding="utf-8"))
+            of_others = re.findall(r"livesr [a-z]+[^'\"]*'", words)
+            named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", words)
+            named_of_others = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", " ".join(of_others))
+            assert set(named) - set(named_of_others) <= known, file.name
 
 
 def _options(command: Any) -> set[str]:

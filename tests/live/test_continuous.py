@@ -643,6 +643,21 @@ def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMM
         demo_core.setConfig("Channel", "488")
 
 
+def test_another_objective_while_the_camera_runs_is_said(demo_core: CMMCorePlus) -> None:
+    """A region or a binning needs a camera that stands; a turret turns whenever it is told to."""
+    labels = demo_core.getStateLabels("Objective")
+    try:
+        with LiveSR(demo_core, rig="demo", live="own", engine="none") as session, live(demo_core):
+            frames(session, 5)
+            demo_core.setStateLabel("Objective", labels[2])
+            until(lambda: any("pixel size was" in w for w in session.status()["warnings"]))
+        (said,) = (w for w in session.report["warnings"] if "pixel size was" in w)
+        assert said.startswith("Micro-Manager's pixel size was 65 nm, and is unknown from")
+        assert "stop the camera and start it again" in said
+    finally:
+        demo_core.setStateLabel("Objective", labels[0])
+
+
 @pytest.mark.parametrize("described", [("488", "561"), ("488",)])
 def test_light_of_another_channel_than_the_run_is_called_is_said(
     described: tuple[str, ...], demo_core: CMMCorePlus

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import useq
 import zarr
 from pymmcore_plus import CMMCorePlus
 
@@ -84,6 +85,19 @@ def test_an_mda_is_localised(core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_
     assert found.recall > 0.8
     assert found.rmse_nm < 40
     assert np.hypot(*found.bias_nm) < 5
+
+
+def test_a_last_group_that_lacks_exposures_is_reconstructed_and_said_to_be(
+    core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_path: Path
+) -> None:
+    plan = useq.MDASequence(
+        channels=["647"], time_plan=useq.TIntervalLoops(interval=0, loops=2 * N + N // 2)
+    )
+    with LiveSR(core, rig=rig(), store=tmp_path / "run.ome.zarr", policy="complete") as sr:
+        core.mda.run(plan)
+    assert (sr.report["recon_frames"], sr.report["groups_incomplete"]) == (3, 1)
+    (said,) = (w for w in sr.report["warnings"] if "never came" in w)
+    assert said.startswith("5 exposures never came: running images are made of those that did")
 
 
 def test_a_region_has_its_own_corner(

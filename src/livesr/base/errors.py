@@ -14,7 +14,7 @@ Owns the tree below and the exit code of each branch. Touches nothing else.
     |   +-- BackendError              a runtime that is absent or refuses the engine
     +-- CalibrationError     exit 1   raw frames lack what calibration needs; nothing was changed
     +-- RunError             exit 1   a run had to end early; what was received is on disk
-        +-- FrameShapeError           a frame of another size or pixel type than the run's
+        +-- FrameShapeError           a frame of another size, pixel type or setting than the run's
         +-- BacklogError              the raw queue is full and the camera cannot wait
         +-- RecordingError            the disk no longer takes frames
         +-- TrainingCollapsedError    a network that learns nothing any more

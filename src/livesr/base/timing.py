@@ -1,6 +1,6 @@
 """The clock of a run, how long each step takes, and when something more fits in between.
 
-Owns `now_ns`, `StepTimes` and `Pace`. Prints nothing.
+Owns `now_ns`, `starts_ns`, `StepTimes` and `Pace`. Prints nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,37 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# One reading of the wall clock, then the monotonic one: a clock that is set back mid-run moves no
-# time stamp.
-_EPOCH_NS = time.time_ns() - time.perf_counter_ns()
+_APART_NS = 1_000_000_000
+
+
+class _Clock:
+    """One reading of the wall clock, then the monotonic one: a clock that is set back mid-run moves
+    no time stamp.
+    """
+
+    def __init__(self) -> None:
+        self.epoch_ns = time.time_ns() - time.perf_counter_ns()
+
+
+_CLOCK = _Clock()
 
 
 def now_ns() -> int:
-    """Nanoseconds since the Unix epoch, never going backwards within a process."""
-    return _EPOCH_NS + time.perf_counter_ns()
+    """Nanoseconds since the Unix epoch, never going backwards within a run."""
+    return _CLOCK.epoch_ns + time.perf_counter_ns()
+
+
+def starts_ns() -> int:
+    """Return `now_ns` for a run that starts, by the wall clock where it has left the two for more
+    than a second.
+
+    A window stays open for weeks: its computer sleeps, in which the monotonic clock of Linux and
+    macOS stands, its wall clock is set, or the two drift apart by seconds a day.
+    """
+    now, perf_ns = time.time_ns(), time.perf_counter_ns()
+    if abs(now - perf_ns - _CLOCK.epoch_ns) > _APART_NS:
+        _CLOCK.epoch_ns = now - perf_ns
+    return now_ns()
 
 
 class Histogram:

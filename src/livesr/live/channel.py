@@ -11,6 +11,7 @@ from livesr.live.paths import ChannelPath
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import RunState
 from livesr.live.separation import Separation
+from livesr.live.sources.camera_setting import CameraSetting
 
 
 class Channel:
@@ -28,6 +29,7 @@ class Channel:
     grouping : open groups, of "livesr-ingest"; None of a superposition, for which nothing is
         exposed
     exposure : what it was, of "livesr-ingest"
+    setting : how the camera was set for its first frame, of "livesr-ingest"; None if nobody said
     measurement : of the slots that measure; its docstring says how it is locked
     monitors : given groups by "livesr-reconstruct", asked by "livesr-monitor"
     separation : of the slots that separate, and "livesr-separate"; likewise locked. None where
@@ -42,6 +44,7 @@ class Channel:
             None if path.parts else path.grouping(recorded.offline)
         )
         self.exposure = ExposureTime()
+        self.setting: CameraSetting | None = None
         self.measurement = Measurement(path, recorded, state)
         self.monitors = path.monitors(recorded.offline)
         self.separation: Separation | None = None

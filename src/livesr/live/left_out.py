@@ -14,7 +14,7 @@ from livesr.base.words import counted
 _BESIDE = "where a store is written they are kept beside its images, in livesr/strays"
 
 
-def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
+def left_out(missing: int, repeated: int, unplaced: int, *, running: bool = False) -> Iterator[str]:
     """Say what is left out.
 
     Parameters
@@ -22,11 +22,17 @@ def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
     missing : exposures that were announced, numbered or begun as a group, and never came
     repeated : exposures that came twice for one place, or after its group was closed
     unplaced : exposures that have no place in the run
+    running : whether the pictures of all channels are made of whatever came, as running images are
     """
     if missing:
+        made = (
+            "running images are made of those that did"
+            if running
+            else "groups that lack one are not reconstructed"
+        )
         yield (
-            f"{counted(missing, 'exposure')} never came: groups that lack one are not"
-            " reconstructed, zeros stand in their place in raw, and frames.jsonl says where."
+            f"{counted(missing, 'exposure')} never came: {made}, zeros stand in their place in raw,"
+            " and frames.jsonl says where."
         )
     if repeated:
         yield (
@@ -36,5 +42,5 @@ def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
     if unplaced:
         yield (
             f"{counted(unplaced, 'exposure')} had no place in this run (another size, channel,"
-            f" position or plane): {_BESIDE}."
+            f" position, plane or camera setting): {_BESIDE}."
         )

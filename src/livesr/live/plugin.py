@@ -27,7 +27,7 @@ from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import before_threads_end
-from livesr.base.timing import now_ns
+from livesr.base.timing import starts_ns
 from livesr.base.words import counted
 from livesr.live.audit import AuditSchedule
 from livesr.live.beside import check_companions
@@ -43,7 +43,7 @@ from livesr.live.plan_summary import PlanSummary, summarise
 from livesr.live.run_state import Report
 from livesr.live.session import Session, check_places
 from livesr.live.sinks.sink import Sink
-from livesr.live.sources.acquiring import acquires_elsewhere, acquiring_threads
+from livesr.live.sources.acquiring import acquires, acquires_elsewhere, acquiring_threads
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import DRAINED, Delivery
 from livesr.live.sources.mda import listen, unlisten
@@ -61,6 +61,14 @@ _NOTHING = (
 _LEFT = (
     "LiveSR was left while a plan was being acquired: the acquisition was cancelled, what came is"
     " kept."
+)
+_LEFT_TO_ANOTHER = (
+    "LiveSR was left while a plan was being acquired, and another LiveSR on the same core goes on"
+    " with it: what came until then is kept."
+)
+_UNDER_WAY = (
+    "An acquisition is under way on this core, and was when LiveSR was entered: it is not recorded."
+    " Those are that start inside of the block."
 )
 _BROKEN_OFF = (
     "The acquisition was broken off from outside, by Ctrl-C for instance, and never said that it"
@@ -206,6 +214,7 @@ class LiveSR(Session):
         self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
         self._entered = self._begun = False
+        self._under_way = False  # whether there is an acquisition that began before the block
         self._refused = 0  # acquisitions that were begun inside of another, and still have to end
         self._connected: tuple[tuple[Any, Any], ...] = ()
         self._summary: tuple[Any, PlanSummary] | None = None
@@ -219,7 +228,7 @@ class LiveSR(Session):
                 "This LiveSR is already in use: make another one for another 'with' block."
             )
         if self._mode == "own" and any(
-            other.owns_live_view_of(self._core) for other in list(_ENTERED.values())
+            other.has_hold_of(self._core, "live view") for other in list(_ENTERED.values())
         ):
             raise ConfigError(
                 "Another LiveSR takes every frame of this core's live view, and each of the two"
@@ -250,6 +259,9 @@ class LiveSR(Session):
             _CORE_LOG.setLevel(self._core_log_level)
             raise
         self._entered = True
+        if acquires(self._core):
+            self._under_way = True
+            log.warning("%s", _UNDER_WAY)
         # A script that never leaves the block, or is torn out of it, still gets a whole store and
         # its report.
         _leave_when_the_interpreter_ends()
@@ -259,9 +271,12 @@ class LiveSR(Session):
             listen(signal, listener, first=listener in (self._frame_ready, self._sequence_finished))
         return self
 
-    def owns_live_view_of(self, core: CMMCorePlus) -> bool:
-        """Return whether it takes every frame out of the buffer of this core, in live mode."""
-        return self._entered and self._mode == "own" and self._core is core
+    def has_hold_of(self, core: CMMCorePlus, what: Literal["live view", "acquisition"]) -> bool:
+        """Return whether it takes every frame out of the buffer of this core, in live mode, or
+        takes part in what its MDA acquires now.
+        """
+        held = self._mode == "own" if what == "live view" else self._begun
+        return self._entered and held and self._core is core
 
     def __exit__(
         self,
@@ -301,13 +316,20 @@ class LiveSR(Session):
     def _end_acquisition(self) -> None:
         """See to it that no acquisition outlives the block.
 
-        One in another thread is cancelled, and waited for until it has told everybody that it has
+        What began before it goes on, and what another session on the same core records. One in
+        another thread is cancelled, and waited for until it has told everybody that it has
         finished. One that was torn out of its loop, as by Ctrl-C, never will.
         """
         runner = self._core.mda
         if runner.status.phase == "idle":
             return
         if acquiring_threads(self._core):
+            others = any(o.has_hold_of(self._core, "acquisition") for o in list(_ENTERED.values()))
+            if self._under_way or others:
+                if self._begun and self._pipeline:
+                    self._pipeline.warn(_LEFT_TO_ANOTHER)
+                self._begun = self._under_way = False
+                return
             if self._pipeline and runner.is_running():
                 self._pipeline.warn(_LEFT)
             runner.cancel()
@@ -347,7 +369,7 @@ class LiveSR(Session):
             self._refuse_inside_another()
             return
         self._end_broken_off()
-        self._begun = True
+        self._begun, self._under_way = True, False
         try:
             self._live.finish()
             self.wait()
@@ -403,12 +425,12 @@ class LiveSR(Session):
 
         Pymmcore-plus reports a camera that fails to deliver to the log alone.
         """
-        if (pipeline := self._pipeline) is not None:
+        if (pipeline := self._pipeline) is not None and self._begun:
             self._delivery.event_started(event, pipeline.hook)
 
     def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
         """Hand one frame over; in the acquisition thread."""
-        if (pipeline := self._pipeline) is not None:
+        if (pipeline := self._pipeline) is not None and self._begun:
             vanished = self._delivery.vanished
             event = self._delivery.event_of(event, metadata)
             pipeline.hook.frame_ready(image, event, metadata)
@@ -419,6 +441,9 @@ class LiveSR(Session):
     def _sequence_finished(self, sequence: Any) -> None:
         if self._refused:
             self._refused -= 1
+            return
+        if self._under_way:
+            self._under_way = False
             return
         self._begun = False
         if self._pipeline:
@@ -484,6 +509,8 @@ class LiveSR(Session):
 
         pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
         armed.append(pipeline)
+        if on_stop is None:
+            pipeline.hook.setting = self._delivery.setting
         for sentence in (
             trigger_unused(self._core, self.rig),
             *cameras.notes,
@@ -523,7 +550,7 @@ class LiveSR(Session):
         text = plan_text(plan)
         return RunDescription(
             stream_id=uuid.uuid4().hex,
-            started_ns=now_ns(),
+            started_ns=starts_ns(),
             channels=tuple(self._paths[name].description for name in (*names, *self.rig.sums)),
             **about.places(),
             interval_s=interval_s,

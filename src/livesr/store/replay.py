@@ -22,7 +22,7 @@ from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.files import not_expected
 from livesr.base.frames import CameraFrame
 from livesr.base.run_config import AnyPath, RunConfig, named_in
-from livesr.base.timing import now_ns
+from livesr.base.timing import starts_ns
 from livesr.live.session import Session, check_places
 from livesr.live.sinks.sink import Sink, checked
 from livesr.live.sources.replay import Rate, play
@@ -174,7 +174,7 @@ class Replay(Session):
             run = description(
                 raw,
                 [path.description for path in self._paths.values()],
-                started_ns=now_ns(),
+                started_ns=starts_ns(),
                 record_raw=settings.record_raw,
                 record_recon=settings.record_recon,
                 sidecars={**raw.run.get("sidecars", {}), **manifests(self._paths)},

@@ -417,3 +417,10 @@ def test_an_imagej_stack_of_one_directory_that_was_cut_off_gives_what_is_there(
         assert "metadata invalid" in str(recording.damage)
         found = frames_of(recording)
     np.testing.assert_array_equal(found, FRAMES[:4])
+
+
+def test_frames_of_one_pixel_that_share_a_page_are_not_said_to_be_cut_off(tmp_path: Path) -> None:
+    """tifffile writes them as a single page of N x 1."""
+    tifffile.imwrite(tmp_path / "a.tif", FRAMES[:, :1, :1])
+    with pytest.raises(ConfigError, match="holds several frames in one page"):
+        open_recording(tmp_path / "a.tif")

@@ -214,6 +214,7 @@ class LiveMode:
             (events.sequenceAcquisitionStarted, self._started),
             (events.sequenceAcquisitionStopped, self._stopped),
             (events.configSet, self._config_set),
+            (events.pixelSizeChanged, self._pixel_size_changed),
         )
 
     def finish(self) -> None:
@@ -256,6 +257,10 @@ class LiveMode:
     def _config_set(self, group: str, preset: str) -> None:
         if self._poller is not None and group == self._rig.channel_group:
             self._poller.preset_set(preset)
+
+    def _pixel_size_changed(self, size_um: float) -> None:
+        if self._poller is not None:
+            self._poller.pixel_size_set(float(size_um))
 
     # -- runs --------------------------------------------------------------------------------------
 
@@ -324,6 +329,7 @@ class Poller:
         self._capacity = self._reserve = 0
         self._was_full = False
         self._exposure_ms: float | None = None
+        self._pixel_size_um = float(core.getPixelSizeUm(True))
         run.hook.missing = 0
 
     @property
@@ -341,6 +347,21 @@ class Poller:
             f"Preset {preset} is set from time point {self._numbering.time_point} on{again}. Frames"
             f" of this run are called {self._channel} whatever is set: stop the camera, set the"
             " channel, and start it again."
+        )
+
+    def pixel_size_set(self, size_um: float) -> None:
+        """Say it where another objective, or magnifier, has come: a region and a binning cannot
+        change while the camera runs.
+        """
+        before_um, self._pixel_size_um = self._pixel_size_um, size_um
+        if self._ended or math.isclose(size_um, before_um, rel_tol=1e-6):
+            return
+        now = f"{1e3 * size_um:g} nm" if size_um else "unknown"
+        self._run.warn(
+            f"Micro-Manager's pixel size was {1e3 * before_um:g} nm, and is {now} from time point"
+            f" {self._numbering.time_point} on, as with another objective. Pictures of this run"
+            " keep the one that it began with, and what they show from there on is of another size:"
+            " stop the camera and start it again."
         )
 
     def start(self) -> None:

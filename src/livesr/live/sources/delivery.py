@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import MDAEngine
 
+from livesr.live.sources.camera_setting import CameraSetting, setting_now
 from livesr.live.sources.mda import MDAHook
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ class Delivery:
         "_core",
         "_event",
         "_exposures",
+        "_looked",
         "_metadata",
         "_next",
+        "_setting",
         "_thread",
         "announced",
         "skipped",
@@ -72,6 +75,8 @@ class Delivery:
         self._event: MDAEvent | None = None
         self._exposures: tuple[MDAEvent, ...] = ()
         self._before = self._thread = 0
+        self._looked = False
+        self._setting: CameraSetting | None = None
         self._metadata: Mapping[str, Any] = {}
 
     def event_started(self, event: Any, hook: MDAHook) -> None:
@@ -87,6 +92,16 @@ class Delivery:
         self._exposures = exposures if hasattr(event, "events") else ()
         self._before, self._thread, self._metadata = hook.received, threading.get_ident(), {}
         self._next = 0
+        self._looked = False
+
+    def setting(self) -> CameraSetting | None:
+        """Return how the camera is set, as it was at the first frame of the event.
+
+        While a sequence runs, neither region nor binning can be set otherwise.
+        """
+        if not self._looked:
+            self._looked, self._setting = True, setting_now(self._core)
+        return self._setting
 
     def event_of(self, event: MDAEvent, metadata: Mapping[str, Any]) -> MDAEvent:
         """Return the event of a frame that was delivered.

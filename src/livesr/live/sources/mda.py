@@ -25,6 +25,7 @@ from useq import MDAEvent
 from livesr.base.errors import ConfigError
 from livesr.base.frames import CameraFrame, Pixels, StagePosition, Stream
 from livesr.base.timing import now_ns
+from livesr.live.sources.camera_setting import CameraSetting
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,15 @@ class Received(NamedTuple):
     """What the hook hands over, untouched.
 
     `pixels` belongs to the receiver (pymmcore-plus makes a fresh array). Every listener of
-    `frameReady` is given the same one, so nobody can write into it from here on.
+    `frameReady` is given the same one, so nobody can write into it from here on. `setting` is how
+    the camera was set, None if nobody said.
     """
 
     pixels: Pixels
     event: MDAEvent
     metadata: Mapping[str, Any]
     t_host_ns: int
+    setting: CameraSetting | None = None
 
 
 class MDAHook:
@@ -66,6 +69,8 @@ class MDAHook:
     missing : frames that the camera numbered and that never came; None where the source has no
         numbers
     newest : the pixels that came last, for previews; None before the first
+    setting : returns how the camera is set for the frame that came, None if nobody says; asked once
+        its time is taken
     """
 
     __slots__ = (
@@ -80,6 +85,7 @@ class MDAHook:
         "missing",
         "newest",
         "received",
+        "setting",
         "waits",
     )
 
@@ -92,6 +98,7 @@ class MDAHook:
         self.limit = room()
         self.missing: int | None = None
         self.newest: Pixels | None = None
+        self.setting: Callable[[], CameraSetting | None] = _nobody_says
         self.received = self.fetched = 0
         self.waits = 0
 
@@ -108,7 +115,7 @@ class MDAHook:
         may_wait: Callable[[], bool],
     ) -> None:
         """Take one frame; at the limit, wait for room as long as `may_wait`."""
-        self._put(Received(image, event, metadata, now_ns()), may_wait)
+        self._put(Received(image, event, metadata, now_ns(), self.setting()), may_wait)
 
     def replay(self, received: Received) -> None:
         """Take a frame that was received before and keeps the time of then.
@@ -168,6 +175,10 @@ class MDAHook:
             waited = True
             time.sleep(0.002)
         self.waits += waited
+
+
+def _nobody_says() -> None:
+    return None
 
 
 def listen(signal: Any, listener: Callable[..., None], *, first: bool = False) -> None:

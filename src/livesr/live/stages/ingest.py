@@ -17,6 +17,7 @@ from livesr.live.channel import Channel
 from livesr.live.left_out import left_out
 from livesr.live.report import raw_missing
 from livesr.live.run import Run
+from livesr.live.sources.camera_setting import CameraSetting
 from livesr.live.sources.mda import MDAHook, Placing, Received
 
 
@@ -58,8 +59,12 @@ class Ingest:
             self._state.count("raw_missing", grouping.missing)
             self._state.count("raw_repeated", grouping.repeated)
         counts = self._state.counts
+        exposed = [c.path for c in self._run.channels.values() if c.grouping]
         for sentence in left_out(
-            raw_missing(self._state, self._hook), counts["raw_repeated"], counts["raw_unplaced"]
+            raw_missing(self._state, self._hook),
+            counts["raw_repeated"],
+            counts["raw_unplaced"],
+            running=all(path.accumulates for path in exposed),
         ):
             self._state.warn(sentence)
         self._run.queues.stacks.close()
@@ -120,6 +125,7 @@ class Ingest:
             position, channel, z = frame.stream
             frame = replace(frame, stream=Stream(position * planes + z, channel))
         self._check_fits(frame)
+        self._check_setting(frame, received.setting)
         self._state.placed(frame.t_host_ns)
         self._look_at_exposure(frame)
         return frame
@@ -143,6 +149,30 @@ class Ingest:
                 f" {frame.t}): ROI, binning or pixel type changed. The run has ended and everything"
                 " received is kept; start a new run with the new size, or give the plan to"
                 " LiveSR(plan=...) if its events set them."
+            )
+
+    def _check_setting(self, frame: CameraFrame, setting: CameraSetting | None) -> None:
+        """Refuse a frame of the right size that shows another place, or in other pixels."""
+        if setting is None:
+            return
+        channel = self._run.channels[frame.stream.channel]
+        y, x = opened = channel.path.description.raw_origin_px
+        if channel.setting is None and setting.origin_px not in {None, opened}:
+            raise FrameShapeError(
+                f"The camera delivers {setting.words()} for channel"
+                f" {frame.stream.channel or 'default'} (time point {frame.t}), and the run was"
+                f" opened for pixels from ({x:g}, {y:g}) of the chip. Everything received is kept;"
+                " give the plan to LiveSR(plan=...) if its events set region or binning, or set"
+                " them before the run."
+            )
+        channel.setting = before = channel.setting or setting
+        if setting != before:
+            raise FrameShapeError(
+                f"The camera was set otherwise while channel {frame.stream.channel or 'default'}"
+                f" was acquired (time point {frame.t}): it delivers {setting.words()}, and the run"
+                f" began with {before.words()}. An image has one region and one pixel size. The"
+                " run has ended and everything received is kept; start a new run for other"
+                " settings."
             )
 
     def _look_at_exposure(self, frame: CameraFrame) -> None:

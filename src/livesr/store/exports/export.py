@@ -93,7 +93,7 @@ def export(
     if is_file and len(images) > 1:
         raise ConfigError(
             f"{place.name} is one file, and {len(images)} images are chosen"
-            f" ({', '.join(i.image.name for i in images)}): choose one with --images, --channels or"
+            f" ({', '.join(i.image.name for i in images)}): choose one with --series, --channels or"
             " --positions, or name a folder."
         )
     new = NewPlace(place)

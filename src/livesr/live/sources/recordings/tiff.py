@@ -183,6 +183,7 @@ def _frames(path: Path, series: TiffPageSeries, lengths: tuple[int, ...]) -> lis
     if (
         len(series.pages) == 1
         and series.dataoffset is not None
+        and tuple(series.shape[-2:]) == (first.imagelength, first.imagewidth)
         and (start := rows_at(first)) is not None
     ):
         return [PageAt(path, first.index, 0, start + i * first.nbytes) for i in range(count)]
