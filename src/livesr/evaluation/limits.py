@@ -84,6 +84,7 @@ _SCORED = 4  # times as many scenes tell what unknown light is usual
 _LEAST_UNKNOWN = 0.001  # unknown light: less is none
 _FEW = 8  # frames that a quantile needs
 _UNKNOWN_GOES_BY = ("detail 8", "noise")
+_QUIETEST = 0.25  # of the frames: no limit is below theirs, where few frames say how it goes on
 _FALSE_ALARMS = (
     0.1  # of channels that are in order, where some are forty times brighter than others
 )
@@ -450,7 +451,7 @@ def usual_by_frame(known: Sequence[Seen]) -> UsualUnknownLight | None:
     return UsualUnknownLight(
         offset=round(offset, 5),
         slopes={n: round(float(s), 5) for n, s in zip(_UNKNOWN_GOES_BY, slopes, strict=True)},
-        least=round(float(limits.min()), 5),
+        least=round(float(np.quantile(limits, _QUIETEST)), 5),
         most=round(float(limits.max()), 5),
     )
 

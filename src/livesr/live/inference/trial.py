@@ -55,8 +55,8 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso-light/model.onnx
     "69ec104a03d2c7953a9b6d01390e46d4a7adbffd6bee527c350a7b73f3435bce",
     # imcsr-mt-mito/model-int8.onnx
-    "f96cd85935168b9fb2293bb182d4d872c580e525afbd63e40c88e38d04625e0b",
-    "30ce990534ef3ea058c339ddd899ae2a3c4bb59331cb4dc199d18325459b291c",  # imcsr-mt-mito/model.onnx
+    "a37f02c0f047fc6d47c5b21fd1a4e2a7470e1807d7a808cf7bc668f56aa77ae4",
+    "21e7b0755068fe1bf788b876f8a563b3b3df00f23959cb0290ed078f9933b521",  # imcsr-mt-mito/model.onnx
     "aff2fa75cd5e2d7c2b7214f6ec7964741ed6ea354faa00a91065cd48953680a8",  # sim-lowlight-9/model.onnx
     "2d36d2b3b48387e2d7d32a69ad3e6a0d197906efc8deb036aa6b384aaab1c12c",  # unet-sim-3/model.onnx
 })  # fmt: skip
