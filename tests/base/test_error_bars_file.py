@@ -84,3 +84,23 @@ def test_a_table_that_cannot_be_is_refused(wrong: dict[str, object], tmp_path: P
     path.write_text(yaml.safe_dump({**good, "structures": {"ER": wrong}}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"error_bars\.yaml"):
         load_error_bars(path)
+
+
+def test_a_file_cut_anywhere_is_refused_and_never_gives_other_bars(tmp_path: Path) -> None:
+    path = tmp_path / "error_bars.yaml"
+    bars().save(path)
+    whole = path.read_bytes()
+    for n in range(len(whole) - 1):  # the last newline says nothing
+        path.write_bytes(whole[:n])
+        with pytest.raises(ConfigError, match=r"error_bars\.yaml"):
+            load_error_bars(path)
+
+
+def test_a_file_of_an_earlier_version_does_not_say_where_it_ends_and_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "error_bars.yaml"
+    bars().save(path)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[2:-1]]), encoding="utf-8")
+    assert load_error_bars(path) == bars()

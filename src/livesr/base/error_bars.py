@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from livesr.base.compute import Augmentation
 from livesr.base.config import Model
-from livesr.base.rig_file import read, write
+from livesr.base.rig_file import read, write_measured
 from livesr.base.taken_with import MadeWith
 
 FILE = "error_bars.yaml"
@@ -173,8 +172,7 @@ class ErrorBars(Model):
     def save(self, path: Path) -> None:
         """Write the file; raises ConfigError if it cannot be written."""
         said = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        text = f"# {self.sentence}\n" + yaml.safe_dump(said, sort_keys=False, width=100)
-        write(path, text)
+        write_measured(path, self.sentence, said)
 
 
 def load_error_bars(path: Path) -> ErrorBars:

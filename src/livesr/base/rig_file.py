@@ -18,6 +18,9 @@ from livesr.base.documents import compose_yaml, parse_yaml, read_text
 from livesr.base.errors import ConfigError, DocumentError
 from livesr.base.files import remove, replace_file
 
+_ENDS = "# The last line is '...': without it the file was cut short.\n"
+_END = "..."
+
 
 def write_values(path: Path, values: Mapping[str, Any]) -> None:
     """Set values of a YAML file by their place, such as ``{"camera.gain_e_per_adu".
@@ -57,17 +60,34 @@ def write(path: Path, text: str) -> None:
         ) from e
 
 
+def write_measured(path: Path, head: str, values: Mapping[str, Any]) -> None:
+    """Write what was measured of a rig, below the comment `head`, such that a cut is seen.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written; what was there stays.
+    """
+    body = yaml.safe_dump(values, sort_keys=False, width=100)
+    write(path, f"# {head}\n{_ENDS}{body}{_END}\n")
+
+
 def read(kind: type[M], path: Path, command: str) -> M:
     """Read a file that 'livesr `command`' has written beside a rig.
 
     Raises
     ------
     ConfigError
-        If it is none, with the first thing that is wrong.
+        If it is none, or was cut short, with the first thing that is wrong. Files of earlier
+        versions do not say where they end, and are read as far as they go.
     """
     try:
-        return parse(kind, load_yaml(path), str(path))
-    except ConfigError as e:
+        found = parse(kind, load_yaml(path), str(path))
+        text = read_text(path)
+        if _ENDS in text and text.splitlines()[-1].rstrip() != _END:
+            raise ConfigError(f"{path} was cut short: its last line is not '{_END}'.")
+        return found
+    except (ConfigError, DocumentError) as e:
         raise ConfigError(f"{e} Mend it, or remove it and run 'livesr {command}' again.") from e
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field
 
 from livesr.base.config import Model
-from livesr.base.rig_file import read, write
+from livesr.base.rig_file import read, write_measured
 from livesr.base.taken_with import TakenWith
 
 FILE = "limits.yaml"
@@ -77,9 +76,8 @@ class RigLimits(Model):
 
     def save(self, path: Path) -> None:
         """Write the file; raises ConfigError if it cannot be written."""
-        head = "# What is usual on this rig, measured by 'livesr calibrate-limits'.\n"
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
-        write(path, head + text)
+        head = "What is usual on this rig, measured by 'livesr calibrate-limits'."
+        write_measured(path, head, self.model_dump(mode="json"))
 
 
 def load_rig_limits(path: Path) -> RigLimits:
