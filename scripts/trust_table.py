@@ -223,6 +223,11 @@ def _share(rows: Sequence[Looked], *words: str) -> float:
     return float(np.mean([_says(row.frame.warnings, words) for row in rows]))
 
 
+def says_unlike(rows: Sequence[Looked]) -> float:
+    """Return of how many frames it is said that they are unlike, or hold unknown light."""
+    return _share(rows, *_UNLIKE)
+
+
 def unlike_table(rows: Sequence[Looked]) -> list[str]:
     """Markdown: areas of the scores against mixtures in order, and what is said."""
     order = [row for row in rows if row.case == "1:1:1" or row.case.endswith("at half")]
@@ -232,7 +237,7 @@ def unlike_table(rows: Sequence[Looked]) -> list[str]:
         f"| in front of the camera | frames | {' | '.join(heads)} | unlike or unknown, said |",
         "|---" * (len(heads) + 3) + "|",
         f"| known structures, 1:1:1 or one at half | {len(order)} |{' |' * len(heads)}"
-        f" {_share(order, *_UNLIKE):.0%} |",
+        f" {says_unlike(order):.0%} |",
     ]
     cases = list(dict.fromkeys(row.case for row in rows))
     groups = {case: [case] for case in cases if " for " in case or "beside" in case}
@@ -249,7 +254,7 @@ def unlike_table(rows: Sequence[Looked]) -> list[str]:
         ]
         areas.append(area([r.residual for r in chosen], [r.residual for r in order]))
         cells = " | ".join(f"{value:.2f}" for value in areas)
-        lines.append(f"| {title} | {len(chosen)} | {cells} | {_share(chosen, *_UNLIKE):.0%} |")
+        lines.append(f"| {title} | {len(chosen)} | {cells} | {says_unlike(chosen):.0%} |")
     return lines
 
 

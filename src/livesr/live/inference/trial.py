@@ -41,7 +41,7 @@ SHIPPED = frozenset({
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
-    "7b6008cf2b17d5737b379de39a592b36e0b664ca82e57aadfd42e0bcd6f07e35",
+    "80346b147e1544341d375b473cf78225ad35e935ae5348eaf0e83ce91b92acac",
     # imcsr-mt-er-lyso/model-int8.onnx
     "651b246521e45eb4d0e6a6415f9fdb93c1ed145750d88563ddf86eac110bf7e0",
     # imcsr-mt-er-lyso/model.onnx
@@ -51,9 +51,9 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso-in-focus/model.onnx
     "22aa7a0edb2566ce9f83c27c7881573115ccff157e718a29b67ea69ab9572963",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "5bc54e2dd6d4acecf525e80c54e413861d73ad653ab693ded1561691b2291b43",
+    "acdcc60b3a244b6c0dd7db3ea6bf8cec37f86eb93102b65cc478407fcc888749",
     # imcsr-mt-er-lyso-light/model.onnx
-    "69ec104a03d2c7953a9b6d01390e46d4a7adbffd6bee527c350a7b73f3435bce",
+    "f5a65bad7d3f30c4483f4816b84c63f29f70efd5fb65c30151032686c50f31a2",
     # imcsr-mt-mito/model-int8.onnx
     "a37f02c0f047fc6d47c5b21fd1a4e2a7470e1807d7a808cf7bc668f56aa77ae4",
     "21e7b0755068fe1bf788b876f8a563b3b3df00f23959cb0290ed078f9933b521",  # imcsr-mt-mito/model.onnx
