@@ -58,8 +58,8 @@ class CameraSetting(NamedTuple):
 def setting_now(core: CMMCorePlus) -> CameraSetting | None:
     """Return how the core's camera is set, None without one, or where it does not say.
 
-    Takes some 10 us: binning and pixel size come from what the core has in mind, and no device is
-    asked for them.
+    Takes 4 us with the demo camera: binning and pixel size come from what the core has in mind, and
+    no device is asked for them.
     """
     try:
         camera, binning = str(core.getCameraDevice()), ""
