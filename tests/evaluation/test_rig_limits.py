@@ -174,6 +174,17 @@ def test_a_limit_of_another_engine_is_not_used(rig: Path) -> None:
     assert (finding.level, "limits.yaml" in finding.says) == ("error", True)
 
 
+def test_a_file_cut_anywhere_is_refused_and_never_gives_another_limit(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    of(TAKEN).save(file)
+    whole = file.read_bytes()
+    assert load_rig_limits(file) == of(TAKEN)
+    for n in range(len(whole) - 1):  # the last newline says nothing
+        file.write_bytes(whole[:n])
+        with pytest.raises(ConfigError, match=r"limits\.yaml"):
+            load_rig_limits(file)
+
+
 @pytest.mark.parametrize(
     ("engine", "noted"), [("identity", False), ("imcsr-mt-er-lyso-light", True)]
 )

@@ -236,6 +236,17 @@ class TestDisplay:
         assert all(low < high for low, high in display)
 
 
+def limits_of_a_rig(unknown_light: float) -> ChannelLimits:
+    return ChannelLimits(
+        unknown_light=unknown_light,
+        false_alarms=0.05,
+        fields=19,
+        frames=190,
+        stores=["a", "b", "c"],
+        taken_with=TakenWith(engines=["test 1"], pixel_size_nm=30, resolution_nm=176),
+    )
+
+
 class TestWarnings:
     def test_none_when_all_is_well(self) -> None:
         composer = OnHost(manifest(residual={"min": 0.0, "max": 0.1}), SHAPE)
@@ -344,14 +355,7 @@ class TestWarnings:
 
     def test_what_is_left_of_a_frame_counts_on_its_own_rig_alone(self) -> None:
         """Rigs differ in it, so that the engine's limit, of any rig, is of the share."""
-        own = ChannelLimits(
-            unknown_light=0.1,
-            false_alarms=0.05,
-            fields=19,
-            frames=190,
-            stores=["a"],
-            taken_with=TakenWith(engines=["test 1"], pixel_size_nm=30, resolution_nm=176),
-        )
+        own = limits_of_a_rig(0.1)
         engine = manifest(limits={"unknown_light": 0.1}, features=4)
 
         def named(limits: ChannelLimits | None, share: float, left: float) -> bool:
@@ -373,16 +377,8 @@ class TestWarnings:
         values = np.random.default_rng(seed).uniform(0.01, 0.1, 12)
 
         def named(limit: float) -> list[str]:
-            own = ChannelLimits(
-                unknown_light=limit,
-                false_alarms=0.05,
-                fields=19,
-                frames=190,
-                stores=["a", "b", "c"],
-                taken_with=TakenWith(engines=["test 1"], pixel_size_nm=30, resolution_nm=176),
-            )
             engine = manifest(limits={"unknown_light": 0.5}, features=2)
-            composer, found = OnHost(engine, SHAPE, rig_limits=own), []
+            composer, found = OnHost(engine, SHAPE, rig_limits=limits_of_a_rig(limit)), []
             for value in values:
                 composer.features = np.array([value**2, 1], np.float32)
                 found += composer.compose(specimen(), window(frame(specimen()))).warnings

@@ -79,3 +79,18 @@ def test_a_session_that_is_left_does_not_end_what_another_records(
     assert (stays.report["raw_frames"], stays.report["error"]) == (N, None)
     assert leaves.report["raw_frames"] == N // 2
     assert any("another LiveSR on the same core goes on" in w for w in leaves.report["warnings"])
+
+
+def test_an_acquisition_that_nobody_records_goes_on_behind_a_block(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    events, came = Paced(), []
+    core.mda.events.frameReady.connect(lambda *_: came.append(1))
+    thread = core.run_mda(events)
+    assert events.half.wait(60)
+    with session(core, tmp_path / "run.ome.zarr"):
+        pass
+    events.rest.set()
+    thread.join()
+    assert len(came) == N
+    assert not any(tmp_path.iterdir())
