@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.live.normalise import BRIGHT_LEVEL
-from livesr.training.recombine import RecombinedPairs, degraded, sharpened
+from livesr.training.recombine import RecombinedPairs, degraded, grain, noise_like, sharpened
 from livesr.training.sources import CachedPairs
 from livesr.training.textures import texture
 
@@ -38,7 +38,7 @@ def spotted(folder: Path, scale: int = 1) -> Path:
 def composites(
     folder: Path, n: int = 48, brightness_ratio: float = 4.0, absent: float = 0.0
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, brightness_ratio, absent)
+    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, brightness_ratio, absent, noisy=0)
     frames, targets = pairs.batch(np.random.default_rng(2), n, 32)
     assert frames.dtype == targets.dtype == np.float32
     return list(zip(frames, targets, strict=True))
@@ -157,6 +157,48 @@ def test_a_frame_is_degraded_and_its_noise_may_be_gone() -> None:
     assert sum(len(np.unique(frame)) <= 256 for frame in frames) >= 3, "some have 8 bits"
 
 
+def test_some_composites_are_as_noisy_as_images_of_little_light(tmp_path: Path) -> None:
+    cached = CachedPairs(spotted(tmp_path / "pairs"))
+
+    def rough(noisy: float) -> NDArray[np.float64]:
+        """Return, of each composite, the part of its differences that its structures have not."""
+        pairs = RecombinedPairs(cached, 1.0, noisy=noisy)
+        frames, targets = pairs.batch(np.random.default_rng(2), 48, 32)
+        besides = frames[:, 1] - targets.sum(1)
+        return besides.std((1, 2)) / frames[:, 1].std((1, 2))
+
+    assert np.median(rough(0)) < 0.3 < 0.5 < np.median(rough(1))
+    assert 0.1 < np.mean(rough(0.25) > 0.5) - np.mean(rough(0) > 0.5) < 0.5
+
+
+def test_grain_is_finer_than_the_noise_it_is_made_of() -> None:
+    rng = np.random.default_rng(4)
+    frames = gaussian_filter(rng.standard_normal((3, 96, 96)).astype(np.float32), (0, 1.5, 1.5))
+    nothing = np.zeros((2, 96, 96), np.float32)
+    noise = noise_like(rng, frames, nothing)
+    assert noise.shape == frames.shape
+    inner = np.s_[:, 1:-1]  # the outer columns of a real image's spectrum are their own mirror
+    spectra = [np.abs(np.fft.rfft2(image))[inner] for image in (noise[0], frames[1])]
+    np.testing.assert_allclose(*spectra, rtol=1e-3, atol=1e-2)
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.2, "each its own"
+
+    def fine(image: NDArray[np.float32]) -> float:
+        return float(np.diff(image).std() / image.std())
+
+    levels = []
+    for _ in range(40):
+        made = grain(rng, noise[0])
+        assert fine(made) > 1.2 * fine(noise[0])
+        levels.append(made.std() / 300)
+    assert 0.14 < min(levels) < 0.25 < 0.7 < max(levels) < 1.1
+
+
+def test_grain_of_an_image_without_noise_is_white() -> None:
+    made = grain(np.random.default_rng(0), np.zeros((32, 32), np.float32))
+    assert np.isfinite(made).all()
+    assert made.std() > 0
+
+
 def test_sharpening_takes_nothing_below_zero() -> None:
     image = gaussian_filter(np.eye(32, dtype=np.float32), 1.0)
     sharp = sharpened(image, 2.0)
@@ -165,7 +207,7 @@ def test_sharpening_takes_nothing_below_zero() -> None:
 
 
 def with_unknown(folder: Path, n: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, unknown=0.5)
+    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, unknown=0.5, noisy=0)
     frames, targets = pairs.batch(np.random.default_rng(2), n, 32)
     assert targets.shape == (n, 3, 32, 32)
     return frames, targets

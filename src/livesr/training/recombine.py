@@ -40,6 +40,12 @@ _GLOWING, _GLOW, _GLOW_PX = (
     (3.0, 25.0),
 )  # share of the structures with out-of-focus light, how much, how wide
 _HAZY, _EIGHT_BITS = 0.2, 0.2
+_GRAIN = (
+    0.15,
+    1.0,
+)  # standard deviation of strong noise, where a structure of mean brightness is 1
+_STEEPER, _WHITE = (0.5, 4.0), 0.4  # exponent of the frequency that its spectrum grows with beside
+# that of a crop's; how much of it is white at most
 _RESIZED, _FACTOR = 0.2, (0.55, 1.0)  # share of unknown structures that are known ones of a size
 # that no microscope gives them, and by how much, logarithms
 _NOT_FAINT = 0.3  # of the brightest structure: an unknown one has at least that
@@ -57,6 +63,7 @@ class RecombinedPairs:
     unknown : share of the composites with a structure that the network is not to know, in the place
         of a known one, beside all of them or alone. Above 0, targets have one image more, its light
     plain : share of the composites as one good microscope gives them
+    noisy : share of the composites with strong fine noise, as images of little light have it
     haze : the pairs' targets hold the structures' haze; that of a composite is then its
         structures' too
 
@@ -86,6 +93,7 @@ class RecombinedPairs:
         unknown: float = 0.0,
         *,
         plain: float = 0.5,
+        noisy: float = 0.25,
         haze: bool = False,
     ) -> None:
         if pairs.scale != 1:
@@ -94,7 +102,8 @@ class RecombinedPairs:
                 " finer"
             )
         self._pairs, self._share, self._absent, self._unknown = pairs, share, absent, unknown
-        self._side, self._plain, self._haze = float(np.sqrt(brightness_ratio)), plain, haze
+        self._side, self._plain = float(np.sqrt(brightness_ratio)), plain
+        self._noisy, self._haze = noisy, haze
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
         """Return crops as `CachedPairs.batch` does, some of them composed anew."""
@@ -119,16 +128,9 @@ class RecombinedPairs:
         return frames, np.concatenate([targets, np.zeros_like(targets[:, :1])], 1)
 
     def _blank(self, rng: np.random.Generator, patch: int) -> Pairs:
-        """Noise with the spectrum of what one crop holds besides its structures, stretched as a
-        live frame would be.
-        """
+        """Noise alone, stretched as a live frame would be."""
         frames, targets = self._pairs.batch(rng, 1, patch)
-        spectrum = np.abs(np.fft.rfft2(frames[0, frames.shape[1] // 2] - targets[0].sum(0)))
-        phases = rng.uniform(0, 2 * np.pi, (frames.shape[1], *spectrum.shape))
-        phases[:, 0, 0] = 0  # the frames are equally bright
-        noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(
-            np.float32
-        )
+        noise = np.float32(_ADU) * noise_like(rng, frames[0], targets[0])
         background, scale = background_and_scale(noise[len(noise) // 2])
         nothing = np.zeros_like(self._with_unknown(frames, targets)[1][0])
         return (noise - np.float32(background)) / np.float32(scale), nothing
@@ -165,6 +167,8 @@ class RecombinedPairs:
             image = image + besides * np.float32(_ADU * rng.uniform(0, _PLAIN_NOISE))
         else:
             image = degraded(rng, image, besides * np.float32(_ADU))
+        if rng.random() < self._noisy:
+            image = image + grain(rng, noise_like(rng, frames[0], targets[0])[0])
         background, scale = background_and_scale(image)
         scale *= rng.uniform(0.75, 1.25)
         still = np.repeat(((image - background) / scale)[None], frames.shape[1], 0)
@@ -231,6 +235,32 @@ def _make_room(rng: np.random.Generator, wanted: NDArray[np.float64]) -> None:
     elif place == 2:
         wanted[:-1] = 0
     wanted[-1] = max(wanted[-1], _NOT_FAINT * wanted.max())
+
+
+def noise_like(rng: np.random.Generator, frames: Image, targets: Image) -> Image:
+    """Return noise (frames, y, x) with the spectrum of what the middle one of `frames` holds
+    besides `targets` (structures, y, x), the frames equally bright.
+    """
+    besides = frames[len(frames) // 2] - targets.sum(0)
+    spectrum = np.abs(np.fft.rfft2(besides))
+    phases = rng.uniform(0, 2 * np.pi, (len(frames), *spectrum.shape))
+    phases[:, 0, 0] = 0
+    noise = np.fft.irfft2(spectrum * np.exp(1j * phases), besides.shape)
+    return np.asarray(noise, np.float32)
+
+
+def grain(rng: np.random.Generator, noise: Image) -> Image:
+    """Return `noise` (y, x) as strong as images of little light have it, more of it near the limit
+    of the resolution, where the filter amplifies it; and some that is white, as what a program
+    adds behind the filter.
+    """
+    frequencies = np.hypot(*np.ix_(*(np.fft.fftfreq(side) for side in noise.shape)))
+    steeper = frequencies ** rng.uniform(*_STEEPER)
+    fine = np.asarray(np.fft.ifft2(np.fft.fft2(noise) * steeper).real, np.float32)
+    fine /= np.float32(max(float(fine.std()), 1e-6))
+    fine += np.float32(rng.uniform(0, _WHITE)) * rng.standard_normal(fine.shape, np.float32)
+    level = np.exp(rng.uniform(*np.log(_GRAIN)))
+    return np.asarray(np.float32(0.3 * _ADU * level) * fine, np.float32)
 
 
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
