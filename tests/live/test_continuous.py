@@ -28,7 +28,13 @@ from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import BacklogError, ConfigError, RunError
 from livesr.cli.output import run_table
-from livesr.live.sources.continuous import FULL_BEFORE, OVERFLOWED, Numbering, camera_runs
+from livesr.live.sources.continuous import (
+    FULL_BEFORE,
+    OVERFLOWED,
+    Numbering,
+    camera_runs,
+    prepare_buffer,
+)
 from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
@@ -580,6 +586,21 @@ def test_what_a_buffer_of_unimmcore_throws_away_is_counted_and_said(
     assert_in_place(stamps_of(report), first)
     assert OVERFLOWED in report["warnings"]
     assert DRAINED not in report["warnings"]
+
+
+@pytest.mark.parametrize(("told_ms", "frame_ms"), [(10.0, 10.0), (1.0, 1.0), (0.0, 512 * 0.005)])
+def test_the_buffer_holds_two_seconds_also_of_a_camera_that_tells_no_exposure(
+    demo_core: CMMCorePlus, told_ms: float, frame_ms: float
+) -> None:
+    demo_core.setProperty("Camera", "OnCameraCCDXSize", 512)
+    demo_core.setProperty("Camera", "OnCameraCCDYSize", 512)
+    demo_core.setExposure(told_ms)
+    assert demo_core.getExposure() == told_ms
+    demo_core.setCircularBufferMemoryFootprint(1)
+    prepare_buffer(demo_core, "own")
+    frame_mib = 512 * 512 * demo_core.getBytesPerPixel() / 2**20
+    wanted = frame_mib * 2000 / frame_ms
+    assert wanted <= demo_core.getCircularBufferMemoryFootprint() < wanted + 2
 
 
 def test_that_the_buffer_was_full_before_a_run_says_nothing_of_the_run(

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 Mode = Literal["off", "own", "peek"]
 BUFFER_S = 2.0
 _POLL_S = 0.001
+_ROW_MS = 0.005  # to read a row of a fast sCMOS camera: of one that tells no exposure
 _ASK_CAMERA_S = (
     0.05  # an empty buffer is older than this before the camera is asked whether it still runs
 )
@@ -581,7 +582,8 @@ def prepare_buffer(core: CMMCorePlus, mode: Mode) -> None:
     The camera must not run.
     """
     frame_bytes = core.getImageWidth() * core.getImageHeight() * core.getBytesPerPixel()
-    wanted = frame_bytes * BUFFER_S * 1e3 / max(core.getExposure(), 1e-3)
+    exposure_ms = core.getExposure() or core.getImageHeight() * _ROW_MS
+    wanted = frame_bytes * BUFFER_S * 1e3 / exposure_ms
     mib = math.ceil(min(wanted, psutil.virtual_memory().available / 4) / 2**20)
     if mode == "own" and mib > core.getCircularBufferMemoryFootprint():
         core.setCircularBufferMemoryFootprint(mib)
