@@ -164,7 +164,8 @@ def _frames(
     for index in indices:
         view = settings.view
         pair = source.pair(view.selection, index, widefield=view.widefield is not None)
-        assert pair is not None
+        if pair is None:
+            raise StoreError(f"No film can be made of it: {source.problem}")
         at_ns = pair.shown.header.t_acq_ns  # None where a repair found the picture alone
         start_ns = at_ns if start_ns is None else start_ns
         seconds = None if at_ns is None or start_ns is None else (at_ns - start_ns) / 1e9

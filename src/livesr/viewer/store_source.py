@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
@@ -22,7 +23,7 @@ from livesr.formats import object_store
 from livesr.formats.attributes import model_name
 from livesr.formats.frames_log import Event, SeriesName
 from livesr.formats.layout import REPORT
-from livesr.formats.store import Image, RecordedStore, array_shape, read_json
+from livesr.formats.store import ArrayShape, Image, RecordedStore, array_shape, read_json
 from livesr.formats.wire import Message, WireChannel, WireHeader
 from livesr.viewer.frame_pairs import FramePair, Selection
 from livesr.viewer.subscriber import StreamName
@@ -44,6 +45,14 @@ class _Moment(NamedTuple):
 
     t: int
     picture: int | None = None
+
+
+class _Opened(NamedTuple):
+    """An image whose pixels can be read."""
+
+    image: Image
+    shape: ArrayShape
+    array: Any
 
 
 class StoreSource:
@@ -69,24 +78,27 @@ class StoreSource:
     state, version = "recorded", 0
 
     def __init__(self, path: str | Path) -> None:
-        from livesr.formats.zarr_files import open_array
-
         store = RecordedStore(object_store.local(path))
         self.endpoint = str(path)
         self._names = store.positions
         said, unread = _report(store.path / REPORT)
         self.status = {**_computed_by(store), **said}
-        self.problem = " ".join((*store.problems, *unread))
-        self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
-        self._raw = {key[1:]: image for key, image in store.images.items() if key[0] == "raw"}
-        if not self._images:
-            raise StoreError(
-                f"{path} holds neither reconstructions nor predictions to show, only raw exposures."
-            )
-        self._shapes = {  # first: what is damaged is said with what mends it
-            key: array_shape(image.array, image.exposures) for key, image in self._images.items()
+        opened, damaged = _opened(store)
+        self._problems = (*store.problems, *unread, *damaged)
+        self._unreadable: dict[str, str] = {}
+        self._units: dict[tuple[int, str], Mapping[str, Any]] = {
+            key[1:]: image.attributes["livesr"].get("intensity", {})
+            for key, image in store.images.items()
+            if key[0] == "recon"
         }
-        self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
+        self._raw = {key[1:]: of for key, of in opened.items() if key[0] == "raw"}
+        self._pictures = {key: of for key, of in opened.items() if key[0] != "raw"}
+        if not self._pictures:
+            raise StoreError(
+                " ".join(damaged)
+                or f"{path} holds neither reconstructions nor predictions to show, only raw"
+                " exposures."
+            )
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._raw_lines = store.pictures("raw")
         self._normalisations = store.normalisations()
@@ -100,6 +112,11 @@ class StoreSource:
             )
         self._read = lru_cache(_SCENES_KEPT)(self._read_pair)
         self._read_widefield = lru_cache(_SCENES_KEPT)(self._widefield)
+
+    @property
+    def problem(self) -> str:
+        """What the store cannot say or show, as far as it was asked for, in sentences."""
+        return " ".join((*self._problems, *self._unreadable.values()))
 
     @property
     def length(self) -> int:
@@ -124,7 +141,7 @@ class StoreSource:
     ) -> FramePair | None:
         """Return the moment at `index` of a stream, its last one beyond its end.
 
-        None if the store has no such stream.
+        None if the store has no such stream, or nothing of the moment can be read.
         """
         stream = self._selected(selection)
         if stream is None:
@@ -132,7 +149,7 @@ class StoreSource:
         times = self._times[stream]
         index = min(max(index, 0), len(times) - 1)
         pair = self._read(stream, times[index], index)
-        if not widefield:
+        if pair is None or not widefield:
             return pair
         return replace(pair, widefield=self._read_widefield(stream, times[index].t))
 
@@ -157,7 +174,7 @@ class StoreSource:
     def _named(self, stream: Stream) -> StreamName:
         """Return what a stream is called, and where it was taken."""
         where = stream.position, stream.channel
-        image = next(i for key, i in self._images.items() if key[1:] == where)
+        image = next(of.image for key, of in self._pictures.items() if key[1:] == where)
         stage, step_um = image.stage_um, image.scale.get("z", 0.0)
         place = stream.channel, stream.position, self._names[stream.position], stream.z
         return StreamName(*place, stream.z * step_um, stage.get("x"), stage.get("y"))
@@ -165,14 +182,14 @@ class StoreSource:
     def _selected(self, selection: Selection) -> Stream | None:
         """Return the stream that is meant, one that is separated before another."""
         fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
-        separated = (s for s in fits if ("sr", s.position, s.channel) in self._images)
+        separated = (s for s in fits if ("sr", s.position, s.channel) in self._pictures)
         return next(separated, fits[0] if fits else None)
 
     def _all_streams(self) -> list[Stream]:
         streams = [
             Stream(position, channel, z)
-            for (kind, position, channel), shape in self._shapes.items()
-            for z in range(shape.z_planes)
+            for (kind, position, channel), of in self._pictures.items()
+            for z in range(of.shape.z_planes)
         ]
         return sorted(set(streams), key=lambda s: (s.position, s.channel, s.z))
 
@@ -199,19 +216,21 @@ class StoreSource:
 
     def _is_there(self, kind: SeriesName, stream: Stream, t: int) -> bool:
         key = kind, stream.position, stream.channel
-        if key not in self._images:
+        if (of := self._pictures.get(key)) is None:
             return False
-        shard = self._shapes[key].shard_of(t, stream.z)
+        shard = of.shape.shard_of(t, stream.z)
         if (key, shard) not in self._there:
-            array = self._images[key].array
-            self._there[key, shard] = self._shapes[key].is_there(array, t, stream.z)
+            self._there[key, shard] = of.shape.is_there(of.image.array, t, stream.z)
         return self._there[key, shard]
 
-    def _read_pair(self, stream: Stream, moment: _Moment, index: int) -> FramePair:
+    def _read_pair(self, stream: Stream, moment: _Moment, index: int) -> FramePair | None:
         t, picture = moment
         if picture is not None:
-            return FramePair(None, self._under_way(stream, t, picture), index)
+            under_way = self._under_way(stream, t, picture)
+            return FramePair(None, under_way, index) if under_way else None
         prediction, measurement = self._message("sr", stream, t), self._message("recon", stream, t)
+        if prediction is None and measurement is None:
+            return None
         return FramePair(
             prediction,
             measurement,
@@ -226,23 +245,20 @@ class StoreSource:
 
         None where they were not recorded, some are missing, or there is one alone.
         """
-        image = self._raw.get((stream.position, stream.channel))
+        of = self._raw.get((stream.position, stream.channel))
         line = self._raw_lines.get((stream, t))
-        if image is None or line is None or line.get("missing"):
+        if of is None or line is None or line.get("missing"):
             return None
-        from livesr.formats.zarr_files import open_array
-
-        shape = array_shape(image.array, image.exposures)
-        if not shape.is_there(image.array, t, stream.z):
+        if not of.shape.is_there(of.image.array, t, stream.z):
             return None
-        planes = np.asarray(open_array(image.array)[shape.index(t, stream.z)])
-        if planes.ndim < 3 or len(planes) < 2:
+        planes = self._pixels(of, t, of.shape.index(t, stream.z))
+        if planes is None or planes.ndim < 3 or len(planes) < 2:
             return None
         pixels = np.rint(planes.mean(0, dtype=np.float32)).astype(np.uint16)
-        header = self._header(image, stream, t, line, pixels.shape).model_copy(
+        header = self._header(of.image, stream, t, line, pixels.shape).model_copy(
             update={
                 "axes": "yx",
-                "offset_adu": round(image.attributes["livesr"].get("dark_adu", 0)),
+                "offset_adu": round(of.image.attributes["livesr"].get("dark_adu", 0)),
                 "channels": (WireChannel(label="widefield"),),
             }
         )
@@ -253,26 +269,43 @@ class StoreSource:
         line = self._lines[kind].get((stream, t))
         if line is None or not self._is_there(kind, stream, t):
             return None
-        pixels = np.asarray(self._arrays[key][self._shapes[key].index(t, stream.z)])
+        of = self._pictures[key]
+        if (pixels := self._pixels(of, t, of.shape.index(t, stream.z))) is None:
+            return None
         if kind == "error":
-            scale = self._images[key].attributes["livesr"]["intensity"]["scale"]
+            scale = of.image.attributes["livesr"]["intensity"]["scale"]
             pixels = pixels * np.float32(scale)
-        header = self._header(self._images[key], stream, t, line, pixels.shape)
+        header = self._header(of.image, stream, t, line, pixels.shape)
         if kind == "depth":
             above = pixels.astype(np.float32) - np.float32(header.offset_adu)
             pixels = np.where(pixels > 0, above, np.float32(np.nan))
-            low_high = self._images[key].attributes["livesr"]["range_nm"]
+            low_high = of.image.attributes["livesr"]["range_nm"]
             channels = (WireChannel(label="depth", window=tuple(low_high)),)
             about = {"offset_adu": 0, "unit": "nm", "channels": channels}
             header = header.model_copy(update=about)
         return Message(_TOPICS[kind], header, pixels)
 
-    def _under_way(self, stream: Stream, t: int, picture: int) -> Message:
+    def _pixels(self, of: _Opened, t: int, index: Any) -> NDArray[Any] | None:
+        """Read pixels of a picture; None where they cannot be read, which `problem` then says."""
+        try:
+            return np.asarray(of.array[index])
+        except OSError:  # a disk that is gone may come back
+            raise
+        except Exception as e:  # a torn shard raises whatever its codecs raise
+            self._unreadable.setdefault(
+                of.image.name,
+                f"{of.image.name} cannot be read at t={t} ({e}): 'livesr check {self.endpoint}'"
+                " names all that is damaged.",
+            )
+            return None
+
+    def _under_way(self, stream: Stream, t: int, picture: int) -> Message | None:
         """Return a picture of a group from before it was whole."""
         key: tuple[SeriesName, int, str] = ("rolling", stream.position, stream.channel)
-        line, image = self._lines["rolling"][stream, t], self._images[key]
-        pixels = np.asarray(self._arrays[key][t * image.exposures + picture])
-        made = line["pictures"][picture]
+        line, of = self._lines["rolling"][stream, t], self._pictures[key]
+        image, made = of.image, line["pictures"][picture]
+        if (pixels := self._pixels(of, t, t * image.exposures + picture)) is None:
+            return None
         header = self._header(image, stream, t, {**line, **made}, pixels.shape)
         newest = image.attributes["livesr"]["newest"][picture]
         about = header.model_copy(update={"provisional": True, "newest_raw": newest})
@@ -280,18 +313,16 @@ class StoreSource:
 
     def _unit_of(self, image: Image) -> Mapping[str, Any]:
         """Return unit and scale of an image; a prediction has those of what it was made from."""
-        measured = self._images.get(("recon", image.position, image.channel))
-        if image.kind not in ("recon", "rolling", "sr") or measured is None:
+        if image.kind not in ("recon", "rolling", "sr"):
             return {}
-        unit: Mapping[str, Any] = measured.attributes["livesr"].get("intensity", {})
-        return unit
+        return self._units.get((image.position, image.channel), {})
 
     def _exposures_of(self, stream: Stream, t: int) -> tuple[int, int] | None:
         """Return which exposures a moment was made from, first and last, if they were recorded."""
-        raw = self._raw.get((stream.position, stream.channel))
-        if raw is None:
+        of = self._raw.get((stream.position, stream.channel))
+        if of is None:
             return None
-        n = raw.exposures * array_shape(raw.array, raw.exposures).length.get("c", 1)
+        n = of.image.exposures * of.shape.length.get("c", 1)
         return t * n, (t + 1) * n - 1
 
     def _header(
@@ -334,6 +365,20 @@ class StoreSource:
             time_shift_ms=line.get("time_shift_ms"),
             span_ms=line.get("span_ms"),
         )
+
+
+def _opened(store: RecordedStore) -> tuple[dict[tuple[SeriesName, int, str], _Opened], list[str]]:
+    """Return the images that can be read, and what is to be said of the others."""
+    from livesr.formats.zarr_files import open_array
+
+    opened, damaged = {}, []
+    for key, image in store.images.items():
+        try:  # first the shape: what is damaged is said with what mends it
+            shape = array_shape(image.array, image.exposures)
+            opened[key] = _Opened(image, shape, open_array(image.array))
+        except StoreError as e:
+            damaged.append(f"{image.name} is not shown: {e}")
+    return opened, damaged
 
 
 def _report(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:

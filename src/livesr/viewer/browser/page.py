@@ -51,6 +51,7 @@ class Page:
         self._connection, self._feed = connection, feed
         self._view = View()
         self._index, self._playing = 0, True
+        self._lacking: int | None = None  # a moment of a store of which nothing can be read
         self._past = Past()
         self._at: tuple[float, ...] | None = None
         self._measure: Measure | None = None
@@ -173,6 +174,7 @@ class Page:
             view, index, version = self._view, self._index, self._feed.source.version
             frozen = self._looked_at
             frame = await self._feed.make(view, index, frozen)
+            self._lacking = index if frame is None and self._feed.source.length else None
             if frame is not None and (self._shown is None or frame.key != self._shown.key):
                 return frame
             async with self._feed.changed:
@@ -186,11 +188,8 @@ class Page:
             await asyncio.sleep(_PLAYED_S)
             length = self._feed.source.length or 1
             # A page that does not show what it has is not run away from.
-            if (
-                self._playing
-                and self._shown is not None
-                and self._shown.pair.index == self._index % length
-            ):
+            seen = {self._lacking, self._shown.pair.index if self._shown else None}
+            if self._playing and self._index % length in seen:
                 self._index = (self._index + 1) % length
                 await self._feed.notify()
 
