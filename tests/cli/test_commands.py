@@ -31,6 +31,7 @@ from livesr.base.version import __version__
 from livesr.cli import session
 from livesr.cli.experiment import Experiment
 from livesr.cli.output import run_table
+from livesr.live.inference.engine import load_engine
 from waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -290,6 +291,27 @@ def test_info_lists_engines_backends_and_rigs(
         "virtual_storm",
         "virtual_storm_3d",
     ]
+
+
+@pytest.mark.parametrize(
+    ("measured_with", "said"),
+    [(None, "do not say which network"), ("0" * 64, "were measured with another network")],
+)
+def test_info_says_what_of_an_engine_was_measured_with_no_known_network(
+    tmp_path: Path, measured_with: str | None, said: str
+) -> None:
+    folder = tmp_path / "engines" / "mine"
+    shutil.copytree(load_engine("imcsr-mt-mito").folder, folder)
+    about = yaml.safe_load((folder / "manifest.yaml").read_text(encoding="utf-8"))
+    for part in ("limits", "metrics"):
+        about[part]["measured_with"] = measured_with
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    code, facts = as_json("info", cwd=tmp_path)
+    assert code == 0
+    notes = {engine["id"]: engine["note"] for engine in facts["engines"]}
+    assert notes["mine"].count(said) == 2
+    assert "livesr limits" in notes["mine"]
+    assert notes["imcsr-mt-mito"] == ""
 
 
 def taken_port() -> tuple[socket.socket, str]:

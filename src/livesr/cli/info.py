@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from livesr.cli.output import JSON, console, print_json
+
+if TYPE_CHECKING:
+    from livesr.live.inference.engine import Engine
 
 _TRIED_PX = 64
 
@@ -130,19 +133,34 @@ def _engines() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name, folder in engine_folders().items():
         try:
-            manifest = load_engine(folder).manifest
+            engine = load_engine(folder)
         except EngineError as e:  # one damaged engine must not hide the others
             found.append({"id": name, "task": "", "channels": "", "note": str(e)})
             continue
+        manifest = engine.manifest
         found.append(
             {
                 "id": name,
                 "task": manifest.task,
                 "channels": ", ".join(manifest.channel_names),
-                "note": "" if manifest.trained else "untrained",
+                "note": " ".join(_notes(engine)),
             }
         )
     return found
+
+
+def _notes(engine: Engine) -> Iterator[str]:
+    """Yield what is to be known of an engine before it is trusted."""
+    manifest = engine.manifest
+    if not manifest.trained:
+        yield "untrained"
+    yield from engine.notes
+    for what, measured in (("limits", manifest.limits), ("scores", manifest.metrics)):
+        if measured.measured_with is None and measured != type(measured)():
+            yield (
+                f"Its {what} do not say which network they were measured with, and are believed:"
+                f" 'livesr limits {engine.folder}' measures anew."
+            )
 
 
 def _extensions() -> list[dict[str, str]]:
