@@ -185,16 +185,19 @@ def test_grain_is_finer_than_the_noise_it_is_made_of() -> None:
     def fine(image: NDArray[np.float32]) -> float:
         return float(np.diff(image).std() / image.std())
 
-    levels = []
+    levels, alike = [], 0
     for _ in range(40):
-        made = grain(rng, noise[0])
-        assert fine(made) > 1.2 * fine(noise[0])
-        levels.append(made.std() / 300)
+        made = grain(rng, noise)
+        assert made.shape == noise.shape
+        assert fine(made[0]) > 1.2 * fine(noise[0])
+        levels.append(made[0].std() / 300)
+        alike += np.array_equal(made[0], made[1])
+    assert 10 < alike < 30, "of one image shown as three, or each its own"
     assert 0.14 < min(levels) < 0.25 < 0.7 < max(levels) < 1.1
 
 
 def test_grain_of_an_image_without_noise_is_white() -> None:
-    made = grain(np.random.default_rng(0), np.zeros((32, 32), np.float32))
+    made = grain(np.random.default_rng(0), np.zeros((3, 32, 32), np.float32))
     assert np.isfinite(made).all()
     assert made.std() > 0
 

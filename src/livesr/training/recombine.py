@@ -167,11 +167,12 @@ class RecombinedPairs:
             image = image + besides * np.float32(_ADU * rng.uniform(0, _PLAIN_NOISE))
         else:
             image = degraded(rng, image, besides * np.float32(_ADU))
+        still = np.repeat(image[None], frames.shape[1], 0)
         if rng.random() < self._noisy:
-            image = image + grain(rng, noise_like(rng, frames[0], targets[0])[0])
-        background, scale = background_and_scale(image)
+            still += grain(rng, noise_like(rng, frames[0], targets[0]))
+        background, scale = background_and_scale(still[len(still) // 2])
         scale *= rng.uniform(0.75, 1.25)
-        still = np.repeat(((image - background) / scale)[None], frames.shape[1], 0)
+        still = (still - np.float32(background)) / np.float32(scale)
         return still.astype(np.float32), (structures / scale).astype(np.float32)
 
     def structure(
@@ -250,17 +251,21 @@ def noise_like(rng: np.random.Generator, frames: Image, targets: Image) -> Image
 
 
 def grain(rng: np.random.Generator, noise: Image) -> Image:
-    """Return `noise` (y, x) as strong as images of little light have it, more of it near the limit
-    of the resolution, where the filter amplifies it; and some that is white, as what a program
-    adds behind the filter.
+    """Return `noise` (frames, y, x) as strong as images of little light have it.
+
+    More of it lies near the limit of the resolution, where the filter amplifies it, and some is
+    white, as what a program adds behind the filter.
+
+    Half of the time that of the first frame for all, as of one image that is shown as three.
     """
-    frequencies = np.hypot(*np.ix_(*(np.fft.fftfreq(side) for side in noise.shape)))
+    shape = noise.shape[1:]
+    frequencies = np.hypot(*np.ix_(*map(np.fft.fftfreq, shape)))
     steeper = frequencies ** rng.uniform(*_STEEPER)
     fine = np.asarray(np.fft.ifft2(np.fft.fft2(noise) * steeper).real, np.float32)
     fine /= np.float32(max(float(fine.std()), 1e-6))
     fine += np.float32(rng.uniform(0, _WHITE)) * rng.standard_normal(fine.shape, np.float32)
-    level = np.exp(rng.uniform(*np.log(_GRAIN)))
-    return np.asarray(np.float32(0.3 * _ADU * level) * fine, np.float32)
+    level = np.float32(0.3 * _ADU * np.exp(rng.uniform(*np.log(_GRAIN))))
+    return level * (fine if rng.random() < 0.5 else np.repeat(fine[:1], len(fine), 0))
 
 
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
