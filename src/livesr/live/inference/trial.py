@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 SHIPPED = frozenset({
     "50bf6eb50a687fed3158c61d0c421562f256bb0800981048a17b3bceb3717146",  # deep-storm/model.onnx
-    "50c15fb7b23c661e5eba59f44a22b9019cfa825f8f4d89e30ab9cb4d533b9409",  # edsr-x2/model.onnx
-    "b402ce5d2a8f77d9c134fe02f39dfabe827ffe0a3ba4905191c222ecb01fb21f",  # edsr-x3/model.onnx
-    "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
+    "3a7f4edd59eb07fbfc045e2da36990bd8e562457b564ad6c17748bdbe18fc166",  # edsr-x2/model.onnx
+    "1a88a52cd8c52d847b4acd48d2958c4d0bdaa98c9f09b5c157cda263714d8354",  # edsr-x3/model.onnx
+    "1e2f0ff57764f3007a1ea065a6038535edb34d16f2191d56230db7ee227b2879",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
     # imcsr-ccp-mt-er/model.onnx
     "80346b147e1544341d375b473cf78225ad35e935ae5348eaf0e83ce91b92acac",
