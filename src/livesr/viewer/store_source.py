@@ -294,8 +294,8 @@ class StoreSource:
         except Exception as e:  # a torn shard raises whatever its codecs raise
             self._unreadable.setdefault(
                 of.image.name,
-                f"{of.image.name} cannot be read at t={t} ({e}): 'livesr check {self.endpoint}'"
-                " names all that is damaged.",
+                f"{of.image.name} cannot be read at t={t} ({str(e).partition('.')[0]}): 'livesr"
+                f" check {self.endpoint}' names all that is damaged.",
             )
             return None
 
