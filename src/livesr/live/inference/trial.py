@@ -51,9 +51,9 @@ SHIPPED = frozenset({
     # imcsr-mt-er-lyso-in-focus/model.onnx
     "22aa7a0edb2566ce9f83c27c7881573115ccff157e718a29b67ea69ab9572963",
     # imcsr-mt-er-lyso-light/model-int8.onnx
-    "acdcc60b3a244b6c0dd7db3ea6bf8cec37f86eb93102b65cc478407fcc888749",
+    "cac1203a856556611bfac244dcfa51624ab4375e64cbaf1c7231bba5e160df25",
     # imcsr-mt-er-lyso-light/model.onnx
-    "f5a65bad7d3f30c4483f4816b84c63f29f70efd5fb65c30151032686c50f31a2",
+    "e103817d49be7b85d5ae322facef6e4fd13656ce50b2d37df7599917b5663aef",
     # imcsr-mt-mito/model-int8.onnx
     "a37f02c0f047fc6d47c5b21fd1a4e2a7470e1807d7a808cf7bc668f56aa77ae4",
     "21e7b0755068fe1bf788b876f8a563b3b3df00f23959cb0290ed078f9933b521",  # imcsr-mt-mito/model.onnx
