@@ -43,9 +43,9 @@ SHIPPED = frozenset({
     # imcsr-ccp-mt-er/model.onnx
     "80346b147e1544341d375b473cf78225ad35e935ae5348eaf0e83ce91b92acac",
     # imcsr-mt-er-lyso/model-int8.onnx
-    "651b246521e45eb4d0e6a6415f9fdb93c1ed145750d88563ddf86eac110bf7e0",
+    "164a4018273a50fd8c9071c907ed36dd4c9a5385b76bdffc10b24f6bdacc4d95",
     # imcsr-mt-er-lyso/model.onnx
-    "58c99432aae84425b160a43b097034f32d57589d7d05f421e58e99c0a0bcfeaf",
+    "495427ec531da2eafd98db29bc232ef65cd0af4fc43ee5a1871522033a3de212",
     # imcsr-mt-er-lyso-in-focus/model-int8.onnx
     "fa8401a67744281acb02444dc6373064c8b9d0a9e8072ff2a575b89dab55b225",
     # imcsr-mt-er-lyso-in-focus/model.onnx
