@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from livesr.base.config import load_rig
+from livesr.check.hardware import look
 from livesr.cli import _run
 from rig_copies import RIGS
+from rigs import core_of
 
 
 def copied(folder: Path, rig: str, **changes: str) -> Path:
@@ -114,3 +117,14 @@ def test_an_error_in_the_files_moves_no_device(
     rig = copied(tmp_path, "demo", cfg="Parent,XY,DHub => Parent,XZ,DHub")
     assert _run(["check", str(rig), "--hardware", "--json"]) == 1
     assert "hardware" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_camera_that_tells_no_exposure_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drivers of cameras that a trigger exposes may say 0 ms."""
+    with core_of("virtual_sim", 5.0, SensorSize=128, TimePoints=4) as core:
+        monkeypatch.setattr(core, "getExposure", lambda *camera: 0.0)
+        seen = {m.name: m for m in look(core, load_rig("virtual_sim"), "488").measured}
+    assert seen["frame rate"].value.endswith("the camera tells no exposure")
+    mib, frames, seconds = (float(part.split()[0]) for part in seen["buffer"].value.split(", "))
+    assert frames == mib * 2**20 // (2 * 128 * 128)
+    assert seconds == pytest.approx(frames * 128 * 5e-6, abs=0.06)

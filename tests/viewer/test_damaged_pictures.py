@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.frame_pairs import Selection
+from livesr.viewer.movie import write_movie
 from livesr.viewer.store_source import StoreSource
 
 MOMENTS = 12
@@ -24,7 +26,9 @@ MOMENTS = 12
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe())
+    run = describe()
+    counted = replace(run.channels[0], recon_unit="photons", recon_unit_scale=0.25)
+    sink.open(replace(run, channels=(counted,)))
     for t in range(MOMENTS):
         feed(sink, t, Stream(0, "488"))
     sink.close({})
@@ -83,7 +87,7 @@ def test_an_array_that_says_nothing_leaves_the_other(
     after = source.pair(Selection(), 1)
     for pair in (before, after):
         assert pair is not None
-    assert after.shown.header.unit == before.shown.header.unit
+    assert (after.shown.header.unit, after.shown.header.unit_scale) == ("photons", 0.25)
     assert (
         after.shown.header.offset_adu
         == (before.prediction if shown[0] else before.measurement).header.offset_adu
@@ -132,3 +136,12 @@ def test_exposures_that_cannot_be_read_cost_the_widefield_picture_alone(store: P
     assert all(pair and pair.prediction and pair.measurement for pair in pairs)
     assert {pair.widefield is None for pair in pairs if pair} == {True, False}
     assert "raw cannot be read at t=" in source.problem
+
+
+def test_no_film_is_made_of_a_part_with_a_moment_that_cannot_be_read(store: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg", reason="pip install 'livesr[export]'")
+    for name in ("sr", "recon"):
+        scramble(store / name)
+    with pytest.raises(StoreError, match=r"No film can be made of it: .*cannot be read at t="):
+        write_movie(store, store.parent / "talk")
+    assert not (store.parent / "talk.mp4").exists()

@@ -25,7 +25,7 @@ from livesr.live.arrays import HOST
 from livesr.live.camera import camera_geometry
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.reconstruct.reconstructor import ReportsQuality
-from livesr.live.sources.continuous import BUFFER_S
+from livesr.live.sources.continuous import BUFFER_S, frame_ms
 from livesr.modalities.registry import modality
 from livesr.optics.exposure import examine, without_picture
 
@@ -254,7 +254,10 @@ def _frame_rate(frames: Sequence[CameraFrame], exposure_ms: float, asked: int) -
         [f.t_camera_ms if by_camera else f.t_host_ns / 1e6 for f in frames], np.float64
     )
     period_ms = float(np.median(np.diff(times)))
-    reached, possible = 1e3 / max(period_ms, 1e-3), 1e3 / exposure_ms
+    reached = 1e3 / max(period_ms, 1e-3)
+    if not exposure_ms:
+        return Measured("frame rate", f"{reached:.1f} /s, the camera tells no exposure")
+    possible = 1e3 / exposure_ms
     slow = reached < 0.9 * possible
     advice = (
         "Readout or triggers take longer than the exposure: a smaller region, or a faster readout."
@@ -273,7 +276,7 @@ def _buffer(core: CMMCorePlus, camera: Geometry) -> Measured:
     mib = core.getCircularBufferMemoryFootprint()
     frame_bytes = math.prod(camera.shape) * np.dtype(camera.dtype).itemsize
     frames = mib * 2**20 // frame_bytes
-    seconds = frames * core.getExposure() / 1e3
+    seconds = frames * frame_ms(core) / 1e3
     short = seconds < BUFFER_S
     advice = (
         "A disk that pauses stops a triggered run: core.setCircularBufferMemoryFootprint."

@@ -155,11 +155,14 @@ def _notes(engine: Engine) -> Iterator[str]:
     if not manifest.trained:
         yield "untrained"
     yield from engine.notes
-    for what, measured in (("limits", manifest.limits), ("scores", manifest.metrics)):
+    for what, measured, option in (
+        ("limits", manifest.limits, ""),
+        ("scores", manifest.metrics, " --pairs FOLDER"),
+    ):
         if measured.measured_with is None and measured != type(measured)():
             yield (
                 f"Its {what} do not say which network they were measured with, and are believed:"
-                f" 'livesr limits {engine.folder}' measures anew."
+                f" 'livesr limits {engine.folder}{option}' measures anew."
             )
 
 

@@ -258,10 +258,10 @@ def grain(rng: np.random.Generator, noise: Image) -> Image:
 
     Half of the time that of the first frame for all, as of one image that is shown as three.
     """
-    shape = noise.shape[1:]
-    frequencies = np.hypot(*np.ix_(*map(np.fft.fftfreq, shape)))
+    y, x = noise.shape[1:]
+    frequencies = np.hypot(np.fft.fftfreq(y)[:, None], np.fft.rfftfreq(x))
     steeper = frequencies ** rng.uniform(*_STEEPER)
-    fine = np.asarray(np.fft.ifft2(np.fft.fft2(noise) * steeper).real, np.float32)
+    fine = np.asarray(np.fft.irfft2(np.fft.rfft2(noise) * steeper, (y, x)), np.float32)
     fine /= np.float32(max(float(fine.std()), 1e-6))
     fine += np.float32(rng.uniform(0, _WHITE)) * rng.standard_normal(fine.shape, np.float32)
     level = np.float32(0.3 * _ADU * np.exp(rng.uniform(*np.log(_GRAIN))))

@@ -576,14 +576,20 @@ def set_preset(core: CMMCorePlus, group: str) -> str:
     return core.getCurrentConfig(group) if group in core.getAvailableConfigGroups() else ""
 
 
+def frame_ms(core: CMMCorePlus) -> float:
+    """Return the least time from frame to frame: the exposure, or the time to read its rows of a
+    camera that tells none.
+    """
+    return core.getExposure() or core.getImageHeight() * _ROW_MS
+
+
 def prepare_buffer(core: CMMCorePlus, mode: Mode) -> None:
     """Empty the core's circular buffer and, for "own", make it hold `BUFFER_S` of frames.
 
     The camera must not run.
     """
     frame_bytes = core.getImageWidth() * core.getImageHeight() * core.getBytesPerPixel()
-    exposure_ms = core.getExposure() or core.getImageHeight() * _ROW_MS
-    wanted = frame_bytes * BUFFER_S * 1e3 / exposure_ms
+    wanted = frame_bytes * BUFFER_S * 1e3 / frame_ms(core)
     mib = math.ceil(min(wanted, psutil.virtual_memory().available / 4) / 2**20)
     if mode == "own" and mib > core.getCircularBufferMemoryFootprint():
         core.setCircularBufferMemoryFootprint(mib)
